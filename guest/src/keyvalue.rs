@@ -1,0 +1,40 @@
+//! The seam below the logic: what it needs of a key-value store.
+//!
+//! The types are those of the WIT interface `keyvalue`, where each is
+//! described.
+
+pub use crate::bindings::flow::checkpoint::keyvalue::{
+    Batch, Condition, Entry, Expiry, IndexMember, IndexPage, IndexPut, KeyPage, KeyText, Operation, Order,
+    Position, Put, Query, Value,
+};
+pub use crate::bindings::flow::checkpoint::types::{Effect, StorageError, StorageReason};
+
+/// A bucket of the WIT interface `keyvalue`.
+pub trait Keyvalue {
+    /// What stands at each of `keys`, in their order; no more than `head` bytes
+    /// of each.
+    ///
+    /// # Errors
+    /// The store failed; nothing is known about the keys.
+    fn get(&self, keys: &[String], head: Option<u32>) -> Result<Vec<Value>, StorageError>;
+
+    /// Entries of an index, joined with the values that they name.
+    ///
+    /// # Errors
+    /// The store failed; nothing is known about the index.
+    fn range(&self, query: &Query) -> Result<IndexPage, StorageError>;
+
+    /// Applies each batch whose conditions hold, all in one atomic step; says
+    /// for each whether it was applied.
+    ///
+    /// # Errors
+    /// The store failed; the error's `effect` says whether anything was
+    /// written.
+    fn commit(&self, batches: &[Batch]) -> Result<Vec<bool>, StorageError>;
+
+    /// A page of the keys that begin with `prefix`.
+    ///
+    /// # Errors
+    /// The store failed; nothing is known about the keys.
+    fn scan(&self, prefix: &str, after: Option<&str>) -> Result<KeyPage, StorageError>;
+}

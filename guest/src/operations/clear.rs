@@ -1,0 +1,117 @@
+//! `clear-all`: everything under the prefix, page by page, and nothing that
+//! only looks like it.
+
+use super::{ATTEMPTS, Checkpointer, HEAD, Held, overtaken, starts_with};
+use crate::Error;
+use crate::keys::Keys;
+use crate::keyvalue::{Batch, Keyvalue, Operation, Order, Query, StorageReason, Value};
+
+/// How many entries of an index to look at in one step.
+const PAGE: u32 = 300;
+
+impl<K: Keyvalue> Checkpointer<K> {
+    /// Removes all checkpoints under the prefix; says how many there were.
+    ///
+    /// # Errors
+    /// [`Error::Storage`]; those removed in earlier steps stay so.
+    pub fn clear_all(&self) -> Result<u64, Error> {
+        let mut removed = 0;
+        for _ in 0..ATTEMPTS {
+            let (more, overtaken) = self.clear_documents()?;
+            removed += more;
+            if !overtaken {
+                self.clear_indexes()?;
+                return Ok(removed);
+            }
+        }
+        Err(overtaken())
+    }
+
+    /// Removes every document whose key and text agree that it is one of this
+    /// prefix. Says how many, and whether others changed some in between.
+    fn clear_documents(&self) -> Result<(u64, bool), Error> {
+        let documents = self.keys.documents();
+        let (mut removed, mut overtaken) = (0, false);
+        let mut after = None;
+        loop {
+            let page = self.bucket.scan(&documents, after.as_deref())?;
+            if !page.keys.is_empty() {
+                let values = self.bucket.get(&page.keys, Some(HEAD))?;
+                let mut batches = Vec::new();
+                for (key, value) in page.keys.into_iter().zip(values) {
+                    let Some(id) = key.strip_prefix(&documents).map(str::to_owned) else {
+                        continue;
+                    };
+                    match self.owner(&key, value)? {
+                        Held::Document(owner, guard) if owner.checkpoint_id == id => {
+                            batches.push(self.removal(key, &owner, guard)?);
+                        }
+                        Held::Garbage(_, text) if !Keys::may_be_of_longer_prefix(&id) => {
+                            batches.push(Batch {
+                                conditions: vec![vec![starts_with(key.clone(), text)]],
+                                operations: vec![Operation::Delete(key)],
+                            })
+                        }
+                        _ => {}
+                    }
+                }
+                if !batches.is_empty() {
+                    for applied in self.bucket.commit(&batches)? {
+                        removed += u64::from(applied);
+                        overtaken |= !applied;
+                    }
+                }
+            }
+            after = page.next;
+            if after.is_none() {
+                return Ok((removed, overtaken));
+            }
+        }
+    }
+
+    /// Removes the index entries that are left, which name nothing any more.
+    fn clear_indexes(&self) -> Result<(), Error> {
+        let mut after = None;
+        loop {
+            let page = self.bucket.scan(&self.keys.indexes(), after.as_deref())?;
+            for index in &page.keys {
+                self.clear_index(index)?;
+            }
+            after = page.next;
+            if after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn clear_index(&self, index: &str) -> Result<(), Error> {
+        let mut after = None;
+        loop {
+            let page = self.bucket.range(&Query {
+                index: index.to_owned(),
+                order: Order::Ascending,
+                after,
+                limit: PAGE,
+                values_at: self.keys.documents(),
+                head: Some(1),
+                resumable: true,
+            });
+            let page = match page {
+                // A value under a longer prefix, not an index.
+                Err(error) if error.reason == StorageReason::WrongType => return Ok(()),
+                page => page?,
+            };
+            let dead: Vec<String> = page
+                .entries
+                .into_iter()
+                .filter(|entry| matches!(entry.value, Value::Absent))
+                .map(|entry| entry.member)
+                .collect();
+            self.sweep(index, &dead);
+            after = page.next;
+            if after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+}

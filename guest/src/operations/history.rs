@@ -1,0 +1,191 @@
+//! `list` and `list-by-run`: the newest checkpoints of an index, whatever has
+//! expired or gone wrong among them.
+
+use super::{Checkpointer, Found};
+use crate::id::Id;
+use crate::keyvalue::{Keyvalue, Order, Position, Query, Value};
+use crate::{Documents, Error, History, Unreadable};
+
+/// llmfy's defaults as well.
+const DEFAULT_LIMIT: u32 = 10;
+const DEFAULT_LIMIT_OF_RUN: u32 = 100;
+
+/// The most entries to ask a store for at once.
+const PAGE: u32 = 1000;
+
+/// Which checkpoints to read.
+pub(super) struct Wanted<'a> {
+    pub session: &'a Id,
+    pub run: Option<&'a Id>,
+    pub limit: u32,
+    /// Whether the stored texts are wanted too.
+    pub with_text: bool,
+    /// Whether only those that can be read count towards the limit.
+    pub readable_only: bool,
+}
+
+impl<K: Keyvalue> Checkpointer<K> {
+    /// The newest checkpoints of a session, no more than `limit` or 10.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`], [`Error::Storage`].
+    pub fn list(&self, session: &str, limit: Option<u32>) -> Result<History, Error> {
+        self.history(session, None, limit, false).map(|(history, _)| history)
+    }
+
+    /// The newest checkpoints of a run, no more than `limit` or 100.
+    ///
+    /// # Errors
+    /// As [`Checkpointer::list`].
+    pub fn list_by_run(&self, session: &str, run: &str, limit: Option<u32>) -> Result<History, Error> {
+        self.history(session, Some(run), limit, false).map(|(history, _)| history)
+    }
+
+    /// The same as the texts that are stored.
+    ///
+    /// # Errors
+    /// As [`Checkpointer::list`].
+    pub fn list_documents(
+        &self,
+        session: &str,
+        run: Option<&str>,
+        limit: Option<u32>,
+    ) -> Result<Documents, Error> {
+        let (history, documents) = self.history(session, run, limit, true)?;
+        Ok(Documents { documents, unreadable: history.unreadable })
+    }
+
+    fn history(
+        &self,
+        session: &str,
+        run: Option<&str>,
+        limit: Option<u32>,
+        with_text: bool,
+    ) -> Result<(History, Vec<String>), Error> {
+        let session = Id::new("session id", session)?;
+        let run = run.map(|run| Id::new("run id", run)).transpose()?;
+        let default = if run.is_some() { DEFAULT_LIMIT_OF_RUN } else { DEFAULT_LIMIT };
+        let wanted = Wanted {
+            session: &session,
+            run: run.as_ref(),
+            limit: limit.unwrap_or(default),
+            with_text,
+            readable_only: true,
+        };
+        let mut history = History { checkpoints: Vec::new(), unreadable: Vec::new() };
+        let mut documents = Vec::new();
+        for found in self.newest(&wanted)? {
+            match found {
+                Ok(found) => {
+                    history.checkpoints.push(found.checkpoint);
+                    documents.extend(found.document);
+                }
+                Err(unreadable) => history.unreadable.push(unreadable),
+            }
+        }
+        Ok((history, documents))
+    }
+
+    /// The newest checkpoints, in order. Entries that name nothing are removed
+    /// in passing.
+    pub(super) fn newest(&self, wanted: &Wanted<'_>) -> Result<Vec<Result<Found, Unreadable>>, Error> {
+        let index = match wanted.run {
+            Some(run) => self.keys.run(wanted.session, run),
+            None => self.keys.session(wanted.session),
+        };
+        let mut walk = Walk { wanted, found: Vec::new(), counted: 0, dead: Vec::new() };
+        if wanted.limit == 0 {
+            return Ok(walk.found);
+        }
+        // Nearly always one page without a place to go on is all it takes.
+        if wanted.limit <= PAGE {
+            let page = self.page(&index, None, wanted.limit, false)?;
+            let at_the_end = page.entries.len() < wanted.limit as usize;
+            walk.take(page.entries);
+            if at_the_end || walk.counted == wanted.limit {
+                self.sweep(&index, &walk.dead);
+                return Ok(walk.found);
+            }
+            walk.found.clear();
+            walk.counted = 0;
+        }
+        let mut after = None;
+        loop {
+            // Entries that count for nothing come in rows: look further ahead
+            // the more of them there were.
+            let ahead = (walk.dead.len() as u32).saturating_mul(4);
+            walk.dead.clear();
+            let missing = wanted.limit - walk.counted;
+            let page = self.page(&index, after, missing.saturating_add(ahead).min(PAGE), true)?;
+            walk.take(page.entries);
+            self.sweep(&index, &walk.dead);
+            after = page.next;
+            if after.is_none() || walk.counted == wanted.limit {
+                return Ok(walk.found);
+            }
+        }
+    }
+
+    fn page(
+        &self,
+        index: &str,
+        after: Option<Position>,
+        limit: u32,
+        resumable: bool,
+    ) -> Result<crate::keyvalue::IndexPage, Error> {
+        let query = Query {
+            index: index.to_owned(),
+            order: Order::Descending,
+            after,
+            limit,
+            values_at: self.keys.documents(),
+            head: None,
+            resumable,
+        };
+        Ok(self.bucket.range(&query)?)
+    }
+}
+
+/// A way through an index.
+struct Walk<'a> {
+    wanted: &'a Wanted<'a>,
+    found: Vec<Result<Found, Unreadable>>,
+    counted: u32,
+    /// Members that name nothing.
+    dead: Vec<String>,
+}
+
+impl Walk<'_> {
+    fn take(&mut self, entries: Vec<crate::keyvalue::Entry>) {
+        for entry in entries {
+            if self.counted == self.wanted.limit {
+                return;
+            }
+            let read = match entry.value {
+                Value::Absent => {
+                    self.dead.push(entry.member);
+                    continue;
+                }
+                Value::Unreadable(what) => Err(format!("its key holds {what}")),
+                Value::Text(text) | Value::Head(text) => Found::read(text, self.wanted.with_text),
+            };
+            match read {
+                Ok(found) if !self.is_wanted(&found, &entry.member) => {}
+                Ok(found) => {
+                    self.found.push(Ok(found));
+                    self.counted += 1;
+                }
+                Err(reason) => {
+                    self.found.push(Err(Unreadable { checkpoint_id: entry.member, reason }));
+                    self.counted += u32::from(!self.wanted.readable_only);
+                }
+            }
+        }
+    }
+
+    fn is_wanted(&self, found: &Found, member: &str) -> bool {
+        let run = found.checkpoint.metadata.run.as_ref().map(|run| run.run_id.as_str());
+        found.is_of(member, self.wanted.session)
+            && self.wanted.run.is_none_or(|wanted| run == Some(wanted.as_str()))
+    }
+}

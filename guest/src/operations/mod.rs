@@ -1,0 +1,185 @@
+//! What a caller can ask for, one file for each.
+
+mod clear;
+mod delete;
+mod history;
+mod load;
+mod save;
+
+use crate::document::{self, Owner};
+use crate::id::Id;
+use crate::keys::{self, Keys};
+use crate::keyvalue::{
+    Batch, Condition, Effect, Expiry, IndexMember, KeyText, Keyvalue, Operation, StorageError, StorageReason,
+    Value,
+};
+use crate::{Checkpoint, Error, Options};
+
+/// llmfy's default as well.
+const DEFAULT_MAX_STATE_BYTES: u64 = 25 * 1024 * 1024;
+
+/// Redis counts in signed milliseconds since 1970; this leaves room for "now".
+const MAX_TTL_MS: u64 = 9_000_000_000_000_000_000;
+
+/// How much of a document is read where only its owner is wanted. With ids of
+/// usual length the owner stands in the first 200 bytes.
+const HEAD: u32 = 1024;
+
+/// How often an operation begins again because another one got in between.
+const ATTEMPTS: usize = 16;
+
+/// The checkpoints under one prefix of one bucket.
+#[derive(Debug)]
+pub struct Checkpointer<K> {
+    bucket: K,
+    keys: Keys,
+    expiry: Expiry,
+    max_state_bytes: u64,
+}
+
+impl<K: Keyvalue> Checkpointer<K> {
+    /// Opens the checkpointer that `options` describes over `bucket`, which is
+    /// the one that they name.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if an option is at fault.
+    pub fn open(bucket: K, options: &Options) -> Result<Self, Error> {
+        let expiry = match options.ttl_ms {
+            None => Expiry::Never,
+            Some(ttl @ 1..=MAX_TTL_MS) => Expiry::AfterMs(ttl),
+            Some(0) => {
+                return Err(Error::InvalidArgument(
+                    "the ttl is 0: what is saved would be gone at once".into(),
+                ));
+            }
+            Some(ttl) => {
+                let message =
+                    format!("the ttl of {ttl} ms is more than the {MAX_TTL_MS} ms that a store can count");
+                return Err(Error::InvalidArgument(message));
+            }
+        };
+        Ok(Self {
+            bucket,
+            keys: Keys::new(Id::new("prefix", &options.prefix)?),
+            expiry,
+            max_state_bytes: options.max_state_bytes.unwrap_or(DEFAULT_MAX_STATE_BYTES),
+        })
+    }
+
+    /// What stands at one key, no more than `head` bytes of it.
+    fn get(&self, key: &str, head: Option<u32>) -> Result<Value, Error> {
+        let values = self.bucket.get(&[key.to_owned()], head)?;
+        values.into_iter().next().ok_or_else(|| broken("gave no value for a key"))
+    }
+
+    /// Applies one batch; says whether its conditions held.
+    fn commit(&self, batch: Batch) -> Result<bool, Error> {
+        let applied = self.bucket.commit(&[batch])?;
+        applied.first().copied().ok_or_else(|| broken("gave no outcome for a batch"))
+    }
+
+    /// Whose the document at `key` is, of which `value` is all or the
+    /// beginning.
+    fn owner(&self, key: &str, value: Value) -> Result<Held, Error> {
+        let (text, whole) = match value {
+            Value::Absent => return Ok(Held::Nothing),
+            Value::Unreadable(what) => return Ok(Held::Alien(what)),
+            Value::Text(text) => (text, true),
+            Value::Head(text) => (text, false),
+        };
+        match document::read_owner(&text) {
+            Ok(owner) => {
+                let guard = text[..owner.known_from].to_owned();
+                Ok(Held::Document(owner, guard))
+            }
+            Err(fault) if fault.at_end && !whole => {
+                let rest = self.get(key, None)?;
+                self.owner(key, rest)
+            }
+            Err(fault) => Ok(Held::Garbage(fault.to_string(), text)),
+        }
+    }
+
+    /// The batch that removes a document, if it still begins with `guard`, and
+    /// the index entries that name it.
+    fn removal(&self, key: String, owner: &Owner, guard: String) -> Result<Batch, Error> {
+        let session = Id::new("session id", &owner.session_id)?;
+        let member = &owner.checkpoint_id;
+        let mut operations = vec![
+            Operation::Delete(key.clone()),
+            Operation::IndexDelete(entry(self.keys.session(&session), member)),
+        ];
+        if let Some(run) = &owner.run_id {
+            let run = Id::new("run id", run)?;
+            operations.push(Operation::IndexDelete(entry(self.keys.run(&session, &run), member)));
+        }
+        Ok(Batch { conditions: vec![vec![starts_with(key, guard)]], operations })
+    }
+
+    /// Removes index entries that name nothing, by whatever prefix the index
+    /// was made with. It only tidies up, so nobody waits for a second try, and
+    /// its failure is nobody's.
+    fn sweep(&self, index: &str, members: &[String]) {
+        if members.is_empty() {
+            return;
+        }
+        let batches: Vec<Batch> = members.iter().map(|member| sweeping(index, member)).collect();
+        let _ = self.bucket.commit(&batches);
+    }
+}
+
+/// What was found at the key of a document.
+enum Held {
+    /// Nothing.
+    Nothing,
+    /// Something that this project never writes: what it is.
+    Alien(String),
+    /// Text that is no document: why, and the text that was read.
+    Garbage(String, String),
+    /// A document: whose, and the text that it begins with.
+    Document(Owner, String),
+}
+
+/// The batch that removes the entry of `member` from `index` if it names
+/// nothing.
+fn sweeping(index: &str, member: &str) -> Batch {
+    Batch {
+        conditions: keys::documents_named_by(index, member).map(|key| vec![Condition::Absent(key)]).collect(),
+        operations: vec![Operation::IndexDelete(entry(index.to_owned(), member))],
+    }
+}
+
+fn entry(index: String, member: &str) -> IndexMember {
+    IndexMember { index, member: member.to_owned() }
+}
+
+fn starts_with(key: String, text: String) -> Condition {
+    Condition::StartsWith(KeyText { key, text })
+}
+
+/// The error of a store that does not keep to the interface.
+fn broken(what: &str) -> Error {
+    storage_error(StorageReason::Other, Effect::Unknown, format!("the store {what}"))
+}
+
+/// The error of an operation that was overtaken [`ATTEMPTS`] times.
+fn overtaken() -> Error {
+    let message = "others kept changing the same checkpoint; try again".to_owned();
+    storage_error(StorageReason::Unavailable, Effect::None, message)
+}
+
+fn storage_error(reason: StorageReason, effect: Effect, message: String) -> Error {
+    Error::Storage(StorageError { reason, effect, message })
+}
+
+impl From<StorageError> for Error {
+    fn from(error: StorageError) -> Self {
+        Self::Storage(error)
+    }
+}
+
+/// A document that was read, with its text if that was asked for.
+struct Found {
+    checkpoint: Checkpoint,
+    document: Option<String>,
+}

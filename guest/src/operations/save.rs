@@ -1,0 +1,137 @@
+//! `save`: one atomic batch of the document, its index entries and their
+//! expiry.
+
+use super::{ATTEMPTS, Checkpointer, HEAD, Held, entry, overtaken, starts_with};
+use crate::document;
+use crate::id::Id;
+use crate::json;
+use crate::keyvalue::{Batch, Condition, IndexPut, Keyvalue, Operation, Put};
+use crate::timestamp::Timestamp;
+use crate::{Checkpoint, Conflict, Error, Excess, Metadata};
+
+impl<K: Keyvalue> Checkpointer<K> {
+    /// Saves a checkpoint, in place of the one with the same id in its session.
+    ///
+    /// One round trip if the id is new, or stays in its run.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`], [`Error::TooLarge`], [`Error::Conflict`]:
+    /// nothing was written. [`Error::Storage`]: see its effect.
+    pub fn save(&self, checkpoint: Checkpoint) -> Result<(), Error> {
+        let Checkpoint { mut metadata, state } = checkpoint;
+        let size = state.len() as u64;
+        if size > self.max_state_bytes {
+            return Err(Error::TooLarge(Excess { size, limit: self.max_state_bytes }));
+        }
+        json::check(&state).map_err(|fault| invalid(format!("the state is not JSON: {fault}")))?;
+        let timestamp = Timestamp::parse(&metadata.timestamp).ok_or_else(|| {
+            invalid(format!("{:?} is not an ISO 8601 timestamp of the years 1 to 9999", metadata.timestamp))
+        })?;
+        metadata.timestamp = timestamp.to_string();
+        let names = Names::of(self, &metadata)?;
+        let text = document::write(&metadata, &state);
+        drop(state);
+        self.put(&metadata, &names, text, timestamp.score())
+    }
+
+    /// Saves a checkpoint given as a document of either generation.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if it can't be read, else as
+    /// [`Checkpointer::save`].
+    pub fn save_document(&self, text: String) -> Result<Metadata, Error> {
+        let checkpoint =
+            document::read(text).map_err(|reason| invalid(format!("not a checkpoint: {reason}")))?;
+        let metadata = checkpoint.metadata.clone();
+        self.save(checkpoint)?;
+        Ok(metadata)
+    }
+
+    fn put(&self, metadata: &Metadata, names: &Names, text: String, score: f64) -> Result<(), Error> {
+        let index_put = |index: &String| {
+            Operation::IndexPut(IndexPut {
+                index: index.clone(),
+                member: metadata.checkpoint_id.clone(),
+                score,
+                expiry: self.expiry,
+            })
+        };
+        let mut operations =
+            vec![Operation::Put(Put { key: names.document.clone(), value: text, expiry: self.expiry })];
+        operations.push(index_put(&names.session));
+        operations.extend(names.run.as_ref().map(index_put));
+        let mut batch = Batch {
+            conditions: vec![vec![
+                Condition::Absent(names.document.clone()),
+                starts_with(names.document.clone(), document::owner(metadata)),
+            ]],
+            operations,
+        };
+        let written = batch.operations.len();
+        for _ in 0..ATTEMPTS {
+            let applied = self.bucket.commit(std::slice::from_ref(&batch))?;
+            if applied.first() == Some(&true) {
+                return Ok(());
+            }
+            // The id is in use, and not by this run of this session as we would
+            // write it: look whose it is.
+            batch.operations.truncate(written);
+            let value = self.get(&names.document, Some(HEAD))?;
+            match self.owner(&names.document, value)? {
+                Held::Nothing => {}
+                Held::Alien(what) => return Err(conflict(metadata, &format!("its key holds {what}"))),
+                Held::Garbage(why, _) => {
+                    let reason = format!("its key holds text that is no checkpoint ({why}); delete it first");
+                    return Err(conflict(metadata, &reason));
+                }
+                Held::Document(owner, _)
+                    if owner.checkpoint_id != metadata.checkpoint_id
+                        || owner.session_id != metadata.session_id =>
+                {
+                    return Err(conflict(metadata, "it belongs to another session"));
+                }
+                Held::Document(owner, guard) => {
+                    batch.conditions = vec![vec![starts_with(names.document.clone(), guard)]];
+                    let run = metadata.run.as_ref().map(|run| run.run_id.as_str());
+                    if let Some(old) = owner.run_id.as_deref().filter(|old| Some(*old) != run) {
+                        let session = Id::new("session id", &owner.session_id)?;
+                        let index = self.keys.run(&session, &Id::new("run id", old)?);
+                        batch.operations.push(Operation::IndexDelete(entry(index, &owner.checkpoint_id)));
+                    }
+                }
+            }
+        }
+        Err(overtaken())
+    }
+}
+
+/// Where a checkpoint stands and what names it.
+struct Names {
+    document: String,
+    session: String,
+    run: Option<String>,
+}
+
+impl Names {
+    fn of<K: Keyvalue>(checkpointer: &Checkpointer<K>, metadata: &Metadata) -> Result<Self, Error> {
+        let keys = &checkpointer.keys;
+        let session = Id::new("session id", &metadata.session_id)?;
+        let run = match &metadata.run {
+            Some(run) => Some(keys.run(&session, &Id::new("run id", &run.run_id)?)),
+            None => None,
+        };
+        Ok(Self {
+            document: keys.document(&Id::new("checkpoint id", &metadata.checkpoint_id)?),
+            session: keys.session(&session),
+            run,
+        })
+    }
+}
+
+fn invalid(message: String) -> Error {
+    Error::InvalidArgument(message)
+}
+
+fn conflict(metadata: &Metadata, reason: &str) -> Error {
+    Error::Conflict(Conflict { checkpoint_id: metadata.checkpoint_id.clone(), reason: reason.to_owned() })
+}

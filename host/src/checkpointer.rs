@@ -1,0 +1,243 @@
+//! What a Rust application uses.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::bindings::exports::flow::checkpoint::checkpointer::Options;
+use crate::component::Pool;
+use crate::keyvalue::KeyvalueCtx;
+use crate::store::{Address, Store};
+use crate::{Checkpoint, Documents, Error, History, Metadata};
+
+/// What every key begins with unless something else is said. It is llmfy's.
+pub const DEFAULT_PREFIX: &str = "llmfy_checkpoint:";
+
+/// The one bucket that a component of this library may open.
+const BUCKET: &str = "default";
+
+/// The checkpoints under one prefix of one store.
+///
+/// It is cheap to clone, and calls from many tasks overlap. Dropping the last
+/// clone closes it. It must be used within a tokio runtime with time and I/O.
+#[derive(Clone)]
+pub struct Checkpointer {
+    pool: Arc<Pool>,
+}
+
+/// How to open a [`Checkpointer`].
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until it opens a checkpointer"]
+pub struct Builder {
+    prefix: String,
+    ttl: Option<Duration>,
+    max_state_bytes: Option<u64>,
+}
+
+impl Checkpointer {
+    /// Opens the checkpointer over the store at `address`, for instance
+    /// `sqlite:checkpoints.db` or `redis://localhost`, with llmfy's prefix and
+    /// no expiry. All forms are at [`Address`].
+    ///
+    /// # Errors
+    /// The address is at fault, or the file can't be opened. Redis is connected
+    /// to when it is first used.
+    pub async fn open(address: &str) -> Result<Self, Error> {
+        Self::builder().open(address).await
+    }
+
+    /// A builder, for a prefix, an expiry or a size limit.
+    pub fn builder() -> Builder {
+        Builder { prefix: DEFAULT_PREFIX.to_owned(), ttl: None, max_state_bytes: None }
+    }
+
+    /// Saves a checkpoint. One with the same id in its session is replaced, and
+    /// the indexes follow, all in one atomic step.
+    ///
+    /// # Errors
+    /// Any but [`Error::Corrupt`].
+    pub async fn save(&self, checkpoint: &Checkpoint) -> Result<(), Error> {
+        self.pool.call(async |guest, store, handle| guest.call_save(store, handle, checkpoint).await).await
+    }
+
+    /// Saves a checkpoint given as the document that llmfy stores, of either
+    /// generation, and says what it is.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if it can't be read, else as
+    /// [`Checkpointer::save`].
+    pub async fn save_document(&self, document: &str) -> Result<Metadata, Error> {
+        self.pool
+            .call(async |guest, store, handle| guest.call_save_document(store, handle, document).await)
+            .await
+    }
+
+    /// The checkpoint with this id in this session, or the session's latest;
+    /// none only when there is none.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if it is there and can't be read;
+    /// [`Error::InvalidArgument`], [`Error::Storage`].
+    pub async fn load(
+        &self,
+        session_id: &str,
+        checkpoint_id: Option<&str>,
+    ) -> Result<Option<Checkpoint>, Error> {
+        self.pool
+            .call(async |guest, store, handle| {
+                guest.call_load(store, handle, session_id, checkpoint_id).await
+            })
+            .await
+    }
+
+    /// The same as [`Checkpointer::load`], as the very text that is stored.
+    ///
+    /// # Errors
+    /// As [`Checkpointer::load`].
+    pub async fn load_document(
+        &self,
+        session_id: &str,
+        checkpoint_id: Option<&str>,
+    ) -> Result<Option<String>, Error> {
+        self.pool
+            .call(async |guest, store, handle| {
+                guest.call_load_document(store, handle, session_id, checkpoint_id).await
+            })
+            .await
+    }
+
+    /// The newest checkpoints of a session, newest first, no more than `limit`,
+    /// or 10. Those that can't be read are named beside the others.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`], [`Error::Storage`].
+    pub async fn list(&self, session_id: &str, limit: Option<u32>) -> Result<History, Error> {
+        self.pool
+            .call(async |guest, store, handle| guest.call_list(store, handle, session_id, limit).await)
+            .await
+    }
+
+    /// The newest checkpoints of one run of a session, no more than `limit`, or
+    /// 100.
+    ///
+    /// # Errors
+    /// As [`Checkpointer::list`].
+    pub async fn list_by_run(
+        &self,
+        session_id: &str,
+        run_id: &str,
+        limit: Option<u32>,
+    ) -> Result<History, Error> {
+        self.pool
+            .call(async |guest, store, handle| {
+                guest.call_list_by_run(store, handle, session_id, run_id, limit).await
+            })
+            .await
+    }
+
+    /// The same as [`Checkpointer::list`], or with a run as
+    /// [`Checkpointer::list_by_run`], as the very texts that are stored.
+    ///
+    /// # Errors
+    /// As [`Checkpointer::list`].
+    pub async fn list_documents(
+        &self,
+        session_id: &str,
+        run_id: Option<&str>,
+        limit: Option<u32>,
+    ) -> Result<Documents, Error> {
+        self.pool
+            .call(async |guest, store, handle| {
+                guest.call_list_documents(store, handle, session_id, run_id, limit).await
+            })
+            .await
+    }
+
+    /// Removes the checkpoint with this id from this session, or the whole
+    /// session, oldest first; says how many checkpoints that were.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`]; [`Error::Storage`], where those that were
+    /// removed before stay so, and repeating goes on.
+    pub async fn delete(&self, session_id: &str, checkpoint_id: Option<&str>) -> Result<u64, Error> {
+        self.pool
+            .call(async |guest, store, handle| {
+                guest.call_delete(store, handle, session_id, checkpoint_id).await
+            })
+            .await
+    }
+
+    /// Removes all checkpoints under the prefix, and says how many there were.
+    ///
+    /// # Errors
+    /// [`Error::Storage`], as for [`Checkpointer::delete`].
+    pub async fn clear_all(&self) -> Result<u64, Error> {
+        self.pool.call(async |guest, store, handle| guest.call_clear_all(store, handle).await).await
+    }
+}
+
+impl Builder {
+    /// What every key begins with, 1 to 512 bytes. Checkpointers with different
+    /// prefixes see nothing of each other, even if one prefix begins with the
+    /// other.
+    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.prefix = prefix.into();
+        self
+    }
+
+    /// What is saved goes away after this time, at least a millisecond; a
+    /// fraction of one is dropped.
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
+        self
+    }
+
+    /// The largest state to save, in bytes; 25 MiB unless said.
+    pub fn max_state_bytes(mut self, bytes: u64) -> Self {
+        self.max_state_bytes = Some(bytes);
+        self
+    }
+
+    /// Opens the checkpointer over the store at `address`.
+    ///
+    /// # Errors
+    /// As [`Checkpointer::open`], and [`Error::InvalidArgument`] if an option is
+    /// at fault.
+    pub async fn open(self, address: &str) -> Result<Checkpointer, Error> {
+        let address: Address = address.parse()?;
+        self.open_store(address.open().await?).await
+    }
+
+    /// Opens the checkpointer over a store that is open already, which several
+    /// may share.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if an option is at fault.
+    pub async fn open_store(self, store: Arc<dyn Store>) -> Result<Checkpointer, Error> {
+        let ctx = KeyvalueCtx::builder().bucket(BUCKET, store, "").build();
+        let options = Options {
+            bucket: BUCKET.to_owned(),
+            prefix: self.prefix,
+            ttl_ms: self.ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
+            max_state_bytes: self.max_state_bytes,
+        };
+        Ok(Checkpointer { pool: Pool::new(ctx, options).await? })
+    }
+}
+
+impl Metadata {
+    /// The metadata of the first step of no run, at the node `""`.
+    pub fn new(
+        session_id: impl Into<String>,
+        checkpoint_id: impl Into<String>,
+        timestamp: impl Into<String>,
+    ) -> Self {
+        Self {
+            session_id: session_id.into(),
+            checkpoint_id: checkpoint_id.into(),
+            timestamp: timestamp.into(),
+            node: String::new(),
+            step: 0,
+            run: None,
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! The import `keyvalue`, for a host that runs components: buckets by name, each
+//! a store and a key prefix that the component never sees.
+//!
+//! ```
+//! use checkpointer::keyvalue::{self, KeyvalueCtx, KeyvalueCtxView, KeyvalueView};
+//! use checkpointer::store::Address;
+//! use wasmtime::component::{Linker, ResourceTable};
+//! use wasmtime::{Engine, Store};
+//!
+//! struct Ctx {
+//!     keyvalue: KeyvalueCtx,
+//!     table: ResourceTable,
+//! }
+//!
+//! impl KeyvalueView for Ctx {
+//!     fn keyvalue(&mut self) -> KeyvalueCtxView<'_> {
+//!         KeyvalueCtxView { ctx: &mut self.keyvalue, table: &mut self.table }
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let engine = Engine::default();
+//! let store = "memory:".parse::<Address>()?.open().await?;
+//! let keyvalue = KeyvalueCtx::builder().bucket("default", store, "tenant-1/").build();
+//! let mut store = Store::new(&engine, Ctx { keyvalue, table: ResourceTable::new() });
+//! let mut linker = Linker::<Ctx>::new(&engine);
+//! keyvalue::add_to_linker(&mut linker)?;
+//! // ... instantiate a component that imports `keyvalue` within `store` ...
+//! # Ok(())
+//! # }
+//! ```
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tracing::debug;
+use wasmtime::Result;
+use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
+
+use crate::bindings::flow::checkpoint::keyvalue::{self, Host, HostBucket};
+use crate::bindings::flow::checkpoint::types;
+use crate::store::{
+    Batch, Condition, Effect, IndexPage, KeyPage, Operation, Query, StorageError, StorageReason, Store, Value,
+};
+
+/// The most bytes of values that one call gives to a component: what a
+/// component reads stands in the memory of the host first.
+const MAX_ANSWER_BYTES: usize = 256 * 1024 * 1024;
+
+/// The most entries of an index that one call gives to a component.
+const MAX_ENTRIES: u32 = 1000;
+
+/// Which buckets a component may open.
+#[derive(Clone, Default)]
+pub struct KeyvalueCtx {
+    buckets: HashMap<String, Bucket>,
+}
+
+/// Builds a [`KeyvalueCtx`].
+#[derive(Default)]
+pub struct KeyvalueCtxBuilder {
+    ctx: KeyvalueCtx,
+}
+
+/// A bucket: a store, and the prefix of all keys that are reached through it.
+#[derive(Clone)]
+pub struct Bucket {
+    store: Arc<dyn Store>,
+    prefix: Arc<str>,
+}
+
+/// A [`KeyvalueCtx`] and the table for the handles that a component holds.
+pub struct KeyvalueCtxView<'a> {
+    /// The buckets.
+    pub ctx: &'a mut KeyvalueCtx,
+    /// The handles.
+    pub table: &'a mut ResourceTable,
+}
+
+/// What the data of a wasmtime store has to give for [`add_to_linker`].
+pub trait KeyvalueView: Send {
+    /// The buckets and the handles of this store.
+    fn keyvalue(&mut self) -> KeyvalueCtxView<'_>;
+}
+
+impl KeyvalueCtx {
+    /// A builder that knows no bucket yet.
+    pub fn builder() -> KeyvalueCtxBuilder {
+        KeyvalueCtxBuilder::default()
+    }
+}
+
+impl KeyvalueCtxBuilder {
+    /// Lets a component open `name`, to reach the keys of `store` that begin
+    /// with `prefix`, and no others.
+    pub fn bucket(
+        mut self,
+        name: impl Into<String>,
+        store: Arc<dyn Store>,
+        prefix: impl Into<Arc<str>>,
+    ) -> Self {
+        self.ctx.buckets.insert(name.into(), Bucket { store, prefix: prefix.into() });
+        self
+    }
+
+    /// The context with the buckets named so far.
+    pub fn build(self) -> KeyvalueCtx {
+        self.ctx
+    }
+}
+
+/// Adds the interface `keyvalue` to a linker.
+///
+/// # Errors
+/// The linker has it already.
+pub fn add_to_linker<T: KeyvalueView + 'static>(linker: &mut Linker<T>) -> Result<()> {
+    keyvalue::add_to_linker::<T, HasKeyvalue>(linker, T::keyvalue)?;
+    types::add_to_linker::<T, HasKeyvalue>(linker, T::keyvalue)
+}
+
+struct HasKeyvalue;
+
+impl HasData for HasKeyvalue {
+    type Data<'a> = KeyvalueCtxView<'a>;
+}
+
+impl types::Host for KeyvalueCtxView<'_> {}
+
+impl Host for KeyvalueCtxView<'_> {
+    async fn open(&mut self, name: String) -> Result<Result<Resource<Bucket>, StorageError>> {
+        match self.ctx.buckets.get(&name) {
+            Some(bucket) => Ok(Ok(self.table.push(bucket.clone())?)),
+            None => Ok(Err(StorageError {
+                reason: StorageReason::NoSuchBucket,
+                effect: Effect::None,
+                message: format!("there is no bucket {name:?}"),
+            })),
+        }
+    }
+}
+
+impl HostBucket for KeyvalueCtxView<'_> {
+    async fn get(
+        &mut self,
+        bucket: Resource<Bucket>,
+        keys: Vec<String>,
+        head: Option<u32>,
+    ) -> Result<Result<Vec<Value>, StorageError>> {
+        let bucket = self.table.get(&bucket)?;
+        let keys = keys.into_iter().map(|key| bucket.key(key)).collect();
+        let values = bucket.store.get(keys, head).await;
+        Ok(values.and_then(|values| bounded(&values).map(|()| values)))
+    }
+
+    async fn range(
+        &mut self,
+        bucket: Resource<Bucket>,
+        query: Query,
+    ) -> Result<Result<IndexPage, StorageError>> {
+        let bucket = self.table.get(&bucket)?;
+        let query = Query {
+            index: bucket.key(query.index),
+            values_at: bucket.key(query.values_at),
+            limit: query.limit.min(MAX_ENTRIES),
+            ..query
+        };
+        let page = bucket.store.range(query).await;
+        Ok(page.and_then(|page| bounded(page.entries.iter().map(|entry| &entry.value)).map(|()| page)))
+    }
+
+    async fn commit(
+        &mut self,
+        bucket: Resource<Bucket>,
+        batches: Vec<Batch>,
+    ) -> Result<Result<Vec<bool>, StorageError>> {
+        let bucket = self.table.get(&bucket)?;
+        let batches: Vec<Batch> = batches.into_iter().map(|batch| bucket.batch(batch)).collect();
+        let count = batches.len();
+        let applied = bucket.store.commit(batches).await;
+        debug!(batches = count, failed = applied.is_err(), "commit");
+        Ok(applied)
+    }
+
+    async fn scan(
+        &mut self,
+        bucket: Resource<Bucket>,
+        prefix: String,
+        after: Option<String>,
+    ) -> Result<Result<KeyPage, StorageError>> {
+        let bucket = self.table.get(&bucket)?;
+        let page = bucket.store.scan(bucket.key(prefix), after).await;
+        Ok(page.map(|page| KeyPage {
+            keys: page
+                .keys
+                .into_iter()
+                .filter_map(|key| Some(key.strip_prefix(&*bucket.prefix)?.to_owned()))
+                .collect(),
+            next: page.next,
+        }))
+    }
+
+    async fn drop(&mut self, bucket: Resource<Bucket>) -> Result<()> {
+        self.table.delete(bucket)?;
+        Ok(())
+    }
+}
+
+impl Bucket {
+    /// The store's key for a component's `key`.
+    fn key(&self, key: String) -> String {
+        if self.prefix.is_empty() { key } else { format!("{}{key}", self.prefix) }
+    }
+
+    fn batch(&self, mut batch: Batch) -> Batch {
+        let prefix = |key: &mut String| *key = self.key(std::mem::take(key));
+        for condition in batch.conditions.iter_mut().flatten() {
+            prefix(match condition {
+                Condition::Absent(key) => key,
+                Condition::StartsWith(text) => &mut text.key,
+                Condition::IndexHas(member) => &mut member.index,
+            });
+        }
+        for operation in &mut batch.operations {
+            prefix(match operation {
+                Operation::Put(put) => &mut put.key,
+                Operation::Delete(key) => key,
+                Operation::IndexPut(put) => &mut put.index,
+                Operation::IndexDelete(member) => &mut member.index,
+            });
+        }
+        batch
+    }
+}
+
+/// Refuses an answer that is too large for a component to take.
+fn bounded<'a>(values: impl IntoIterator<Item = &'a Value>) -> Result<(), StorageError> {
+    let bytes: usize = values
+        .into_iter()
+        .map(|value| match value {
+            Value::Text(text) | Value::Head(text) => text.len(),
+            Value::Absent | Value::Unreadable(_) => 0,
+        })
+        .sum();
+    if bytes <= MAX_ANSWER_BYTES {
+        return Ok(());
+    }
+    Err(StorageError {
+        reason: StorageReason::TooLarge,
+        effect: Effect::None,
+        message: format!("the answer has {bytes} bytes, more than {MAX_ANSWER_BYTES}; ask for fewer at once"),
+    })
+}

@@ -1,0 +1,123 @@
+//! Places to keep values and indexes: one trait, and a file for each kind.
+//!
+//! A store knows nothing of checkpoints and nothing of buckets. What each
+//! operation promises is written in `wit/keyvalue.wit`, and tested for every
+//! store by the same contract in `tests/`.
+
+mod address;
+mod redis;
+mod sqlite;
+
+use async_trait::async_trait;
+
+pub use self::address::{Address, AddressError};
+pub use self::redis::RedisStore;
+pub use self::sqlite::SqliteStore;
+pub use crate::bindings::flow::checkpoint::keyvalue::{
+    Batch, Condition, Entry, Expiry, IndexMember, IndexPage, IndexPut, KeyPage, KeyText, Operation, Order,
+    Position, Put, Query, Value,
+};
+pub use crate::bindings::flow::checkpoint::types::{Effect, StorageError, StorageReason};
+
+/// A key-value store with sorted indexes, expiry and atomic batches.
+///
+/// Errors name no address and no credentials, since they reach sandboxed code;
+/// what the store itself said goes to the log.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// What stands at each of `keys`, in their order; of each value no more
+    /// than `head` bytes, if given.
+    async fn get(&self, keys: Vec<String>, head: Option<u32>) -> Result<Vec<Value>, StorageError>;
+
+    /// Entries of an index with the values that they name, as of one moment.
+    async fn range(&self, query: Query) -> Result<IndexPage, StorageError>;
+
+    /// Applies each batch whose conditions hold, all in one atomic step, and
+    /// says for each whether it was applied.
+    async fn commit(&self, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError>;
+
+    /// A page of the keys that begin with `prefix`, which is no pattern.
+    async fn scan(&self, prefix: String, after: Option<String>) -> Result<KeyPage, StorageError>;
+}
+
+/// The most milliseconds that an expiry may be away: stores count in signed
+/// milliseconds since 1970, and this leaves room for "now".
+const MAX_EXPIRY_MS: u64 = 9_000_000_000_000_000_000;
+
+/// What no store can take: an expiry of 0 or too far away, a score that has no
+/// place in an order.
+fn check(batches: &[Batch]) -> Result<(), StorageError> {
+    for operation in batches.iter().flat_map(|batch| &batch.operations) {
+        let (expiry, score) = match operation {
+            Operation::Put(put) => (put.expiry, 0.0),
+            Operation::IndexPut(put) => (put.expiry, put.score),
+            Operation::Delete(_) | Operation::IndexDelete(_) => continue,
+        };
+        if let Expiry::AfterMs(0 | MAX_EXPIRY_MS..) = expiry {
+            return Err(invalid("an expiry must be between 1 and 9·10¹⁸ milliseconds"));
+        }
+        if !score.is_finite() {
+            return Err(invalid("a score must be a finite number"));
+        }
+    }
+    Ok(())
+}
+
+fn invalid(message: &str) -> StorageError {
+    storage_error(StorageReason::InvalidArgument, Effect::None, message)
+}
+
+fn wrong_type(holds: &str) -> StorageError {
+    storage_error(StorageReason::WrongType, Effect::None, format!("a key holds {holds}"))
+}
+
+fn storage_error(reason: StorageReason, effect: Effect, message: impl Into<String>) -> StorageError {
+    StorageError { reason, effect, message: message.into() }
+}
+
+/// A whole value, or what is left of it when no more than `head` bytes are
+/// wanted; cut at the end of a character.
+fn text_value(bytes: Vec<u8>, head: Option<u32>) -> Value {
+    let limit = head.map_or(usize::MAX, |head| head as usize);
+    if bytes.len() <= limit {
+        return match String::from_utf8(bytes) {
+            Ok(text) => Value::Text(text),
+            Err(_) => Value::Unreadable(NOT_UTF8.to_owned()),
+        };
+    }
+    // A cut through a character leaves up to three of its bytes behind.
+    let mut bytes = bytes;
+    bytes.truncate(limit);
+    match String::from_utf8(bytes) {
+        Ok(text) => Value::Head(text),
+        Err(error) if error.utf8_error().error_len().is_none() => {
+            let valid = error.utf8_error().valid_up_to();
+            let mut bytes = error.into_bytes();
+            bytes.truncate(valid);
+            Value::Head(String::from_utf8(bytes).unwrap_or_default())
+        }
+        Err(_) => Value::Unreadable(NOT_UTF8.to_owned()),
+    }
+}
+
+const NOT_UTF8: &str = "bytes that are not UTF-8";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_ends_with_a_whole_character() {
+        for (head, expected) in [
+            (None, Value::Text("aé☀".into())),
+            (Some(6), Value::Text("aé☀".into())),
+            (Some(5), Value::Head("aé".into())),
+            (Some(3), Value::Head("aé".into())),
+            (Some(2), Value::Head("a".into())),
+            (Some(0), Value::Head(String::new())),
+        ] {
+            assert_eq!(text_value("aé☀".into(), head), expected);
+        }
+        assert_eq!(text_value(vec![b'a', 0xff, b'b'], Some(2)), Value::Unreadable(NOT_UTF8.into()));
+    }
+}

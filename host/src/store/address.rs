@@ -1,0 +1,296 @@
+//! Where a store is, as a URL that people write.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use percent_encoding::percent_decode_str;
+use thiserror::Error;
+use url::Url;
+
+use super::redis::RedisStore;
+use super::sqlite::SqliteStore;
+use super::{StorageError, Store};
+
+/// Where a store is: `memory:`, `sqlite:FILE`, `redis://HOST:PORT/DATABASE`,
+/// `rediss://…` for TLS, or `redis+unix:///SOCKET`.
+///
+/// The Redis forms take `USER:PASSWORD@` in front of the host (percent-encoded
+/// where needed), and `?connect_timeout=SECONDS&response_timeout=SECONDS`;
+/// `redis+unix` takes `db`, `user` and `password` there too.
+///
+/// Shown, it never has the password.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Address {
+    /// A database of its own in memory, gone with the store.
+    Memory,
+    /// A database in a file, made if it is not there.
+    Sqlite(PathBuf),
+    /// A Redis or Valkey server.
+    Redis(RedisAddress),
+}
+
+/// Where a Redis server is, and who wants in.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RedisAddress {
+    pub(super) endpoint: Endpoint,
+    pub(super) user: Option<String>,
+    pub(super) password: Option<String>,
+    pub(super) database: u32,
+    pub(super) connect_timeout: Duration,
+    pub(super) response_timeout: Duration,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+pub(super) enum Endpoint {
+    Tcp { host: String, port: u16, tls: bool },
+    Unix(PathBuf),
+}
+
+/// A text that says of no store where it is. It is shown without a password.
+#[derive(Debug, Error, Clone, PartialEq, Eq)]
+#[error(
+    "{address}: {fault}; a store is memory:, sqlite:FILE, redis://HOST[:PORT][/DATABASE], rediss://… or redis+unix:///SOCKET"
+)]
+pub struct AddressError {
+    address: String,
+    fault: String,
+}
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
+const DEFAULT_PORT: u16 = 6379;
+
+impl Address {
+    /// Opens the store. SQLite opens its file; Redis connects when it is first
+    /// used.
+    ///
+    /// # Errors
+    /// The file can't be opened, or is no database.
+    pub async fn open(&self) -> Result<Arc<dyn Store>, StorageError> {
+        Ok(match self {
+            Self::Memory => Arc::new(SqliteStore::in_memory().await?),
+            Self::Sqlite(path) => Arc::new(SqliteStore::open(path).await?),
+            Self::Redis(address) => Arc::new(RedisStore::new(address)?),
+        })
+    }
+}
+
+impl FromStr for Address {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        if text == "memory:" {
+            return Ok(Self::Memory);
+        }
+        if let Some(path) = text.strip_prefix("sqlite:") {
+            // `sqlite:///FILE` is how other tools write an absolute path.
+            let path = path.strip_prefix("//").unwrap_or(path);
+            if path.is_empty() || path.contains('\0') {
+                return Err(AddressError { address: text.to_owned(), fault: "names no file".into() });
+            }
+            return Ok(Self::Sqlite(PathBuf::from(path)));
+        }
+        let shown = without_password(text);
+        RedisAddress::parse(text).map(Self::Redis).map_err(|fault| AddressError { address: shown, fault })
+    }
+}
+
+impl RedisAddress {
+    fn parse(text: &str) -> Result<Self, String> {
+        let url = Url::parse(text).map_err(|error| error.to_string())?;
+        let unix = match url.scheme() {
+            "redis" | "rediss" => false,
+            "redis+unix" | "unix" => true,
+            other => return Err(format!("{other:?} is no kind of store")),
+        };
+        let mut user = Some(decode(url.username())?).filter(|user| !user.is_empty());
+        let mut password = url.password().map(decode).transpose()?;
+        let path = decode(url.path())?;
+        let (mut connect_timeout, mut response_timeout) = (CONNECT_TIMEOUT, RESPONSE_TIMEOUT);
+        let mut database = if unix { String::new() } else { path.trim_matches('/').to_owned() };
+        for (name, value) in url.query_pairs() {
+            match &*name {
+                "connect_timeout" => connect_timeout = seconds(&name, &value)?,
+                "response_timeout" => response_timeout = seconds(&name, &value)?,
+                "db" if unix => database = value.into_owned(),
+                "user" if unix => user = Some(value.into_owned()),
+                "password" | "pass" if unix => password = Some(value.into_owned()),
+                _ => return Err(format!("the option {name:?} is unknown")),
+            }
+        }
+        let endpoint = if unix {
+            if path.len() < 2 {
+                return Err("names no socket".into());
+            }
+            Endpoint::Unix(PathBuf::from(path))
+        } else {
+            let host = match url.host() {
+                Some(url::Host::Ipv6(host)) => host.to_string(),
+                Some(host) => decode(&host.to_string())?,
+                None => return Err("names no host".into()),
+            };
+            if host.is_empty() {
+                return Err("names no host".into());
+            }
+            Endpoint::Tcp { host, port: url.port().unwrap_or(DEFAULT_PORT), tls: url.scheme() == "rediss" }
+        };
+        let database = match database.as_str() {
+            "" => 0,
+            number => number.parse().map_err(|_| format!("{number:?} is no database number"))?,
+        };
+        Ok(Self { endpoint, user, password, database, connect_timeout, response_timeout })
+    }
+}
+
+fn decode(text: &str) -> Result<String, String> {
+    let decoded = percent_decode_str(text).decode_utf8();
+    decoded.map(Cow::into_owned).map_err(|_| "has a percent-encoding that is not UTF-8".into())
+}
+
+fn seconds(name: &str, value: &str) -> Result<Duration, String> {
+    let fault = || format!("{name} must be a number of seconds greater than 0, not {value:?}");
+    let seconds: f64 = value.parse().map_err(|_| fault())?;
+    Duration::try_from_secs_f64(seconds).ok().filter(|duration| !duration.is_zero()).ok_or_else(fault)
+}
+
+/// The text with the password, if it seems to have one, as `***`. It works on
+/// any text, since one that is no URL may have a password in it all the same.
+fn without_password(text: &str) -> String {
+    let (scheme, rest) = text.split_once("://").map_or(("", text), |(scheme, rest)| (scheme, rest));
+    let (rest, query) = rest.split_once('?').map_or((rest, ""), |(rest, query)| (rest, query));
+    let rest = match rest.rsplit_once('@') {
+        Some((credentials, place)) => match credentials.split_once(':') {
+            Some((user, _)) => format!("{user}:***@{place}"),
+            None => format!("***@{place}"),
+        },
+        None => rest.to_owned(),
+    };
+    let scheme = if scheme.is_empty() { String::new() } else { format!("{scheme}://") };
+    let query = if query.is_empty() { "" } else { "?…" };
+    format!("{scheme}{rest}{query}")
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Memory => formatter.write_str("memory:"),
+            Self::Sqlite(path) => write!(formatter, "sqlite:{}", path.display()),
+            Self::Redis(address) => address.fmt(formatter),
+        }
+    }
+}
+
+impl fmt::Display for RedisAddress {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.endpoint {
+            Endpoint::Tcp { host, port, tls } => {
+                let scheme = if *tls { "rediss" } else { "redis" };
+                write!(formatter, "{scheme}://{host}:{port}/{}", self.database)
+            }
+            Endpoint::Unix(path) => write!(formatter, "redis+unix://{}?db={}", path.display(), self.database),
+        }
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Address({self})")
+    }
+}
+
+impl fmt::Debug for RedisAddress {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "RedisAddress({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Address, String> {
+        text.parse().map_err(|error: AddressError| error.to_string())
+    }
+
+    fn redis(text: &str) -> RedisAddress {
+        match parse(text) {
+            Ok(Address::Redis(address)) => address,
+            other => unreachable!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn reads_what_people_write() {
+        assert_eq!(parse("memory:"), Ok(Address::Memory));
+        assert_eq!(parse("sqlite:a b.db"), Ok(Address::Sqlite("a b.db".into())));
+        assert_eq!(parse("sqlite:///var/a.db"), Ok(Address::Sqlite("/var/a.db".into())));
+        let plain = redis("redis://localhost");
+        assert!(plain.endpoint == Endpoint::Tcp { host: "localhost".into(), port: 6379, tls: false });
+        assert_eq!((plain.user, plain.password, plain.database), (None, None, 0));
+        let full = redis("rediss://ann:p%40s%2Fs@[::1]:7000/3?connect_timeout=0.5&response_timeout=2");
+        assert!(full.endpoint == Endpoint::Tcp { host: "::1".into(), port: 7000, tls: true });
+        assert_eq!(
+            (full.user.as_deref(), full.password.as_deref(), full.database),
+            (Some("ann"), Some("p@s/s"), 3)
+        );
+        assert_eq!(
+            (full.connect_timeout, full.response_timeout),
+            (Duration::from_millis(500), Duration::from_secs(2))
+        );
+        let unix = redis("redis+unix:///run/redis.sock?db=2&user=ann&password=secret");
+        assert!(unix.endpoint == Endpoint::Unix("/run/redis.sock".into()));
+        assert_eq!(
+            (unix.user.as_deref(), unix.password.as_deref(), unix.database),
+            (Some("ann"), Some("secret"), 2)
+        );
+        assert_eq!(redis("redis://:secret@h").password.as_deref(), Some("secret"));
+    }
+
+    #[test]
+    fn says_what_is_wrong_with_the_rest() {
+        for (text, fault) in [
+            ("", "relative URL without a base"),
+            ("checkpoints.db", "relative URL without a base"),
+            ("postgres://h/d", "\"postgres\" is no kind of store"),
+            ("sqlite:", "names no file"),
+            ("redis://", "names no host"),
+            ("redis://h/two", "\"two\" is no database number"),
+            ("redis://h/-1", "\"-1\" is no database number"),
+            ("redis://h:99999", "invalid port number"),
+            ("redis://h?timeout=1", "the option \"timeout\" is unknown"),
+            (
+                "redis://h?connect_timeout=0",
+                "connect_timeout must be a number of seconds greater than 0, not \"0\"",
+            ),
+            ("redis+unix://", "names no socket"),
+        ] {
+            let message = parse(text).expect_err(text);
+            assert!(message.contains(fault), "{text}: {message}");
+        }
+    }
+
+    #[test]
+    fn never_shows_a_password() {
+        for text in [
+            "redis://ann:hunter2@h:1/2",
+            "redis://:hunter2@h",
+            "rediss://ann:hun:ter2:hunter2@h/x",
+            "redis+unix:///s?password=hunter2&db=1",
+            "redis+unix:///s?password=hunter2&db=x",
+            "ann:hunter2@h",
+            "redis://hunter2@h/x",
+            "redis://ann:hunter2@:h",
+            "http://ann:hunter2@h",
+        ] {
+            let shown = match parse(text) {
+                Ok(address) => format!("{address} {address:?}"),
+                Err(message) => message,
+            };
+            assert!(!shown.contains("hunter2"), "{text}: {shown}");
+        }
+    }
+}

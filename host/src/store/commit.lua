@@ -1,0 +1,86 @@
+-- Applies batches: each one whose conditions hold, all in one atomic step.
+--
+-- KEYS  those that are put, then those of indexes, then all others
+-- ARGV  how many are put, how many are of indexes; then for each batch the
+--       number of its conditions, each one the number of its alternatives, and
+--       the number of its operations. An alternative or operation is a name,
+--       the number of a key, and what the functions below take.
+-- Gives 1 for each batch that was applied, 0 for the others.
+
+-- Redis does not take back what a script wrote before it failed, so whatever
+-- could fail is looked at first.
+for i = 1, ARGV[1] + ARGV[2] do
+  local kind = redis.call('TYPE', KEYS[i]).ok
+  if kind ~= 'none' and kind ~= (i <= tonumber(ARGV[1]) and 'string' or 'zset') then
+    return redis.error_reply('WRONGTYPE ' .. kind)
+  end
+end
+
+local at = 2
+local function take()
+  at = at + 1
+  return ARGV[at]
+end
+
+local conditions = {
+  ['absent'] = function(key)
+    return redis.call('EXISTS', key) == 0
+  end,
+  ['starts-with'] = function(key)
+    local text = take()
+    -- A key of another type gives an error here, which equals no text.
+    return redis.pcall('GETRANGE', key, 0, #text - 1) == text
+  end,
+  ['index-has'] = function(key)
+    return type(redis.pcall('ZSCORE', key, take())) == 'string'
+  end,
+}
+
+local operations = {
+  ['put'] = function(key, apply)
+    local value, expiry = take(), take()
+    if not apply then return end
+    if expiry == 'never' then
+      redis.call('SET', key, value)
+    else
+      redis.call('SET', key, value, 'PX', expiry)
+    end
+  end,
+  ['delete'] = function(key, apply)
+    if apply then redis.call('UNLINK', key) end
+  end,
+  ['index-put'] = function(key, apply)
+    local member, score, expiry = take(), take(), take()
+    if not apply then return end
+    local left = redis.call('PTTL', key) -- -2 without a key, -1 without an expiry
+    redis.call('ZADD', key, score, member)
+    if expiry == 'never' then
+      if left >= 0 then redis.call('PERSIST', key) end
+    elseif left == -2 or (left >= 0 and left < tonumber(expiry)) then
+      redis.call('PEXPIRE', key, expiry)
+    end
+  end,
+  ['index-delete'] = function(key, apply)
+    local member = take()
+    if apply then redis.call('ZREM', key, member) end
+  end,
+}
+
+local applied = {}
+while at < #ARGV do
+  local apply = true
+  for _ = 1, take() do
+    local holds = false
+    for _ = 1, take() do
+      local condition = conditions[take()]
+      holds = condition(KEYS[tonumber(take())]) or holds
+    end
+    apply = apply and holds
+  end
+  for _ = 1, take() do
+    local operation = operations[take()]
+    operation(KEYS[tonumber(take())], apply)
+  end
+  applied[#applied + 1] = apply and 1 or 0
+end
+return applied

@@ -1,0 +1,73 @@
+-- A page of an index, each entry with the value that its member names.
+--
+-- KEYS  the index
+-- ARGV  'ascending' or 'descending', the limit, what the key of a value begins
+--       with, how many bytes of a value to read or '', and the score and the
+--       member behind which to begin, if there are such.
+-- Gives member, score, value for each entry: the value is false if there is
+-- none, and a list with a type if it is of another type than string.
+
+local index = KEYS[1]
+local descending = ARGV[1] == 'descending'
+local limit, values_at, head = tonumber(ARGV[2]), ARGV[3], ARGV[4]
+local score, member = ARGV[5], ARGV[6]
+
+-- `<` on strings follows the server's locale, the order of members does not.
+local function before(a, b)
+  for i = 1, math.min(#a, #b) do
+    local x, y = a:byte(i), b:byte(i)
+    if x ~= y then return x < y end
+  end
+  return #a < #b
+end
+
+-- How many members with the same score are not behind the given one. They are
+-- in order, and a step looks at one in the middle of those left.
+local function passed_among_equals(equals, first)
+  local low, high = 0, equals
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    local other = redis.call('ZRANGE', index, first + middle, first + middle)[1]
+    if before(member, other) then high = middle else low = middle + 1 end
+  end
+  return low
+end
+
+local start = 0
+if score then
+  local lower = redis.call('ZCOUNT', index, '-inf', '(' .. score)
+  local equals = redis.call('ZCOUNT', index, score, score)
+  local passed = passed_among_equals(equals, lower)
+  if descending then
+    -- The member itself is left out too, if it is still there.
+    local there = redis.call('ZSCORE', index, member)
+    local own = there and tonumber(there) == tonumber(score) and 1 or 0
+    start = redis.call('ZCARD', index) - (lower + passed - own)
+  else
+    start = lower + passed
+  end
+end
+
+local range = { 'ZRANGE', index, start, start + limit - 1 }
+if descending then range[#range + 1] = 'REV' end
+range[#range + 1] = 'WITHSCORES'
+local members = limit > 0 and redis.call(unpack(range)) or {}
+
+local entries = {}
+for i = 1, #members, 2 do
+  local key = values_at .. members[i]
+  local value
+  if head == '' then
+    value = redis.pcall('GET', key)
+  else
+    value = redis.pcall('GETRANGE', key, 0, head)
+    if value == '' and redis.call('EXISTS', key) == 0 then value = false end
+  end
+  if type(value) == 'table' then
+    value = { redis.call('TYPE', key).ok }
+  end
+  entries[#entries + 1] = members[i]
+  entries[#entries + 1] = members[i + 1]
+  entries[#entries + 1] = value
+end
+return entries

@@ -1,0 +1,488 @@
+//! Redis 7.0 and later, and Valkey: values are strings, indexes sorted sets.
+//!
+//! A commit is one script, so that it is atomic and can't fail half-way; a page
+//! of an index with its values is one `SORT_RO`, or a script where that can't
+//! do it. Everything goes over one multiplexed connection that comes back by
+//! itself.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ::redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use ::redis::{
+    Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, FromRedisValue, IntoConnectionInfo,
+    ProtocolVersion, RedisConnectionInfo, RedisError, Script, ServerErrorKind, Value as Reply, cmd,
+};
+use async_trait::async_trait;
+use tracing::{debug, warn};
+
+use super::address::{Endpoint, RedisAddress};
+use super::{
+    Batch, Condition, Effect, Entry, Expiry, IndexPage, KeyPage, Operation, Order, Position, Query,
+    StorageError, StorageReason, Store, Value, check, invalid, storage_error, text_value, wrong_type,
+};
+
+/// How many keys a step of a scan looks at, which takes Redis about 0.1 ms.
+const SCAN_COUNT: u32 = 1000;
+
+/// A server, connected to when it is first used.
+pub struct RedisStore {
+    connection: ConnectionManager,
+    commit: Program,
+    range: Program,
+    get: Program,
+    /// Whether the server lets this user sort, which an ACL may forbid.
+    may_sort: AtomicBool,
+}
+
+/// A script, as its text and as the name that Redis gives it.
+struct Program {
+    text: &'static str,
+    hash: String,
+}
+
+impl Program {
+    fn new(text: &'static str) -> Self {
+        Self { text, hash: Script::new(text).get_hash().to_owned() }
+    }
+}
+
+/// What a command may do, which decides what a failure means.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Read,
+    Write,
+}
+
+impl RedisStore {
+    /// Gets ready for the server at `address`. It must be called within a tokio
+    /// runtime; nothing is sent yet.
+    ///
+    /// # Errors
+    /// The address can't be used, for instance a Unix socket on a system
+    /// without them.
+    pub fn new(address: &RedisAddress) -> Result<Self, StorageError> {
+        let refused = |error: RedisError| {
+            warn!(%address, %error, "the address can't be used");
+            invalid("the address of the store can't be used")
+        };
+        let client = Client::open(connection_info(address).map_err(refused)?).map_err(refused)?;
+        let configuration = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(address.connect_timeout))
+            .set_response_timeout(Some(address.response_timeout))
+            .set_number_of_retries(1)
+            .set_min_delay(std::time::Duration::from_millis(50));
+        Ok(Self {
+            connection: ConnectionManager::new_lazy_with_config(client, configuration).map_err(refused)?,
+            commit: Program::new(include_str!("commit.lua")),
+            range: Program::new(include_str!("range.lua")),
+            get: Program::new(include_str!("get.lua")),
+            may_sort: AtomicBool::new(true),
+        })
+    }
+
+    async fn send<T: FromRedisValue>(&self, command: &Cmd, access: Access) -> Result<T, RedisError> {
+        let mut connection = self.connection.clone();
+        let answer = command.query_async(&mut connection).await;
+        match answer {
+            // A connection that was cut while nobody used it shows only now. To
+            // read again does no harm.
+            Err(error) if access == Access::Read && error.is_connection_dropped() && !error.is_timeout() => {
+                debug!(%error, "reading again over a new connection");
+                command.query_async(&mut connection).await
+            }
+            answer => answer,
+        }
+    }
+
+    /// Runs a script by its hash, or by its text where the server doesn't have
+    /// it yet.
+    async fn run<T: FromRedisValue>(
+        &self,
+        program: &Program,
+        keys: &[impl AsRef<str>],
+        arguments: &[impl AsRef<[u8]>],
+        access: Access,
+    ) -> Result<T, RedisError> {
+        let call = |verb: &str, name: &str| {
+            let mut call = cmd(verb);
+            call.arg(name).arg(keys.len());
+            for key in keys {
+                call.arg(key.as_ref());
+            }
+            for argument in arguments {
+                call.arg(argument.as_ref());
+            }
+            call
+        };
+        match self.send(&call("EVALSHA", &program.hash), access).await {
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                self.send(&call("EVAL", program.text), access).await
+            }
+            answer => answer,
+        }
+    }
+
+    /// Reads the beginning of an index in one command, if that is enough.
+    async fn sort(&self, query: &Query) -> Option<Result<IndexPage, StorageError>> {
+        let fits = query.after.is_none() && query.head.is_none() && !query.resumable;
+        // In SORT's patterns, the first `*` stands for the member.
+        if !fits || query.values_at.contains('*') || !self.may_sort.load(Ordering::Relaxed) {
+            return None;
+        }
+        let mut command = cmd("SORT_RO");
+        command.arg(&query.index).arg("BY").arg("nosort").arg("LIMIT").arg(0).arg(query.limit);
+        command.arg("GET").arg("#").arg("GET").arg(format!("{}*", query.values_at));
+        if query.order == Order::Descending {
+            command.arg("DESC");
+        }
+        let replies: Vec<Reply> = match self.send(&command, Access::Read).await {
+            Ok(replies) => replies,
+            Err(error) if error.code() == Some("NOPERM") || error.to_string().contains("denied") => {
+                debug!(%error, "sorting is not allowed here; a script does it instead");
+                self.may_sort.store(false, Ordering::Relaxed);
+                return None;
+            }
+            Err(error) => return Some(Err(failure(error, Access::Read))),
+        };
+        let mut entries = Vec::with_capacity(replies.len() / 2);
+        let mut replies = replies.into_iter();
+        while let (Some(member), Some(value)) = (replies.next(), replies.next()) {
+            match value_of(value, None) {
+                // Nothing, or something of another type: the script can tell.
+                Value::Absent => return None,
+                value => entries.push(entry(member, value)),
+            }
+        }
+        Some(Ok(IndexPage { entries, next: None }))
+    }
+}
+
+#[async_trait]
+impl Store for RedisStore {
+    async fn get(&self, keys: Vec<String>, head: Option<u32>) -> Result<Vec<Value>, StorageError> {
+        if let ([key], None) = (keys.as_slice(), head) {
+            return match self.send(cmd("GET").arg(key), Access::Read).await {
+                Ok(reply) => Ok(vec![value_of(reply, None)]),
+                Err(error) if error.code() == Some("WRONGTYPE") => {
+                    Ok(vec![Value::Unreadable(OTHER_TYPE.into())])
+                }
+                Err(error) => Err(failure(error, Access::Read)),
+            };
+        }
+        let replies: Vec<Reply> = self
+            .run(&self.get, &keys, &[head_argument(head)], Access::Read)
+            .await
+            .map_err(|error| failure(error, Access::Read))?;
+        Ok(replies.into_iter().map(|reply| value_of(reply, head)).collect())
+    }
+
+    async fn range(&self, query: Query) -> Result<IndexPage, StorageError> {
+        if let Some(page) = self.sort(&query).await {
+            return page;
+        }
+        let mut arguments = vec![
+            match query.order {
+                Order::Ascending => "ascending".to_owned(),
+                Order::Descending => "descending".to_owned(),
+            },
+            query.limit.to_string(),
+            query.values_at,
+            head_argument(query.head),
+        ];
+        if let Some(after) = query.after {
+            if !after.score.is_finite() {
+                return Err(invalid("a score must be a finite number"));
+            }
+            arguments.extend([after.score.to_string(), after.member]);
+        }
+        let replies: Vec<Reply> = self
+            .run(&self.range, &[query.index], &arguments, Access::Read)
+            .await
+            .map_err(|error| failure(error, Access::Read))?;
+        let mut entries = Vec::with_capacity(replies.len() / 3);
+        let mut last_score = None;
+        let mut replies = replies.into_iter();
+        while let (Some(member), Some(score), Some(value)) = (replies.next(), replies.next(), replies.next())
+        {
+            entries.push(entry(member, value_of(value, query.head)));
+            last_score = text_of(score).parse().ok();
+        }
+        let full = query.resumable && query.limit > 0 && entries.len() >= query.limit as usize;
+        let last = full.then(|| entries.last()).flatten();
+        let next = last.zip(last_score).map(|(last, score)| Position { score, member: last.member.clone() });
+        Ok(IndexPage { entries, next })
+    }
+
+    async fn commit(&self, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError> {
+        check(&batches)?;
+        let call = CommitCall::of(&batches);
+        let applied: Vec<u8> = self
+            .run(&self.commit, &call.keys, &call.arguments, Access::Write)
+            .await
+            .map_err(|error| failure(error, Access::Write))?;
+        Ok(applied.into_iter().map(|applied| applied == 1).collect())
+    }
+
+    async fn scan(&self, prefix: String, after: Option<String>) -> Result<KeyPage, StorageError> {
+        let cursor: u64 = match after {
+            None => 0,
+            Some(after) => {
+                after.parse().map_err(|_| invalid("a scan goes on only from where a page said"))?
+            }
+        };
+        let mut command = cmd("SCAN");
+        command.arg(cursor).arg("MATCH").arg(format!("{}*", escaped(&prefix))).arg("COUNT").arg(SCAN_COUNT);
+        let (next, keys): (u64, Vec<Vec<u8>>) =
+            self.send(&command, Access::Read).await.map_err(|error| failure(error, Access::Read))?;
+        Ok(KeyPage {
+            // A key that is not UTF-8 is none that was ever put.
+            keys: keys.into_iter().filter_map(|key| String::from_utf8(key).ok()).collect(),
+            next: (next != 0).then(|| next.to_string()),
+        })
+    }
+}
+
+const OTHER_TYPE: &str = "a value of another Redis type than string";
+
+/// What `commit.lua` is called with: each key once, those that are put first,
+/// then those of indexes, then the others.
+struct CommitCall<'a> {
+    keys: Vec<&'a str>,
+    arguments: Vec<Argument<'a>>,
+}
+
+enum Argument<'a> {
+    Text(&'a str),
+    Own(String),
+}
+
+impl AsRef<[u8]> for Argument<'_> {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Self::Text(text) => text.as_bytes(),
+            Self::Own(text) => text.as_bytes(),
+        }
+    }
+}
+
+impl<'a> CommitCall<'a> {
+    fn of(batches: &'a [Batch]) -> Self {
+        let mut numbers = KeyNumbers::default();
+        let operations = || batches.iter().flat_map(|batch| &batch.operations);
+        for operation in operations() {
+            if let Operation::Put(put) = operation {
+                numbers.of(&put.key);
+            }
+        }
+        let put = numbers.keys.len();
+        for operation in operations() {
+            match operation {
+                Operation::IndexPut(put) => drop(numbers.of(&put.index)),
+                Operation::IndexDelete(member) => drop(numbers.of(&member.index)),
+                Operation::Put(_) | Operation::Delete(_) => {}
+            }
+        }
+        let indexes = numbers.keys.len() - put;
+        let mut arguments = vec![Argument::Own(put.to_string()), Argument::Own(indexes.to_string())];
+        for batch in batches {
+            arguments.push(Argument::Own(batch.conditions.len().to_string()));
+            for alternatives in &batch.conditions {
+                arguments.push(Argument::Own(alternatives.len().to_string()));
+                for condition in alternatives {
+                    let (name, key, argument) = match condition {
+                        Condition::Absent(key) => ("absent", key, None),
+                        Condition::StartsWith(text) => ("starts-with", &text.key, Some(&text.text)),
+                        Condition::IndexHas(member) => ("index-has", &member.index, Some(&member.member)),
+                    };
+                    arguments.extend([Argument::Text(name), numbers.of(key)]);
+                    arguments.extend(argument.map(|argument| Argument::Text(argument)));
+                }
+            }
+            arguments.push(Argument::Own(batch.operations.len().to_string()));
+            for operation in &batch.operations {
+                match operation {
+                    Operation::Put(put) => arguments.extend([
+                        Argument::Text("put"),
+                        numbers.of(&put.key),
+                        Argument::Text(&put.value),
+                        expiry_argument(put.expiry),
+                    ]),
+                    Operation::Delete(key) => arguments.extend([Argument::Text("delete"), numbers.of(key)]),
+                    Operation::IndexPut(put) => arguments.extend([
+                        Argument::Text("index-put"),
+                        numbers.of(&put.index),
+                        Argument::Text(&put.member),
+                        // The shortest text that reads back as this double.
+                        Argument::Own(put.score.to_string()),
+                        expiry_argument(put.expiry),
+                    ]),
+                    Operation::IndexDelete(member) => arguments.extend([
+                        Argument::Text("index-delete"),
+                        numbers.of(&member.index),
+                        Argument::Text(&member.member),
+                    ]),
+                }
+            }
+        }
+        Self { keys: numbers.keys, arguments }
+    }
+}
+
+/// The keys of a call, each with the number that Lua counts it by.
+#[derive(Default)]
+struct KeyNumbers<'a> {
+    keys: Vec<&'a str>,
+    numbers: HashMap<&'a str, usize>,
+}
+
+impl<'a> KeyNumbers<'a> {
+    fn of(&mut self, key: &'a str) -> Argument<'a> {
+        let number = *self.numbers.entry(key).or_insert_with(|| {
+            self.keys.push(key);
+            self.keys.len()
+        });
+        Argument::Own(number.to_string())
+    }
+}
+
+fn expiry_argument(expiry: Expiry) -> Argument<'static> {
+    match expiry {
+        Expiry::Never => Argument::Text("never"),
+        Expiry::AfterMs(milliseconds) => Argument::Own(milliseconds.to_string()),
+    }
+}
+
+/// Lua counts both ends, so this asks for one byte more than is wanted: it
+/// tells whether there is more.
+fn head_argument(head: Option<u32>) -> String {
+    head.map_or(String::new(), |head| head.to_string())
+}
+
+fn value_of(reply: Reply, head: Option<u32>) -> Value {
+    match reply {
+        Reply::Nil | Reply::Boolean(false) => Value::Absent,
+        Reply::BulkString(bytes) => text_value(bytes, head),
+        Reply::SimpleString(text) => text_value(text.into_bytes(), head),
+        Reply::Array(kind) => Value::Unreadable(
+            kind.into_iter().next().map_or(OTHER_TYPE.to_owned(), |kind| format!("a {}", text_of(kind))),
+        ),
+        _ => Value::Unreadable(OTHER_TYPE.to_owned()),
+    }
+}
+
+fn text_of(reply: Reply) -> String {
+    match reply {
+        Reply::BulkString(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Reply::SimpleString(text) => text,
+        _ => String::new(),
+    }
+}
+
+fn entry(member: Reply, value: Value) -> Entry {
+    match member {
+        Reply::BulkString(bytes) => match String::from_utf8(bytes) {
+            Ok(member) => Entry { member, value },
+            Err(error) => Entry {
+                member: String::from_utf8_lossy(error.as_bytes()).into_owned(),
+                value: Value::Unreadable("an index entry that is not UTF-8".to_owned()),
+            },
+        },
+        other => Entry { member: text_of(other), value },
+    }
+}
+
+/// `prefix` as the beginning of a Redis pattern that matches just that.
+fn escaped(prefix: &str) -> String {
+    let mut pattern = String::with_capacity(prefix.len());
+    for character in prefix.chars() {
+        if matches!(character, '*' | '?' | '[' | ']' | '\\' | '^' | '-') {
+            pattern.push('\\');
+        }
+        pattern.push(character);
+    }
+    pattern
+}
+
+fn connection_info(address: &RedisAddress) -> Result<ConnectionInfo, RedisError> {
+    let place = match &address.endpoint {
+        Endpoint::Tcp { host, port, tls: false } => ConnectionAddr::Tcp(host.clone(), *port),
+        Endpoint::Tcp { host, port, tls: true } => {
+            // The first one installed stays; an application may have its own.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+            ConnectionAddr::TcpTls { host: host.clone(), port: *port, insecure: false, tls_params: None }
+        }
+        Endpoint::Unix(path) => ConnectionAddr::Unix(path.clone()),
+    };
+    // With RESP3 the connection notices that it was cut while nobody uses it.
+    let mut settings = RedisConnectionInfo::default()
+        .set_db(i64::from(address.database))
+        .set_protocol(ProtocolVersion::RESP3);
+    if let Some(user) = &address.user {
+        settings = settings.set_username(user);
+    }
+    if let Some(password) = &address.password {
+        settings = settings.set_password(password);
+    }
+    Ok(place.into_connection_info()?.set_redis_settings(settings))
+}
+
+/// What went wrong, in words for everyone; what the server said goes to the
+/// log.
+fn failure(error: RedisError, access: Access) -> StorageError {
+    warn!(%error, "Redis failed");
+    let unknown = if access == Access::Write { Effect::Unknown } else { Effect::None };
+    let (reason, effect, message) = match error.code() {
+        Some("WRONGTYPE") => {
+            let kind = error.detail().unwrap_or("value of another type");
+            return wrong_type(&format!("a {}", kind.split_whitespace().next().unwrap_or_default()));
+        }
+        Some("NOPERM") => (
+            StorageReason::AccessDenied,
+            Effect::None,
+            format!("the store's user may not do this: {}", error.detail().unwrap_or_default()),
+        ),
+        Some("NOAUTH" | "WRONGPASS") => (
+            StorageReason::AccessDenied,
+            Effect::None,
+            "the store refused the user or the password".to_owned(),
+        ),
+        Some("OOM") => (StorageReason::Full, Effect::None, "the store has no memory left".to_owned()),
+        Some("READONLY") => (StorageReason::ReadOnly, Effect::None, "the store takes no writes".to_owned()),
+        Some("MISCONF") => (
+            StorageReason::Full,
+            Effect::None,
+            "the store takes no writes until it can save them to disk".to_owned(),
+        ),
+        Some(code @ ("LOADING" | "BUSY" | "CLUSTERDOWN" | "MASTERDOWN" | "TRYAGAIN" | "NOREPLICAS")) => {
+            (StorageReason::Unavailable, Effect::None, format!("the store is not ready ({code})"))
+        }
+        Some(code) => (StorageReason::Other, unknown, format!("the store answered with the error {code}")),
+        None if error.kind() == ErrorKind::AuthenticationFailed => (
+            StorageReason::AccessDenied,
+            Effect::None,
+            "the store refused the user or the password".to_owned(),
+        ),
+        None if error.is_connection_refusal() => {
+            (StorageReason::Unavailable, Effect::None, "the store can't be reached".to_owned())
+        }
+        None if error.is_timeout() => {
+            (StorageReason::Timeout, unknown, "the store did not answer in time".to_owned())
+        }
+        None if error.is_io_error() => {
+            (StorageReason::Unavailable, unknown, "the connection to the store was lost".to_owned())
+        }
+        None => (StorageReason::Other, unknown, "the store gave an answer that makes no sense".to_owned()),
+    };
+    storage_error(reason, effect, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_is_no_pattern() {
+        assert_eq!(escaped("app[1]:*?\\^-x"), "app\\[1\\]:\\*\\?\\\\\\^\\-x");
+    }
+}

@@ -1,0 +1,455 @@
+//! SQLite, in a file that several processes may use at once, or in memory.
+//!
+//! Each commit is one transaction, on disk when it returns. Blocking work runs
+//! on tokio's threads for that, one piece at a time.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use rusqlite::types::ValueRef;
+use rusqlite::{
+    Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params,
+};
+use tracing::warn;
+
+use super::{
+    Batch, Condition, Effect, Entry, Expiry, IndexPage, KeyPage, Operation, Order, Position, Query,
+    StorageError, StorageReason, Store, Value, check, storage_error, text_value, wrong_type,
+};
+
+/// How long to wait for another process that is writing.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How much that has expired goes with each commit: more than a commit adds, so
+/// that it can't pile up.
+const SWEEP: u32 = 64;
+
+/// How many keys a page of a scan has.
+const SCAN_PAGE: u32 = 1000;
+
+/// A database.
+pub struct SqliteStore {
+    connection: Arc<Mutex<Connection>>,
+}
+
+impl SqliteStore {
+    /// Opens the database in a file, which is made if it is not there.
+    ///
+    /// # Errors
+    /// The file can't be opened or made, or is no database.
+    pub async fn open(path: &Path) -> Result<Self, StorageError> {
+        let path = path.to_owned();
+        Self::connect(move || {
+            // Without SQLITE_OPEN_URI: a path is a path, whatever it looks like.
+            let writable = OpenFlags::SQLITE_OPEN_READ_WRITE
+                | OpenFlags::SQLITE_OPEN_CREATE
+                | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            let connection = Connection::open_with_flags(&path, writable)?;
+            connection.busy_timeout(BUSY_TIMEOUT)?;
+            if connection.is_readonly("main")? {
+                return Ok(connection);
+            }
+            connection.pragma_update(None, "journal_mode", "wal")?;
+            connection.pragma_update(None, "synchronous", "full")?;
+            connection.execute_batch(include_str!("schema.sql"))?;
+            Ok(connection)
+        })
+        .await
+    }
+
+    /// Opens a database in memory, which is gone with the store.
+    ///
+    /// # Errors
+    /// There is no memory.
+    pub async fn in_memory() -> Result<Self, StorageError> {
+        Self::connect(|| {
+            let connection = Connection::open_in_memory()?;
+            connection.execute_batch(include_str!("schema.sql"))?;
+            Ok(connection)
+        })
+        .await
+    }
+
+    async fn connect(
+        open: impl FnOnce() -> rusqlite::Result<Connection> + Send + 'static,
+    ) -> Result<Self, StorageError> {
+        let connection = tokio::task::spawn_blocking(open).await.map_err(|_| stopped(Effect::None))?;
+        let connection = connection.map_err(|error| failure(&error, Effect::None))?;
+        connection.set_prepared_statement_cache_capacity(32);
+        Ok(Self { connection: Arc::new(Mutex::new(connection)) })
+    }
+
+    /// Does `work` where it may block. If the caller goes away the work is done
+    /// all the same, as a whole.
+    async fn with<T: Send + 'static>(
+        &self,
+        on_failure: Effect,
+        work: impl FnOnce(&mut Connection) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, StorageError> {
+        let connection = Arc::clone(&self.connection);
+        let done = tokio::task::spawn_blocking(move || {
+            // A panic within a transaction has rolled it back.
+            let mut connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
+            work(&mut connection)
+        });
+        match done.await {
+            Ok(Ok(result)) => Ok(result),
+            Ok(Err(Failure::Told(error))) => Err(error),
+            Ok(Err(Failure::Sqlite(error))) => Err(failure(&error, Effect::None)),
+            Ok(Err(Failure::Commit(error))) => Err(failure(&error, on_failure)),
+            Err(_) => Err(stopped(on_failure)),
+        }
+    }
+}
+
+/// Why a piece of work failed.
+enum Failure {
+    /// As it is to be told.
+    Told(StorageError),
+    /// Before anything was written.
+    Sqlite(rusqlite::Error),
+    /// In the step that makes a transaction stand.
+    Commit(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn get(&self, keys: Vec<String>, head: Option<u32>) -> Result<Vec<Value>, StorageError> {
+        self.with(Effect::None, move |connection| {
+            let moment = connection.transaction()?;
+            let now = now();
+            keys.iter().map(|key| Ok(read(&moment, key, now, head)?)).collect()
+        })
+        .await
+    }
+
+    async fn range(&self, query: Query) -> Result<IndexPage, StorageError> {
+        self.with(Effect::None, move |connection| {
+            let moment = connection.transaction()?;
+            let now = now();
+            let Some(index) = index_id(&moment, &query.index, now)? else {
+                return match holds_value(&moment, &query.index, now)? {
+                    true => Err(Failure::Told(wrong_type("a text"))),
+                    false => Ok(IndexPage { entries: Vec::new(), next: None }),
+                };
+            };
+            Ok(page(&moment, index, &query, now)?)
+        })
+        .await
+    }
+
+    async fn commit(&self, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError> {
+        check(&batches)?;
+        self.with(Effect::Unknown, move |connection| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let now = now();
+            let mut applied = Vec::with_capacity(batches.len());
+            for batch in &batches {
+                let holds = conditions_hold(&transaction, batch, now)?;
+                if holds {
+                    for operation in &batch.operations {
+                        apply(&transaction, operation, now)?;
+                    }
+                }
+                applied.push(holds);
+            }
+            sweep(&transaction, now)?;
+            transaction.commit().map_err(Failure::Commit)?;
+            Ok(applied)
+        })
+        .await
+    }
+
+    async fn scan(&self, prefix: String, after: Option<String>) -> Result<KeyPage, StorageError> {
+        self.with(Effect::None, move |connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT key FROM checkpointer_value
+                  WHERE key >= ?1 AND key > ?2 AND substr(key, 1, length(?1)) = ?1
+                    AND (expires_at IS NULL OR expires_at > ?3)
+                 UNION
+                 SELECT name FROM checkpointer_index
+                  WHERE name >= ?1 AND name > ?2 AND substr(name, 1, length(?1)) = ?1
+                    AND (expires_at IS NULL OR expires_at > ?3)
+                  ORDER BY 1 LIMIT ?4",
+            )?;
+            let rows = statement
+                .query_map(params![prefix, after.unwrap_or_default(), now(), SCAN_PAGE], |row| row.get(0))?;
+            let keys = rows.collect::<rusqlite::Result<Vec<String>>>()?;
+            let full = keys.len() == SCAN_PAGE as usize;
+            Ok(KeyPage { next: full.then(|| keys.last().cloned()).flatten(), keys })
+        })
+        .await
+    }
+}
+
+/// Milliseconds since 1970.
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn expires_at(expiry: Expiry, now: i64) -> Option<i64> {
+    match expiry {
+        Expiry::Never => None,
+        Expiry::AfterMs(milliseconds) => Some(now.saturating_add_unsigned(milliseconds)),
+    }
+}
+
+fn read(connection: &Connection, key: &str, now: i64, head: Option<u32>) -> rusqlite::Result<Value> {
+    let value = connection
+        .prepare_cached(
+            "SELECT iif(?3 IS NULL, value, substr(value, 1, ?3 + 1)) FROM checkpointer_value
+              WHERE key = ?1 AND (expires_at IS NULL OR expires_at > ?2)",
+        )?
+        .query_row(params![key, now, head], |row| Ok(value_of(row.get_ref(0)?, head)))
+        .optional()?;
+    match value {
+        Some(value) => Ok(value),
+        None if index_id(connection, key, now)?.is_some() => Ok(Value::Unreadable("an index".to_owned())),
+        None => Ok(Value::Absent),
+    }
+}
+
+fn value_of(value: ValueRef<'_>, head: Option<u32>) -> Value {
+    match value {
+        ValueRef::Text(bytes) => text_value(bytes.to_vec(), head),
+        ValueRef::Null => Value::Absent,
+        other => Value::Unreadable(format!("a value of the SQLite type {}", other.data_type())),
+    }
+}
+
+fn holds_value(connection: &Connection, key: &str, now: i64) -> rusqlite::Result<bool> {
+    connection
+        .prepare_cached(
+            "SELECT 1 FROM checkpointer_value WHERE key = ?1 AND (expires_at IS NULL OR expires_at > ?2)",
+        )?
+        .exists(params![key, now])
+}
+
+fn index_id(connection: &Connection, name: &str, now: i64) -> rusqlite::Result<Option<i64>> {
+    connection
+        .prepare_cached(
+            "SELECT id FROM checkpointer_index WHERE name = ?1 AND (expires_at IS NULL OR expires_at > ?2)",
+        )?
+        .query_row(params![name, now], |row| row.get(0))
+        .optional()
+}
+
+fn page(connection: &Connection, index: i64, query: &Query, now: i64) -> rusqlite::Result<IndexPage> {
+    let (direction, beyond) = match query.order {
+        Order::Ascending => ("ASC", ">"),
+        Order::Descending => ("DESC", "<"),
+    };
+    let bound = match query.after {
+        Some(_) => format!("AND (score, member) {beyond} (?5, ?6)"),
+        None => "AND ?5 IS NULL AND ?6 IS NULL".to_owned(),
+    };
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT member, score, iif(?4 IS NULL, value, substr(value, 1, ?4 + 1))
+           FROM checkpointer_member
+           LEFT JOIN checkpointer_value ON key = ?2 || member AND (expires_at IS NULL OR expires_at > ?3)
+          WHERE index_id = ?1 {bound}
+          ORDER BY score {direction}, member {direction} LIMIT ?7"
+    ))?;
+    let after = query.after.as_ref();
+    let parameters = params![
+        index,
+        query.values_at,
+        now,
+        query.head,
+        after.map(|after| after.score),
+        after.map(|after| &after.member),
+        query.limit
+    ];
+    let rows = statement.query_map(parameters, |row| {
+        Ok((row.get::<_, String>(0)?, row.get::<_, f64>(1)?, value_of(row.get_ref(2)?, query.head)))
+    })?;
+    let (mut entries, mut last_score) = (Vec::new(), None);
+    for row in rows {
+        let (member, score, mut value) = row?;
+        if value == Value::Absent {
+            value = read(connection, &format!("{}{member}", query.values_at), now, query.head)?;
+        }
+        entries.push(Entry { member, value });
+        last_score = Some(score);
+    }
+    let full = query.resumable && query.limit > 0 && entries.len() == query.limit as usize;
+    let last = full.then(|| entries.last()).flatten();
+    let next = last.zip(last_score).map(|(last, score)| Position { score, member: last.member.clone() });
+    Ok(IndexPage { entries, next })
+}
+
+fn conditions_hold(connection: &Connection, batch: &Batch, now: i64) -> rusqlite::Result<bool> {
+    for alternatives in &batch.conditions {
+        let mut holds = false;
+        for condition in alternatives {
+            holds |= condition_holds(connection, condition, now)?;
+        }
+        if !holds {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn condition_holds(connection: &Connection, condition: &Condition, now: i64) -> rusqlite::Result<bool> {
+    match condition {
+        Condition::Absent(key) => {
+            Ok(!holds_value(connection, key, now)? && index_id(connection, key, now)?.is_none())
+        }
+        Condition::StartsWith(wanted) => connection
+            .prepare_cached(
+                "SELECT 1 FROM checkpointer_value
+                  WHERE key = ?1 AND (expires_at IS NULL OR expires_at > ?2)
+                    AND typeof(value) = 'text' AND substr(value, 1, length(?3)) = ?3",
+            )?
+            .exists(params![wanted.key, now, wanted.text]),
+        Condition::IndexHas(wanted) => connection
+            .prepare_cached(
+                "SELECT 1 FROM checkpointer_index JOIN checkpointer_member ON index_id = id
+                  WHERE name = ?1 AND (expires_at IS NULL OR expires_at > ?2) AND member = ?3",
+            )?
+            .exists(params![wanted.index, now, wanted.member]),
+    }
+}
+
+fn apply(transaction: &Transaction<'_>, operation: &Operation, now: i64) -> Result<(), Failure> {
+    match operation {
+        Operation::Put(put) => {
+            if index_id(transaction, &put.key, now)?.is_some() {
+                return Err(Failure::Told(wrong_type("an index")));
+            }
+            transaction
+                .prepare_cached(
+                    "INSERT INTO checkpointer_value (key, value, expires_at) VALUES (?1, ?2, ?3)
+                     ON CONFLICT (key) DO UPDATE SET value = ?2, expires_at = ?3",
+                )?
+                .execute(params![put.key, put.value, expires_at(put.expiry, now)])?;
+        }
+        Operation::Delete(key) => {
+            transaction.prepare_cached("DELETE FROM checkpointer_value WHERE key = ?1")?.execute([key])?;
+            // Its members go bit by bit, as if it had expired.
+            transaction
+                .prepare_cached("UPDATE checkpointer_index SET name = NULL, expires_at = 0 WHERE name = ?1")?
+                .execute([key])?;
+        }
+        Operation::IndexPut(put) => {
+            if holds_value(transaction, &put.index, now)? {
+                return Err(Failure::Told(wrong_type("a text")));
+            }
+            let index = living_index(transaction, &put.index, put.expiry, now)?;
+            transaction
+                .prepare_cached(
+                    "INSERT INTO checkpointer_member (index_id, member, score) VALUES (?1, ?2, ?3)
+                     ON CONFLICT (index_id, member) DO UPDATE SET score = ?3",
+                )?
+                .execute(params![index, put.member, put.score])?;
+        }
+        Operation::IndexDelete(gone) => {
+            let Some(index) = index_id(transaction, &gone.index, now)? else {
+                return match holds_value(transaction, &gone.index, now)? {
+                    true => Err(Failure::Told(wrong_type("a text"))),
+                    false => Ok(()),
+                };
+            };
+            transaction
+                .prepare_cached("DELETE FROM checkpointer_member WHERE index_id = ?1 AND member = ?2")?
+                .execute(params![index, gone.member])?;
+            transaction
+                .prepare_cached(
+                    "DELETE FROM checkpointer_index WHERE id = ?1
+                        AND NOT EXISTS (SELECT 1 FROM checkpointer_member WHERE index_id = ?1)",
+                )?
+                .execute([index])?;
+        }
+    }
+    Ok(())
+}
+
+/// The index of this name, made if it is not there, and living at least as long
+/// as `expiry` says.
+fn living_index(
+    transaction: &Transaction<'_>,
+    name: &str,
+    expiry: Expiry,
+    now: i64,
+) -> rusqlite::Result<i64> {
+    let until = expires_at(expiry, now);
+    if let Some(index) = index_id(transaction, name, now)? {
+        transaction
+            .prepare_cached(
+                "UPDATE checkpointer_index SET expires_at = ?2
+                  WHERE id = ?1 AND expires_at IS NOT NULL AND (?2 IS NULL OR expires_at < ?2)",
+            )?
+            .execute(params![index, until])?;
+        return Ok(index);
+    }
+    transaction
+        .prepare_cached("UPDATE checkpointer_index SET name = NULL WHERE name = ?1")?
+        .execute([name])?;
+    transaction
+        .prepare_cached("INSERT INTO checkpointer_index (name, expires_at) VALUES (?1, ?2)")?
+        .execute(params![name, until])?;
+    Ok(transaction.last_insert_rowid())
+}
+
+/// Removes a part of what has expired.
+fn sweep(transaction: &Transaction<'_>, now: i64) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached(
+            "DELETE FROM checkpointer_value WHERE rowid IN
+                (SELECT rowid FROM checkpointer_value WHERE expires_at <= ?1 LIMIT ?2)",
+        )?
+        .execute(params![now, SWEEP])?;
+    let expired: Option<i64> = transaction
+        .prepare_cached("SELECT id FROM checkpointer_index WHERE expires_at <= ?1 LIMIT 1")?
+        .query_row([now], |row| row.get(0))
+        .optional()?;
+    let Some(index) = expired else {
+        return Ok(());
+    };
+    let removed = transaction
+        .prepare_cached(
+            "DELETE FROM checkpointer_member WHERE (index_id, member) IN
+                (SELECT index_id, member FROM checkpointer_member WHERE index_id = ?1 LIMIT ?2)",
+        )?
+        .execute(params![index, SWEEP])?;
+    if removed < SWEEP as usize {
+        transaction.prepare_cached("DELETE FROM checkpointer_index WHERE id = ?1")?.execute([index])?;
+    }
+    Ok(())
+}
+
+fn stopped(effect: Effect) -> StorageError {
+    storage_error(StorageReason::Other, effect, "the work on the database was stopped")
+}
+
+/// What went wrong, in words for everyone; what SQLite said goes to the log.
+fn failure(error: &rusqlite::Error, effect: Effect) -> StorageError {
+    warn!(%error, "SQLite failed");
+    let (reason, message) = match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => (StorageReason::Full, "the disk of the store is full"),
+        Some(ErrorCode::ReadOnly) => (StorageReason::ReadOnly, "the store's file can't be written to"),
+        Some(ErrorCode::PermissionDenied) => {
+            (StorageReason::AccessDenied, "the store's file may not be used")
+        }
+        Some(ErrorCode::CannotOpen) => (StorageReason::Unavailable, "the store's file can't be opened"),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            (StorageReason::Unavailable, "another process keeps the store busy")
+        }
+        Some(ErrorCode::NotADatabase) => (StorageReason::Other, "the store's file is not a SQLite database"),
+        Some(ErrorCode::DatabaseCorrupt) => (StorageReason::Other, "the store's file is damaged"),
+        Some(ErrorCode::TooBig) => (StorageReason::TooLarge, "a value is too large for the store"),
+        Some(ErrorCode::SystemIoFailure) => (StorageReason::Other, "the store's disk failed"),
+        _ => (StorageReason::Other, "the store failed"),
+    };
+    storage_error(reason, effect, message)
+}
