@@ -1,0 +1,345 @@
+//! The command line: what people type, what they read, and the exit status.
+//!
+//! Answers go to standard output, all else to standard error. With `--json` the
+//! answer is JSON and nothing but that.
+
+mod demo;
+mod show;
+
+use std::fs;
+use std::io::{self, BufRead, IsTerminal, Read, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use checkpointer::store::Address;
+use checkpointer::{Checkpointer, DEFAULT_PREFIX, Error};
+use clap::{Args, Parser, Subcommand};
+
+const DEFAULT_STORE: &str = "sqlite:checkpoints.db";
+
+/// Saves, finds and removes the checkpoints of agents and workflows.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    about,
+    after_help = "Exit status: 0 done, 1 failed, 2 bad usage, 3 not found.\nSet CHECKPOINTER_LOG=debug to see what happens."
+)]
+struct Command {
+    #[command(flatten)]
+    options: Options,
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Args)]
+struct Options {
+    /// Where checkpoints are: sqlite:FILE, memory:, redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE],
+    /// rediss://… (TLS) or redis+unix:///SOCKET.
+    #[arg(long, global = true, value_name = "URL", env = "CHECKPOINTER_STORE", hide_env_values = true, default_value = DEFAULT_STORE)]
+    store: String,
+    /// What every key begins with.
+    #[arg(long, global = true, value_name = "P", default_value = DEFAULT_PREFIX)]
+    prefix: String,
+    /// What is saved goes away after so many seconds.
+    #[arg(long, global = true, value_name = "SECONDS", allow_negative_numbers = true)]
+    ttl: Option<String>,
+    /// Print JSON for programs.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Save documents as llmfy stores them: one JSON object a file, or several, or JSON Lines.
+    Save {
+        /// The files; - or none for standard input.
+        files: Vec<PathBuf>,
+    },
+    /// Show a checkpoint; with --json, the stored document.
+    Load {
+        /// The session.
+        session: String,
+        /// The checkpoint; the latest, if none.
+        id: Option<String>,
+    },
+    /// Show the history of a session, newest first; with --json, a stored document a line.
+    List {
+        /// The session.
+        session: String,
+        /// How many checkpoints at most [default: 10, or 100 of a run].
+        #[arg(long, value_name = "N")]
+        limit: Option<u32>,
+        /// Only those of this run.
+        #[arg(long)]
+        run: Option<String>,
+    },
+    /// Remove a checkpoint, or all of a session.
+    Delete {
+        /// The session.
+        session: String,
+        /// The checkpoint; all, if none.
+        id: Option<String>,
+    },
+    /// Remove all checkpoints under the prefix.
+    ClearAll {
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Tell the story of an agent that is killed half-way and goes on.
+    Demo {
+        /// Take the part of the agent.
+        #[arg(long, hide = true)]
+        agent: bool,
+    },
+}
+
+/// What an action ended with, if it did not fail.
+enum Outcome {
+    Done,
+    NotFound,
+}
+
+/// A fault of what was typed, found only after clap was done with it.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
+
+/// Does what the command line says.
+pub async fn main() -> ExitCode {
+    let command = Command::parse();
+    let filter = tracing_subscriber::EnvFilter::try_from_env("CHECKPOINTER_LOG").unwrap_or_default();
+    // Without CHECKPOINTER_LOG only errors show: what fails is said anyway.
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    match command.run().await {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::NotFound) => ExitCode::from(3),
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "checkpointer: {error:#}");
+            ExitCode::from(if is_bad_usage(&error) { 2 } else { 1 })
+        }
+    }
+}
+
+/// Whoever read our output has seen enough, as `head` does.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+fn is_bad_usage(error: &anyhow::Error) -> bool {
+    error.is::<Usage>()
+        || matches!(error.downcast_ref::<Error>(), Some(Error::Address(_) | Error::InvalidArgument(_)))
+}
+
+impl Command {
+    async fn run(self) -> Result<Outcome> {
+        let Self { options, action } = self;
+        let json = options.json;
+        let out = &mut io::stdout().lock();
+        match action {
+            Action::Demo { agent } => demo::run(&options, agent, out).await?,
+            Action::Save { files } => options.save(files, out).await?,
+            Action::Load { session, id } => {
+                let found = options.load(&session, id.as_deref(), out).await?;
+                if !found {
+                    let what = id.map_or("no checkpoint".to_owned(), |id| format!("no checkpoint {id:?}"));
+                    writeln!(io::stderr(), "checkpointer: {what} in session {session:?}")?;
+                    return Ok(Outcome::NotFound);
+                }
+            }
+            Action::List { session, limit, run } => {
+                options.list(&session, run.as_deref(), limit, out).await?
+            }
+            Action::Delete { session, id } => {
+                let opened = options.open().await?;
+                let removed = opened.at(opened.checkpointer.delete(&session, id.as_deref()).await)?;
+                show::removed(removed, json, out)?;
+                if removed == 0 {
+                    return Ok(Outcome::NotFound);
+                }
+            }
+            Action::ClearAll { yes } => {
+                let opened = options.open().await?;
+                if !yes && !confirmed(&options.prefix, &opened.address)? {
+                    bail!("nothing was removed");
+                }
+                let removed = opened.at(opened.checkpointer.clear_all().await)?;
+                show::removed(removed, json, out)?;
+            }
+        }
+        out.flush()?;
+        Ok(Outcome::Done)
+    }
+}
+
+/// A checkpointer, and where it is, for messages.
+struct Opened {
+    checkpointer: Checkpointer,
+    address: Address,
+}
+
+impl Opened {
+    /// Says of a failure of the store which store that was.
+    fn at<T>(&self, result: Result<T, Error>) -> Result<T> {
+        match result {
+            Err(error @ Error::Storage { .. }) => Err(error).with_context(|| self.address.to_string()),
+            result => Ok(result?),
+        }
+    }
+}
+
+impl Options {
+    async fn open(&self) -> Result<Opened> {
+        let address: Address = self.store.parse().map_err(Error::from)?;
+        let mut builder = Checkpointer::builder().prefix(&self.prefix);
+        if let Some(ttl) = &self.ttl {
+            builder = builder.ttl(seconds(ttl)?);
+        }
+        let store = address.open().await.map_err(Error::from).with_context(|| address.to_string())?;
+        Ok(Opened { checkpointer: builder.open_store(store).await?, address })
+    }
+
+    async fn save(&self, files: Vec<PathBuf>, out: &mut impl Write) -> Result<()> {
+        let opened = self.open().await?;
+        let files = if files.is_empty() { vec![PathBuf::from("-")] } else { files };
+        for file in files {
+            let name =
+                if file.as_os_str() == "-" { "standard input".into() } else { file.display().to_string() };
+            let text = if file.as_os_str() == "-" {
+                let mut text = String::new();
+                io::stdin().lock().read_to_string(&mut text).map(|_| text)
+            } else {
+                fs::read_to_string(&file)
+            };
+            let text = text.with_context(|| name.clone())?;
+            let documents = documents(&text);
+            if documents.is_empty() {
+                return Err(Usage(format!("{name}: no document in it")).into());
+            }
+            for (line, document) in documents {
+                let saved = opened.at(opened.checkpointer.save_document(document).await);
+                let metadata = saved.with_context(|| format!("{name}, line {line}"))?;
+                show::saved(&metadata, self.json, out)?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn load(&self, session: &str, id: Option<&str>, out: &mut impl Write) -> Result<bool> {
+        let opened = self.open().await?;
+        if self.json {
+            let document = opened.at(opened.checkpointer.load_document(session, id).await)?;
+            if let Some(document) = &document {
+                writeln!(out, "{document}")?;
+            }
+            return Ok(document.is_some());
+        }
+        let checkpoint = opened.at(opened.checkpointer.load(session, id).await)?;
+        if let Some(checkpoint) = &checkpoint {
+            show::checkpoint(checkpoint, out)?;
+        }
+        Ok(checkpoint.is_some())
+    }
+
+    async fn list(
+        &self,
+        session: &str,
+        run: Option<&str>,
+        limit: Option<u32>,
+        out: &mut impl Write,
+    ) -> Result<()> {
+        let opened = self.open().await?;
+        let unreadable = if self.json {
+            let listed = opened.at(opened.checkpointer.list_documents(session, run, limit).await)?;
+            for document in listed.documents {
+                // Line breaks in JSON stand only between tokens.
+                writeln!(out, "{}", document.replace(['\n', '\r'], " "))?;
+            }
+            listed.unreadable
+        } else {
+            let history = match run {
+                Some(run) => opened.checkpointer.list_by_run(session, run, limit).await,
+                None => opened.checkpointer.list(session, limit).await,
+            };
+            let history = opened.at(history)?;
+            show::history(session, &history.checkpoints, out)?;
+            history.unreadable
+        };
+        for unreadable in unreadable {
+            let (id, reason) = (unreadable.checkpoint_id, unreadable.reason);
+            writeln!(io::stderr(), "checkpointer: the checkpoint {id:?} can't be read: {reason}")?;
+        }
+        Ok(())
+    }
+}
+
+/// The documents of a file, each with the number of the line that it begins in:
+/// the whole of it, or a line each.
+fn documents(text: &str) -> Vec<(usize, &str)> {
+    let lines = || {
+        text.lines()
+            .enumerate()
+            .map(|(line, text)| (line + 1, text))
+            .filter(|(_, line)| !line.trim().is_empty())
+    };
+    // What is JSON Lines has a whole object in its first line.
+    let first_is_whole =
+        lines().next().is_some_and(|(_, line)| line.trim_end().ends_with('}') && balanced(line));
+    if first_is_whole {
+        return lines().collect();
+    }
+    lines().next().map(|(line, _)| (line, text)).into_iter().collect()
+}
+
+/// Whether as many braces close as open outside of strings.
+fn balanced(line: &str) -> bool {
+    let (mut depth, mut in_string, mut escaped) = (0_i64, false, false);
+    for byte in line.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'{' if !in_string => depth += 1,
+            b'}' if !in_string => depth -= 1,
+            _ => {}
+        }
+    }
+    depth == 0 && !in_string
+}
+
+fn seconds(ttl: &str) -> Result<Duration, Usage> {
+    match ttl.parse() {
+        Ok(seconds) if seconds > 0 => Ok(Duration::from_secs(seconds)),
+        _ => Err(Usage(format!("--ttl must be a whole number of seconds greater than 0, not {ttl:?}"))),
+    }
+}
+
+fn confirmed(prefix: &str, address: &Address) -> Result<bool> {
+    if !io::stdin().is_terminal() {
+        return Err(Usage("clear-all asks first; without a terminal, say --yes".into()).into());
+    }
+    write!(io::stderr(), "Remove all checkpoints under {prefix:?} in {address}? [y/N] ")?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_holds_one_document_or_one_a_line() {
+        assert_eq!(documents("{\n \"a\": {}\n}\n"), [(1, "{\n \"a\": {}\n}\n")]);
+        assert_eq!(
+            documents("\n{\"a\": \"}{\"}\n\n{\"b\": 1}\n"),
+            [(2, "{\"a\": \"}{\"}"), (4, "{\"b\": 1}")]
+        );
+        assert_eq!(documents("{\"a\": {}}"), [(1, "{\"a\": {}}")]);
+        assert_eq!(documents(" \n"), []);
+        assert_eq!(documents("not json"), [(1, "not json")]);
+    }
+}
