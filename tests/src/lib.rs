@@ -1,1 +1,14 @@
+//! What the tests share.
+//!
+//! - [`contract`]: what every store and every way to run the checkpointer has
+//!   to keep to, written once.
+//! - [`subject`]: the two ways to run it: as the component, and natively.
+//! - [`native`]: the guest's logic over a host's store, without a sandbox.
+//! - [`redis_server`]: a real server on a free port.
+//! - [`samples`]: checkpoints to save.
 
+pub mod contract;
+pub mod native;
+pub mod redis_server;
+pub mod samples;
+pub mod subject;

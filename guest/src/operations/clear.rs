@@ -4,10 +4,7 @@
 use super::{ATTEMPTS, Checkpointer, HEAD, Held, overtaken, starts_with};
 use crate::Error;
 use crate::keys::Keys;
-use crate::keyvalue::{Batch, Keyvalue, Operation, Order, Query, StorageReason, Value};
-
-/// How many entries of an index to look at in one step.
-const PAGE: u32 = 300;
+use crate::keyvalue::{Batch, Keyvalue, Operation};
 
 impl<K: Keyvalue> Checkpointer<K> {
     /// Removes all checkpoints under the prefix; says how many there were.
@@ -75,39 +72,8 @@ impl<K: Keyvalue> Checkpointer<K> {
         loop {
             let page = self.bucket.scan(&self.keys.indexes(), after.as_deref())?;
             for index in &page.keys {
-                self.clear_index(index)?;
+                self.sweep_index(index)?;
             }
-            after = page.next;
-            if after.is_none() {
-                return Ok(());
-            }
-        }
-    }
-
-    fn clear_index(&self, index: &str) -> Result<(), Error> {
-        let mut after = None;
-        loop {
-            let page = self.bucket.range(&Query {
-                index: index.to_owned(),
-                order: Order::Ascending,
-                after,
-                limit: PAGE,
-                values_at: self.keys.documents(),
-                head: Some(1),
-                resumable: true,
-            });
-            let page = match page {
-                // A value under a longer prefix, not an index.
-                Err(error) if error.reason == StorageReason::WrongType => return Ok(()),
-                page => page?,
-            };
-            let dead: Vec<String> = page
-                .entries
-                .into_iter()
-                .filter(|entry| matches!(entry.value, Value::Absent))
-                .map(|entry| entry.member)
-                .collect();
-            self.sweep(index, &dead);
             after = page.next;
             if after.is_none() {
                 return Ok(());

@@ -1,5 +1,7 @@
 //! `delete`: one checkpoint, or a whole session page by page.
 
+use std::collections::BTreeSet;
+
 use super::{ATTEMPTS, Checkpointer, HEAD, Held, entry, overtaken, starts_with, sweeping};
 use crate::Error;
 use crate::id::Id;
@@ -8,6 +10,9 @@ use crate::keyvalue::{Batch, Condition, Keyvalue, Operation, Order, Query, Value
 /// How many checkpoints go in one step. Two round trips a page are at most
 /// 1 + n/100 for any n from 100 on, and Redis is busy for about a millisecond.
 const PAGE: u32 = 300;
+
+/// How many indexes of runs are kept in mind at the most.
+const RUNS: usize = 1000;
 
 impl<K: Keyvalue> Checkpointer<K> {
     /// Removes the checkpoint with this id from this session, or the whole
@@ -28,17 +33,12 @@ impl<K: Keyvalue> Checkpointer<K> {
         let key = self.keys.document(checkpoint);
         for _ in 0..ATTEMPTS {
             let value = self.get(&key, Some(HEAD))?;
-            match self.deletion(session, checkpoint.as_str(), value)? {
-                Deletion::Keep => return Ok(0),
-                Deletion::Tidy(batch) => {
-                    self.commit(batch)?;
-                    return Ok(0);
-                }
-                Deletion::Remove(batch) => {
-                    if self.commit(batch)? {
-                        return Ok(1);
-                    }
-                }
+            let Some(Deletion { batch, of }) = self.deletion(session, checkpoint.as_str(), value)? else {
+                return Ok(0);
+            };
+            let applied = self.commit(batch)?;
+            if applied || of != Target::Document {
+                return Ok(u64::from(applied && of != Target::Entry));
             }
         }
         Err(overtaken())
@@ -59,12 +59,18 @@ impl<K: Keyvalue> Checkpointer<K> {
     /// Goes through the session once, oldest first, so that what is left after
     /// a failure still ends with the latest. Says how many checkpoints it
     /// removed, and whether others changed some in between.
+    ///
+    /// The indexes of runs lose their members with the documents. Whether one
+    /// is gone by then is asked with the same commit; those that are not may
+    /// name documents that expired, and are swept.
     fn delete_pages(&self, session: &Id) -> Result<(u64, bool), Error> {
+        let index = self.keys.session(session);
         let (mut removed, mut overtaken) = (0, false);
+        let mut runs = BTreeSet::new();
         let mut after = None;
         loop {
             let page = self.bucket.range(&Query {
-                index: self.keys.session(session),
+                index: index.clone(),
                 order: Order::Ascending,
                 after,
                 limit: PAGE,
@@ -72,67 +78,92 @@ impl<K: Keyvalue> Checkpointer<K> {
                 head: Some(HEAD),
                 resumable: true,
             })?;
-            let (mut batches, mut counts) = (Vec::new(), Vec::new());
+            let (mut batches, mut targets) = (Vec::new(), Vec::new());
             for found in page.entries {
-                match self.deletion(session, &found.member, found.value)? {
-                    Deletion::Keep => {}
-                    Deletion::Tidy(batch) => {
-                        batches.push(batch);
-                        counts.push(false);
-                    }
-                    Deletion::Remove(batch) => {
-                        batches.push(batch);
-                        counts.push(true);
-                    }
+                if let Some(Deletion { batch, of }) = self.deletion(session, &found.member, found.value)? {
+                    runs.extend(run_indexes(&batch, &index));
+                    batches.push(batch);
+                    targets.push(of);
                 }
             }
             if !batches.is_empty() {
-                for (applied, counts) in self.bucket.commit(&batches)?.into_iter().zip(counts) {
-                    removed += u64::from(applied && counts);
-                    overtaken |= counts && !applied;
+                batches.extend(runs.iter().map(is_gone));
+                let mut applied = self.bucket.commit(&batches)?.into_iter();
+                for of in targets {
+                    let applied = applied.next().unwrap_or_default();
+                    removed += u64::from(applied && of != Target::Entry);
+                    overtaken |= !applied && of == Target::Document;
                 }
+                runs.retain(|_| !applied.next().unwrap_or_default());
             }
             after = page.next;
+            if after.is_none() || runs.len() > RUNS {
+                for run in std::mem::take(&mut runs) {
+                    self.sweep_index(&run)?;
+                }
+            }
             if after.is_none() {
                 return Ok((removed, overtaken));
             }
         }
     }
 
-    /// How to remove what `value` says of `member` of a session.
-    fn deletion(&self, session: &Id, member: &str, value: Value) -> Result<Deletion, Error> {
+    /// How to remove what `value` says of `member` of a session; none where it
+    /// is another session's.
+    fn deletion(&self, session: &Id, member: &str, value: Value) -> Result<Option<Deletion>, Error> {
         let index = self.keys.session(session);
         let key = format!("{}{member}", self.keys.documents());
-        Ok(match self.owner(&key, value)? {
-            Held::Nothing => Deletion::Tidy(sweeping(&index, member)),
+        let (batch, of) = match self.owner(&key, value)? {
+            Held::Nothing => (sweeping(&index, member), Target::Entry),
             // Not ours to remove; but the session need not name it.
-            Held::Alien(_) => Deletion::Tidy(Batch {
-                conditions: Vec::new(),
-                operations: vec![Operation::IndexDelete(entry(index, member))],
-            }),
-            Held::Garbage(_, text) => Deletion::Remove(Batch {
-                conditions: vec![
-                    vec![Condition::IndexHas(entry(index.clone(), member))],
-                    vec![starts_with(key.clone(), text)],
-                ],
-                operations: vec![Operation::Delete(key), Operation::IndexDelete(entry(index, member))],
-            }),
+            Held::Alien(_) => {
+                let operations = vec![Operation::IndexDelete(entry(index, member))];
+                (Batch { conditions: Vec::new(), operations }, Target::Entry)
+            }
+            Held::Garbage(_, text) => {
+                let named = Condition::IndexHas(entry(index.clone(), member));
+                let conditions = vec![vec![named], vec![starts_with(key.clone(), text)]];
+                let operations = vec![Operation::Delete(key), Operation::IndexDelete(entry(index, member))];
+                (Batch { conditions, operations }, Target::Garbage)
+            }
             Held::Document(owner, guard)
                 if owner.session_id == session.as_str() && owner.checkpoint_id == member =>
             {
-                Deletion::Remove(self.removal(key, &owner, guard)?)
+                (self.removal(key, &owner, guard)?, Target::Document)
             }
-            Held::Document(..) => Deletion::Keep,
-        })
+            Held::Document(..) => return Ok(None),
+        };
+        Ok(Some(Deletion { batch, of }))
     }
 }
 
-/// What to do about a checkpoint that shall go.
-enum Deletion {
-    /// Nothing: it is another session's.
-    Keep,
-    /// Remove an index entry that names no checkpoint.
-    Tidy(Batch),
-    /// Remove it.
-    Remove(Batch),
+/// A batch that removes something.
+struct Deletion {
+    batch: Batch,
+    of: Target,
+}
+
+/// What a batch removes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Target {
+    /// Only an index entry; it counts for nothing.
+    Entry,
+    /// Text that is no checkpoint, if the session names it.
+    Garbage,
+    /// A checkpoint of the session. If the batch is refused it has changed, and
+    /// has to be looked at again.
+    Document,
+}
+
+/// The indexes of runs that a removal touches.
+fn run_indexes(removal: &Batch, session: &str) -> impl Iterator<Item = String> {
+    removal.operations.iter().filter_map(move |operation| match operation {
+        Operation::IndexDelete(gone) if gone.index != session => Some(gone.index.clone()),
+        _ => None,
+    })
+}
+
+/// A batch that does nothing, and is applied if there is no such index.
+fn is_gone(index: &String) -> Batch {
+    Batch { conditions: vec![vec![Condition::Absent(index.clone())]], operations: Vec::new() }
 }

@@ -10,8 +10,8 @@ use crate::document::{self, Owner};
 use crate::id::Id;
 use crate::keys::{self, Keys};
 use crate::keyvalue::{
-    Batch, Condition, Effect, Expiry, IndexMember, KeyText, Keyvalue, Operation, StorageError, StorageReason,
-    Value,
+    Batch, Condition, Effect, Expiry, IndexMember, KeyText, Keyvalue, Operation, Order, Query, StorageError,
+    StorageReason, Value,
 };
 use crate::{Checkpoint, Error, Options};
 
@@ -24,6 +24,9 @@ const MAX_TTL_MS: u64 = 9_000_000_000_000_000_000;
 /// How much of a document is read where only its owner is wanted. With ids of
 /// usual length the owner stands in the first 200 bytes.
 const HEAD: u32 = 1024;
+
+/// How many entries of an index to look at in one step of a sweep.
+const SWEEP_PAGE: u32 = 300;
 
 /// How often an operation begins again because another one got in between.
 const ATTEMPTS: usize = 16;
@@ -109,11 +112,18 @@ impl<K: Keyvalue> Checkpointer<K> {
             Operation::Delete(key.clone()),
             Operation::IndexDelete(entry(self.keys.session(&session), member)),
         ];
-        if let Some(run) = &owner.run_id {
-            let run = Id::new("run id", run)?;
-            operations.push(Operation::IndexDelete(entry(self.keys.run(&session, &run), member)));
-        }
+        let run = self.run_index(owner)?;
+        operations.extend(run.map(|run| Operation::IndexDelete(entry(run, member))));
         Ok(Batch { conditions: vec![vec![starts_with(key, guard)]], operations })
+    }
+
+    /// The index of the run that a document is of.
+    fn run_index(&self, owner: &Owner) -> Result<Option<String>, Error> {
+        let Some(run) = &owner.run_id else {
+            return Ok(None);
+        };
+        let session = Id::new("session id", &owner.session_id)?;
+        Ok(Some(self.keys.run(&session, &Id::new("run id", run)?)))
     }
 
     /// Removes index entries that name nothing, by whatever prefix the index
@@ -125,6 +135,38 @@ impl<K: Keyvalue> Checkpointer<K> {
         }
         let batches: Vec<Batch> = members.iter().map(|member| sweeping(index, member)).collect();
         let _ = self.bucket.commit(&batches);
+    }
+
+    /// Removes the entries of an index that name nothing, page by page.
+    fn sweep_index(&self, index: &str) -> Result<(), Error> {
+        let mut after = None;
+        loop {
+            let page = self.bucket.range(&Query {
+                index: index.to_owned(),
+                order: Order::Ascending,
+                after,
+                limit: SWEEP_PAGE,
+                values_at: self.keys.documents(),
+                head: Some(1),
+                resumable: true,
+            });
+            let page = match page {
+                // A value under a longer prefix, not an index.
+                Err(error) if error.reason == StorageReason::WrongType => return Ok(()),
+                page => page?,
+            };
+            let dead: Vec<String> = page
+                .entries
+                .into_iter()
+                .filter(|entry| matches!(entry.value, Value::Absent))
+                .map(|entry| entry.member)
+                .collect();
+            self.sweep(index, &dead);
+            after = page.next;
+            if after.is_none() {
+                return Ok(());
+            }
+        }
     }
 }
 

@@ -56,53 +56,64 @@ impl<K: Keyvalue> Checkpointer<K> {
                 expiry: self.expiry,
             })
         };
-        let mut operations =
-            vec![Operation::Put(Put { key: names.document.clone(), value: text, expiry: self.expiry })];
-        operations.push(index_put(&names.session));
+        let put = Put { key: names.document.clone(), value: text, expiry: self.expiry };
+        let mut operations = vec![Operation::Put(put), index_put(&names.session)];
         operations.extend(names.run.as_ref().map(index_put));
-        let mut batch = Batch {
-            conditions: vec![vec![
-                Condition::Absent(names.document.clone()),
-                starts_with(names.document.clone(), document::owner(metadata)),
-            ]],
-            operations,
-        };
-        let written = batch.operations.len();
+        let written = operations.len();
+        let mut batch = Batch { conditions: Vec::new(), operations };
+        let mut standing = Standing::New;
         for _ in 0..ATTEMPTS {
+            batch.operations.truncate(written);
+            batch.conditions = vec![match standing {
+                Standing::New => vec![
+                    Condition::Absent(names.document.clone()),
+                    starts_with(names.document.clone(), document::owner(metadata)),
+                ],
+                Standing::Ours { guard, run } => {
+                    let left = run.filter(|run| Some(run) != names.run.as_ref());
+                    let entry = left.map(|run| Operation::IndexDelete(entry(run, &metadata.checkpoint_id)));
+                    batch.operations.extend(entry);
+                    vec![starts_with(names.document.clone(), guard)]
+                }
+            }];
             let applied = self.bucket.commit(std::slice::from_ref(&batch))?;
             if applied.first() == Some(&true) {
                 return Ok(());
             }
-            // The id is in use, and not by this run of this session as we would
-            // write it: look whose it is.
-            batch.operations.truncate(written);
-            let value = self.get(&names.document, Some(HEAD))?;
-            match self.owner(&names.document, value)? {
-                Held::Nothing => {}
-                Held::Alien(what) => return Err(conflict(metadata, &format!("its key holds {what}"))),
-                Held::Garbage(why, _) => {
-                    let reason = format!("its key holds text that is no checkpoint ({why}); delete it first");
-                    return Err(conflict(metadata, &reason));
-                }
-                Held::Document(owner, _)
-                    if owner.checkpoint_id != metadata.checkpoint_id
-                        || owner.session_id != metadata.session_id =>
-                {
-                    return Err(conflict(metadata, "it belongs to another session"));
-                }
-                Held::Document(owner, guard) => {
-                    batch.conditions = vec![vec![starts_with(names.document.clone(), guard)]];
-                    let run = metadata.run.as_ref().map(|run| run.run_id.as_str());
-                    if let Some(old) = owner.run_id.as_deref().filter(|old| Some(*old) != run) {
-                        let session = Id::new("session id", &owner.session_id)?;
-                        let index = self.keys.run(&session, &Id::new("run id", old)?);
-                        batch.operations.push(Operation::IndexDelete(entry(index, &owner.checkpoint_id)));
-                    }
-                }
-            }
+            standing = self.standing(metadata, names)?;
         }
         Err(overtaken())
     }
+
+    /// Looks at what stands in the way of a save that was refused.
+    fn standing(&self, metadata: &Metadata, names: &Names) -> Result<Standing, Error> {
+        let value = self.get(&names.document, Some(HEAD))?;
+        match self.owner(&names.document, value)? {
+            Held::Nothing => Ok(Standing::New),
+            Held::Alien(what) => Err(conflict(metadata, &format!("its key holds {what}"))),
+            Held::Garbage(why, _) => {
+                let reason = format!("its key holds text that is no checkpoint ({why}); delete it first");
+                Err(conflict(metadata, &reason))
+            }
+            Held::Document(owner, guard)
+                if owner.checkpoint_id == metadata.checkpoint_id
+                    && owner.session_id == metadata.session_id =>
+            {
+                Ok(Standing::Ours { guard, run: self.run_index(&owner)? })
+            }
+            Held::Document(..) => Err(conflict(metadata, "it belongs to another session")),
+        }
+    }
+}
+
+/// What stands where a checkpoint is to be saved.
+enum Standing {
+    /// Nothing, or an earlier version of the same run as we write it: what is
+    /// to be expected, and tried first.
+    New,
+    /// An earlier version in its own session: what its text begins with, and
+    /// the index of its run.
+    Ours { guard: String, run: Option<String> },
 }
 
 /// Where a checkpoint stands and what names it.

@@ -1,0 +1,515 @@
+//! What the checkpointer keeps to over every store, natively and as the
+//! component. The numbers are those of llmfy's defects, which are not here.
+
+use std::time::Duration;
+
+use checkpointer::store::{Expiry, IndexPut, Operation, Order, Query};
+use checkpointer::{Checkpoint, DEFAULT_PREFIX, Error, History, Metadata};
+
+use super::Place;
+use crate::samples::{checkpoint, data, plain, timestamp};
+use crate::subject::{Mode, Opening, Subject};
+
+fn key(rest: &str) -> String {
+    format!("{DEFAULT_PREFIX}{rest}")
+}
+
+async fn save(subject: &Subject, checkpoint: &Checkpoint) {
+    subject.save(checkpoint).await.expect("saved");
+}
+
+/// What was saved is loaded as it was, whatever the state looks like.
+pub async fn a_saved_checkpoint_is_loaded_as_it_was(place: &Place, mode: Mode) {
+    let subject = place.open(mode, &Opening::default()).await;
+    let states = [
+        "{}",
+        " {\"a\" :\t[1, 1.0, 1e400, NaN, -Infinity]}\n",
+        r#"{"lone": "\ud800", "é": "☀ \u007f\/"}"#,
+        "[]",
+        "\"text\"",
+        "null",
+        "{\"__type__\": \"os.system\", \"__module__\": \"os\", \"data\": {\"command\": \"touch /tmp/x\"}}",
+    ];
+    for (number, state) in states.iter().enumerate() {
+        for mut saved in [checkpoint("s", "of run", "r", 1), plain("s", "plain", 2)] {
+            saved.metadata.checkpoint_id += &number.to_string();
+            saved.metadata.node = "nöde \"1\"\n".into();
+            saved.state = (*state).to_owned();
+            save(&subject, &saved).await;
+            let id = saved.metadata.checkpoint_id.clone();
+            assert_eq!(subject.load("s", Some(&id)).await.expect("loaded"), Some(saved));
+        }
+    }
+    let deep = Checkpoint {
+        state: format!("{}{}", "[".repeat(5000), "]".repeat(5000)),
+        ..checkpoint("s", "deep", "r", 3)
+    };
+    save(&subject, &deep).await;
+    assert_eq!(subject.load("s", None).await.expect("loaded"), Some(deep));
+}
+
+/// None means that there is none.
+pub async fn none_is_loaded_only_where_there_is_none(place: &Place, mode: Mode) {
+    let subject = place.open(mode, &Opening::default()).await;
+    assert_eq!(subject.load("s", None).await.expect("an answer"), None);
+    assert_eq!(subject.load("s", Some("c")).await.expect("an answer"), None);
+    assert_eq!(
+        subject.list("s", None).await.expect("an answer"),
+        History { checkpoints: vec![], unreadable: vec![] }
+    );
+    assert_eq!(subject.delete("s", None).await.expect("an answer"), 0);
+    assert_eq!(subject.delete("s", Some("c")).await.expect("an answer"), 0);
+    assert_eq!(subject.clear_all().await.expect("an answer"), 0);
+}
+
+/// Newest first, ties by the bytes of ids, and no more than asked for (6).
+pub async fn a_list_is_newest_first_and_no_longer_than_asked(place: &Place, mode: Mode) {
+    let subject = place.open(mode, &Opening::default()).await;
+    for id in ["tie-m", "tie-a", "tie-z", "tie-é"] {
+        save(&subject, &checkpoint("s", id, "r", 5)).await;
+    }
+    for number in 0..8 {
+        save(&subject, &checkpoint("s", &format!("c{number}"), "r", 10 + number)).await;
+    }
+    save(&subject, &checkpoint("s", "old", "r2", 1)).await;
+    let all = ["c7", "c6", "c5", "c4", "c3", "c2", "c1", "c0", "tie-é", "tie-z", "tie-m", "tie-a", "old"];
+    assert_eq!(subject.ids("s", 100).await, all);
+    assert_eq!(subject.ids("s", 3).await, all[..3]);
+    assert_eq!(subject.ids("s", 0).await, [""; 0]);
+    assert_eq!(subject.list("s", None).await.expect("a list").checkpoints.len(), 10);
+    assert_eq!(subject.latest("s").await.as_deref(), Some("c7"));
+    assert_eq!(subject.ids_of_run("s", "r2").await, ["old"]);
+    assert_eq!(subject.ids_of_run("s", "r").await, all[..12]);
+    assert_eq!(subject.list_by_run("s", "r", Some(2)).await.expect("a list").checkpoints.len(), 2);
+    assert_eq!(subject.ids_of_run("s", "none").await, [""; 0]);
+}
+
+/// Saving an id again replaces it, and its index entries follow.
+pub async fn saving_an_id_again_moves_it(place: &Place, mode: Mode) {
+    let subject = place.open(mode, &Opening::default()).await;
+    save(&subject, &checkpoint("s", "other", "r1", 50)).await;
+    save(&subject, &checkpoint("s", "c", "r1", 10)).await;
+    // Later, in the same run; the same again, as after a lost answer.
+    for _ in 0..2 {
+        save(&subject, &checkpoint("s", "c", "r1", 60)).await;
+        assert_eq!(subject.ids("s", 9).await, ["c", "other"]);
+        assert_eq!(subject.ids_of_run("s", "r1").await, ["c", "other"]);
+    }
+    // Earlier, in another run.
+    save(&subject, &checkpoint("s", "c", "r2", 20)).await;
+    assert_eq!(subject.ids("s", 9).await, ["other", "c"]);
+    assert_eq!(
+        (subject.ids_of_run("s", "r1").await, subject.ids_of_run("s", "r2").await),
+        (vec!["other".into()], vec!["c".into()])
+    );
+    // Without a run, and with one again.
+    save(&subject, &plain("s", "c", 70)).await;
+    assert_eq!(subject.ids("s", 9).await, ["c", "other"]);
+    assert_eq!(place.keys(&key("session:s:run:r2")).await, [""; 0]);
+    save(&subject, &checkpoint("s", "c", "r3", 30)).await;
+    assert_eq!(subject.ids_of_run("s", "r3").await, ["c"]);
+    assert_eq!(subject.load("s", Some("c")).await.expect("loaded"), Some(checkpoint("s", "c", "r3", 30)));
+    assert_eq!(subject.delete("s", None).await.expect("deleted"), 2);
+    assert_eq!(place.keys("").await, [""; 0]);
+}
+
+/// No session reaches into another (1), or takes its ids (2).
+pub async fn sessions_keep_apart(place: &Place, mode: Mode) {
+    let subject = place.open(mode, &Opening::default()).await;
+    save(&subject, &checkpoint("alice", "c", "r", 1)).await;
+    let before = place.text(&key("checkpoint:c")).await;
+    assert_eq!(subject.load("bob", Some("c")).await.expect("an answer"), None);
+    assert_eq!(subject.delete("bob", Some("c")).await.expect("an answer"), 0);
+    for stolen in [checkpoint("bob", "c", "r", 2), plain("bob", "c", 2), checkpoint("bob", "c", "x", 2)] {
+        let error = subject.save(&stolen).await.expect_err("a conflict");
+        assert!(matches!(&error, Error::Conflict { checkpoint_id, .. } if checkpoint_id == "c"), "{error}");
+    }
+    assert_eq!(place.text(&key("checkpoint:c")).await, before);
+    assert_eq!(subject.latest("alice").await.as_deref(), Some("c"));
+    assert_eq!(subject.latest("bob").await, None);
+    assert_eq!(place.keys(&key("session:bob")).await, [""; 0]);
+}
+
+/// What llmfy left behind by its defects 1 and 2 is read for what it is.
+pub async fn an_index_entry_does_not_make_a_checkpoint_ones_own(place: &Place, mode: Mode) {
+    let subject = place.open(mode, &Opening::default()).await;
+    save(&subject, &checkpoint("bob", "c", "r", 9)).await;
+    save(&subject, &checkpoint("alice", "mine", "r", 1)).await;
+    for index in ["session:alice", "session:alice:run:r"] {
+        let stray = IndexPut { index: key(index), member: "c".into(), score: 2e9, expiry: Expiry::Never };
+        place.write(vec![Operation::IndexPut(stray)]).await;
+    }
+    assert_eq!(subject.latest("alice").await.as_deref(), Some("mine"));
+    assert_eq!(subject.ids("alice", 1).await, ["mine"]);
+    assert_eq!(subject.ids_of_run("alice", "r").await, ["mine"]);
+    assert_eq!(subject.delete("alice", None).await.expect("deleted"), 1);
+    assert_eq!(subject.ids("bob", 9).await, ["c"]);
+}
+
+/// Expired checkpoints hide no others, also when the newest go first (3).
+pub async fn what_expires_hides_nothing_that_lives(place: &Place, mode: Mode) {
+    let (long, short) =
+        (place.open(mode, &Opening::default()).await, place.open(mode, &Opening::ttl_ms(150)).await);
+    save(&long, &checkpoint("s", "a", "r", 1)).await;
+    save(&short, &checkpoint("s", "b", "r", 2)).await;
+    save(&long, &checkpoint("s", "c", "r", 3)).await;
+    for number in 0..20 {
+        save(&short, &checkpoint("s", &format!("d{number}"), "r", 10 + number)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(250)).await;
+    assert_eq!(long.latest("s").await.as_deref(), Some("c"));
+    assert_eq!(long.ids("s", 2).await, ["c", "a"]);
+    assert_eq!(long.ids_of_run("s", "r").await, ["c", "a"]);
+    // What names nothing is removed in passing.
+    assert_eq!(long.ids("s", 9).await, ["c", "a"]);
+    assert_eq!(index_members(place, &key("session:s")).await, ["a", "c"]);
+    assert_eq!(index_members(place, &key("session:s:run:r")).await, ["a", "c"]);
+}
+
+async fn index_members(place: &Place, index: &str) -> Vec<String> {
+    let query = Query {
+        index: index.to_owned(),
+        order: Order::Ascending,
+        after: None,
+        limit: 1000,
+        values_at: String::new(),
+        head: Some(1),
+        resumable: true,
+    };
+    let page = place.store.range(query).await.expect("a page");
+    page.entries.into_iter().map(|entry| entry.member).collect()
+}
+
+/// With a ttl everything goes, and a longer life is never cut short (4, 12).
+pub async fn a_ttl_is_kept_for_values_and_indexes_alike(place: &Place, mode: Mode) {
+    let short = place.open(mode, &Opening::ttl_ms(80)).await;
+    save(&short, &checkpoint("gone", "g", "r", 1)).await;
+    let long = place.open(mode, &Opening::ttl_ms(60_000)).await;
+    save(&long, &checkpoint("stays", "s", "r", 1)).await;
+    save(&short, &checkpoint("stays", "t", "r", 2)).await;
+    tokio::time::sleep(Duration::from_millis(160)).await;
+    let expected = ["checkpoint:s", "session:stays", "session:stays:run:r"].map(key);
+    assert_eq!(place.keys("").await, expected);
+    assert_eq!(long.latest("stays").await.as_deref(), Some("s"));
+    for (ttl, refused) in [(0, true), (1, false), (9_000_000_000_000_000_000 - 1, false), (u64::MAX, true)] {
+        let opened = Subject::open(mode, place.store.clone(), &Opening::ttl_ms(ttl)).await;
+        assert_eq!(matches!(opened, Err(Error::InvalidArgument(_))), refused, "{ttl}");
+    }
+    let far = place.open(mode, &Opening::ttl_ms(9_000_000_000_000_000_000 - 1)).await;
+    save(&far, &checkpoint("far", "f", "r", 1)).await;
+    assert_eq!(far.latest("far").await.as_deref(), Some("f"));
+}
+
+/// A session may be named like a run of another one (8).
+pub async fn a_session_named_like_a_run_is_a_session_of_its_own(place: &Place, mode: Mode) {
+    let subject = place.open(mode, &Opening::default()).await;
+    for (session, run) in [("u1", "r9"), ("u1:run:r9", "x"), ("u1", "r9:run:x"), ("u1:run", "r9")] {
+        for number in 0..3 {
+            save(&subject, &checkpoint(session, &format!("{session}/{run}/{number}"), run, number)).await;
+        }
+    }
+    let of = |session: &str, run: &str| {
+        (0..3).rev().map(|number| format!("{session}/{run}/{number}")).collect::<Vec<_>>()
+    };
+    assert_eq!(subject.ids_of_run("u1", "r9").await, of("u1", "r9"));
+    assert_eq!(subject.ids("u1:run:r9", 9).await, of("u1:run:r9", "x"));
+    assert_eq!(subject.ids("u1:run:r9", 1).await.len(), 1);
+    assert_eq!(subject.ids_of_run("u1", "r9:run:x").await, of("u1", "r9:run:x"));
+    assert_eq!(subject.ids_of_run("u1:run:r9", "x").await, of("u1:run:r9", "x"));
+    assert_eq!(subject.ids("u1", 9).await.len(), 6);
+    assert_eq!(subject.delete("u1:run:r9", None).await.expect("deleted"), 3);
+    assert_eq!(subject.ids_of_run("u1", "r9").await, of("u1", "r9"));
+    assert_eq!(subject.ids_of_run("u1", "r9:run:x").await, of("u1", "r9:run:x"));
+    assert_eq!(subject.delete("u1", None).await.expect("deleted"), 6);
+    assert_eq!(subject.ids("u1:run", 9).await, of("u1:run", "r9"));
+}
+
+/// clear-all takes what is under its prefix, and its prefix literally (7).
+pub async fn clear_all_clears_one_prefix_and_no_other(place: &Place, mode: Mode) {
+    let prefixes =
+        ["app:", "app:eu:", "app[1]:", "app1:", "*", "?", "\\", "app:session:", "app:checkpoint:", "a"];
+    let mut left = Vec::new();
+    for prefix in prefixes {
+        let subject = place.open(mode, &Opening::prefix(prefix)).await;
+        for number in 0..3 {
+            save(&subject, &checkpoint("s", &format!("c{number}"), "r", number)).await;
+        }
+        save(&subject, &plain("s", "p", 9)).await;
+        left.push(subject);
+    }
+    place.put("app:unrelated", "1").await;
+    while !left.is_empty() {
+        let cleared = left.remove(left.len() / 2);
+        assert_eq!(cleared.clear_all().await.expect("cleared"), 4);
+        assert_eq!(cleared.ids("s", 9).await, [""; 0]);
+        assert_eq!(cleared.clear_all().await.expect("cleared"), 0);
+        for other in &left {
+            assert_eq!(other.ids("s", 9).await, ["p", "c2", "c1", "c0"]);
+            assert_eq!(other.ids_of_run("s", "r").await, ["c2", "c1", "c0"]);
+        }
+    }
+    assert_eq!(place.keys("").await, ["app:unrelated"]);
+}
+
+/// Indexes that two prefixes share by their names lose nothing to either.
+pub async fn prefixes_that_share_an_index_by_its_name_keep_apart(place: &Place, mode: Mode) {
+    let outer = place.open(mode, &Opening::prefix("app:")).await;
+    let inner = place.open(mode, &Opening::prefix("app:session:")).await;
+    // Both name this session's index app:session:session:s.
+    save(&outer, &checkpoint("session:s", "o", "r", 1)).await;
+    save(&inner, &checkpoint("s", "i", "r", 2)).await;
+    for _ in 0..2 {
+        assert_eq!(outer.ids("session:s", 9).await, ["o"]);
+        assert_eq!(inner.ids("s", 9).await, ["i"]);
+        assert_eq!(
+            (outer.latest("session:s").await, inner.latest("s").await),
+            (Some("o".into()), Some("i".into()))
+        );
+    }
+    assert_eq!(outer.clear_all().await.expect("cleared"), 1);
+    assert_eq!(inner.ids("s", 9).await, ["i"]);
+    assert_eq!(inner.delete("s", None).await.expect("deleted"), 1);
+    assert_eq!(place.keys("").await, [""; 0]);
+}
+
+/// One unreadable checkpoint is named, and hides no other (10).
+pub async fn an_unreadable_checkpoint_is_named_beside_the_others(place: &Place, mode: Mode) {
+    let subject = place.open(mode, &Opening::default()).await;
+    for number in 0..4 {
+        save(&subject, &checkpoint("s", &format!("c{number}"), "r", number)).await;
+    }
+    place.put(&key("checkpoint:c3"), "{\"checkpoint_id\": \"c3\"").await;
+    place
+        .put(&key("checkpoint:c1"), "{\"checkpoint_id\": \"c1\", \"session_id\": \"s\", \"run_id\": \"r\"}")
+        .await;
+    let history = subject.list("s", Some(2)).await.expect("a history");
+    let ids: Vec<_> =
+        history.checkpoints.iter().map(|checkpoint| checkpoint.metadata.checkpoint_id.as_str()).collect();
+    assert_eq!(ids, ["c2", "c0"]);
+    let why: Vec<_> =
+        history.unreadable.iter().map(|one| (one.checkpoint_id.as_str(), one.reason.as_str())).collect();
+    let cut = "expected a comma or the closing bracket at byte 22";
+    assert_eq!(why, [("c3", cut), ("c1", "the key \"prev_node\" is missing")]);
+    for id in [None, Some("c3")] {
+        let error = subject.load("s", id).await.expect_err("corrupt");
+        assert!(
+            matches!(&error, Error::Corrupt { checkpoint_id, reason } if checkpoint_id == "c3" && reason == cut),
+            "{error}"
+        );
+    }
+    let error = subject.save(&checkpoint("s", "c3", "r", 9)).await.expect_err("in the way");
+    assert!(matches!(error, Error::Conflict { .. }), "{error}");
+    assert_eq!(subject.delete("other", Some("c3")).await.expect("an answer"), 0);
+    assert_eq!(subject.delete("s", Some("c3")).await.expect("deleted"), 1);
+    assert_eq!(subject.delete("s", None).await.expect("deleted"), 3);
+    assert_eq!(place.keys("").await, [""; 0]);
+}
+
+/// Something that is no text at a checkpoint's key is an error that says so.
+pub async fn a_value_of_another_type_is_said_to_be_one(place: &Place, mode: Mode) {
+    let subject = place.open(mode, &Opening::default()).await;
+    save(&subject, &checkpoint("s", "c1", "r", 1)).await;
+    save(&subject, &checkpoint("s", "c2", "r", 2)).await;
+    let alien = IndexPut { index: key("checkpoint:c2"), member: "m".into(), score: 1.0, expiry: Expiry::Never };
+    place.write(vec![Operation::Delete(key("checkpoint:c2"))]).await;
+    place.write(vec![Operation::IndexPut(alien)]).await;
+    for id in [None, Some("c2")] {
+        assert!(
+            matches!(subject.load("s", id).await, Err(Error::Corrupt { checkpoint_id, .. }) if checkpoint_id == "c2")
+        );
+    }
+    let history = subject.list("s", None).await.expect("a history");
+    assert_eq!((history.checkpoints.len(), history.unreadable.len()), (1, 1));
+    assert!(matches!(subject.save(&checkpoint("s", "c2", "r", 2)).await, Err(Error::Conflict { .. })));
+    assert_eq!(subject.delete("s", None).await.expect("deleted"), 1);
+    // It is not ours to remove. Its run is not known, so that index names it on.
+    assert_eq!(place.keys("").await, ["checkpoint:c2", "session:s:run:r"].map(key));
+}
+
+/// Both generations stand side by side in one session.
+pub async fn both_generations_are_read_in_one_session(place: &Place, mode: Mode) {
+    let subject = place.open(mode, &Opening::default()).await;
+    save(&subject, &plain("s", "a", 1)).await;
+    save(&subject, &checkpoint("s", "b", "r", 2)).await;
+    assert!(
+        place.text(&key("checkpoint:a")).await.is_some_and(|text| text.contains("\"node_name\": \"node\""))
+    );
+    assert!(place.text(&key("checkpoint:b")).await.is_some_and(|text| text.contains("\"run_id\": \"r\"")));
+    assert_eq!(
+        subject.list("s", None).await.expect("a history").checkpoints,
+        [checkpoint("s", "b", "r", 2), plain("s", "a", 1)]
+    );
+}
+
+/// Deleting says how many it removed, and leaves nothing behind.
+pub async fn deleting_counts_and_leaves_nothing_behind(place: &Place, mode: Mode) {
+    let subject = place.open(mode, &Opening::default()).await;
+    for number in 0..5 {
+        save(&subject, &checkpoint("s", &format!("c{number}"), &format!("r{}", number % 2), number)).await;
+    }
+    save(&subject, &checkpoint("t", "t", "r0", 9)).await;
+    assert_eq!(subject.delete("s", Some("c4")).await.expect("deleted"), 1);
+    assert_eq!(subject.delete("s", Some("c4")).await.expect("deleted"), 0);
+    assert_eq!(subject.latest("s").await.as_deref(), Some("c3"));
+    assert_eq!(subject.ids_of_run("s", "r0").await, ["c2", "c0"]);
+    assert_eq!(subject.delete("s", None).await.expect("deleted"), 4);
+    assert_eq!(place.keys("").await, ["checkpoint:t", "session:t", "session:t:run:r0"].map(key));
+    assert_eq!(subject.clear_all().await.expect("cleared"), 1);
+    assert_eq!(place.keys("").await, [""; 0]);
+}
+
+/// Sessions of many pages are listed, deleted and cleared as a whole.
+pub async fn large_sessions_go_page_by_page(place: &Place, mode: Mode) {
+    let subject = place.open(mode, &Opening::default()).await;
+    let count = 1250;
+    let fill = async |session: &str| {
+        for number in 0..count {
+            save(&subject, &checkpoint(session, &format!("{session}{number:04}"), "r", number)).await;
+        }
+    };
+    fill("s").await;
+    let newest_first: Vec<String> = (0..count).rev().map(|number| format!("s{number:04}")).collect();
+    assert_eq!(subject.ids("s", 1000).await, newest_first[..1000]);
+    assert_eq!(subject.ids("s", 1200).await, newest_first[..1200]);
+    assert_eq!(subject.ids("s", 5000).await, newest_first);
+    assert_eq!(subject.delete("s", None).await.expect("deleted"), u64::from(count));
+    assert_eq!(place.keys("").await, [""; 0]);
+    fill("t").await;
+    assert_eq!(subject.clear_all().await.expect("cleared"), u64::from(count));
+    assert_eq!(place.keys("").await, [""; 0]);
+}
+
+/// A save that races a delete is there as a whole or not at all (5).
+pub async fn a_save_that_races_a_delete_leaves_nothing_unnamed(place: &Place, mode: Mode) {
+    let subject = place.open(mode, &Opening::default()).await;
+    for round in 0..20 {
+        for number in 0..5 {
+            save(&subject, &checkpoint("s", &format!("c{number}"), "r", number)).await;
+        }
+        let racing = checkpoint("s", &format!("c{}", round % 7), &format!("r{}", round % 3), 50);
+        let (saved, deleted) = tokio::join!(subject.save(&racing), subject.delete("s", None));
+        saved.expect("saved");
+        deleted.expect("deleted");
+        let ids = subject.ids("s", 100).await;
+        let mut expected: Vec<String> = Vec::new();
+        for id in &ids {
+            let run =
+                subject.load("s", Some(id)).await.expect("an answer").and_then(|found| found.metadata.run);
+            let run = run.expect("a checkpoint of a run").run_id;
+            assert_eq!(subject.ids_of_run("s", &run).await, std::slice::from_ref(id));
+            expected.extend([key(&format!("checkpoint:{id}")), key(&format!("session:s:run:{run}"))]);
+        }
+        expected.extend((!ids.is_empty()).then(|| key("session:s")));
+        expected.sort();
+        assert_eq!(place.keys("").await, expected);
+        subject.delete("s", None).await.expect("deleted");
+    }
+}
+
+/// What can't be saved is refused with the reason, and nothing is written.
+pub async fn bad_input_is_refused_with_the_reason(place: &Place, mode: Mode) {
+    let opening = Opening { max_state_bytes: Some(1000), ..Opening::default() };
+    let subject = place.open(mode, &opening).await;
+    let long = "x".repeat(513);
+    let with = |change: fn(&mut Metadata, &str), to: &str| {
+        let mut changed = checkpoint("s", "c", "r", 1);
+        change(&mut changed.metadata, to);
+        changed
+    };
+    let session: fn(&mut Metadata, &str) = |metadata, to| metadata.session_id = to.into();
+    let id: fn(&mut Metadata, &str) = |metadata, to| metadata.checkpoint_id = to.into();
+    let run: fn(&mut Metadata, &str) = |metadata, to| {
+        if let Some(run) = &mut metadata.run {
+            run.run_id = to.into();
+        }
+    };
+    let time: fn(&mut Metadata, &str) = |metadata, to| metadata.timestamp = to.into();
+    for (refused, reason) in [
+        (with(session, ""), "the session id is empty"),
+        (with(session, &long), "the session id has 513 bytes, more than 512"),
+        (with(session, "a\0b"), "the session id \"a\\0b\" contains NUL"),
+        (with(id, ""), "the checkpoint id is empty"),
+        (with(id, &long), "the checkpoint id has 513 bytes, more than 512"),
+        (with(run, ""), "the run id is empty"),
+        (with(time, "yesterday"), "\"yesterday\" is not an ISO 8601 timestamp of the years 1 to 9999"),
+        (
+            with(time, "2026-02-30T00:00:00"),
+            "\"2026-02-30T00:00:00\" is not an ISO 8601 timestamp of the years 1 to 9999",
+        ),
+        (
+            Checkpoint { state: "{".into(), ..checkpoint("s", "c", "r", 1) },
+            "the state is not JSON: expected a string at byte 1",
+        ),
+        (
+            Checkpoint { state: "".into(), ..plain("s", "c", 1) },
+            "the state is not JSON: expected a value at byte 0",
+        ),
+    ] {
+        let error = subject.save(&refused).await.expect_err(reason);
+        assert!(matches!(&error, Error::InvalidArgument(message) if message == reason), "{error}");
+    }
+    let large = Checkpoint { state: format!("\"{}\"", "x".repeat(999)), ..plain("s", "c", 1) };
+    let error = subject.save(&large).await.expect_err("too large");
+    assert!(matches!(error, Error::TooLarge { size: 1001, limit: 1000 }), "{error}");
+    for (session, id) in [("", None), ("s", Some("")), (&long, None), ("s", Some("a\0"))] {
+        assert!(matches!(subject.load(session, id).await, Err(Error::InvalidArgument(_))));
+        assert!(matches!(subject.delete(session, id).await, Err(Error::InvalidArgument(_))));
+    }
+    assert!(matches!(subject.list("", None).await, Err(Error::InvalidArgument(_))));
+    assert!(matches!(subject.list_by_run("s", "", None).await, Err(Error::InvalidArgument(_))));
+    assert!(matches!(subject.save_document("{}").await, Err(Error::InvalidArgument(_))));
+    for prefix in ["", "a\0b", &long] {
+        let opened = Subject::open(mode, place.store.clone(), &Opening::prefix(prefix)).await;
+        assert!(matches!(opened, Err(Error::InvalidArgument(_))), "{prefix:?}");
+    }
+    assert_eq!(place.keys("").await, [""; 0]);
+}
+
+/// Times are stored as Python writes them, and order by the moment they name.
+pub async fn timestamps_are_stored_as_python_writes_them(place: &Place, mode: Mode) {
+    let subject = place.open(mode, &Opening::default()).await;
+    for (id, given, stored) in [
+        ("a", "2026-01-02T03:04:05Z", "2026-01-02T03:04:05+00:00"),
+        ("b", "2026-01-02T10:04:05.5+07:00", "2026-01-02T10:04:05.500000+07:00"),
+        ("c", "2026-01-02T03:04:06", "2026-01-02T03:04:06"),
+    ] {
+        let mut saved = checkpoint("s", id, "r", 0);
+        saved.metadata.timestamp = given.into();
+        save(&subject, &saved).await;
+        let loaded = subject.load("s", Some(id)).await.expect("loaded").expect("there");
+        assert_eq!(loaded.metadata.timestamp, stored);
+    }
+    assert_eq!(subject.ids("s", 9).await, ["c", "b", "a"]);
+    assert_eq!(timestamp(3661), "2026-01-01T01:01:01+00:00");
+}
+
+/// The twelve checkpoints of a real agent run go in and come out to the byte.
+pub async fn a_real_agent_run_is_kept_to_the_byte(place: &Place, mode: Mode) {
+    let subject = place.open(mode, &Opening::default()).await;
+    let files = data("agent-chat");
+    assert_eq!(files.len(), 12);
+    let mut runs = Vec::new();
+    for (_, document) in &files {
+        let metadata = subject.save_document(document).await.expect("saved");
+        assert_eq!(metadata.session_id, "user-123");
+        let id = metadata.checkpoint_id.as_str();
+        assert_eq!(subject.latest("user-123").await.as_deref(), Some(id));
+        assert_eq!(
+            subject.load_document("user-123", Some(id)).await.expect("loaded").as_ref(),
+            Some(document)
+        );
+        let run = metadata.run.expect("a run").run_id;
+        assert!(document.contains(&format!("\"run_id\": \"{run}\"")));
+        runs.push(run);
+    }
+    runs.dedup();
+    let of_runs =
+        [subject.ids_of_run("user-123", &runs[0]).await, subject.ids_of_run("user-123", &runs[1]).await];
+    let all = subject.ids("user-123", 100).await;
+    assert_eq!(all.len(), 12);
+    assert_eq!([of_runs[1].clone(), of_runs[0].clone()].concat(), all);
+    let latest = subject.load_document("user-123", None).await.expect("loaded");
+    assert_eq!(latest.as_ref(), files.last().map(|(_, document)| document));
+    assert_eq!(subject.delete("user-123", None).await.expect("deleted"), 12);
+    assert_eq!(place.keys("").await, [""; 0]);
+}

@@ -1,0 +1,315 @@
+//! What every store keeps to, as `wit/keyvalue.wit` says it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use checkpointer::store::{
+    Batch, Condition, Effect, Entry, Expiry, IndexMember, IndexPut, KeyText, Operation, Order, Position, Put,
+    Query, StorageReason, Value,
+};
+
+use super::Place;
+
+fn put(key: &str, value: &str, expiry: Expiry) -> Operation {
+    Operation::Put(Put { key: key.into(), value: value.into(), expiry })
+}
+
+fn index_put(index: &str, member: &str, score: f64, expiry: Expiry) -> Operation {
+    Operation::IndexPut(IndexPut { index: index.into(), member: member.into(), score, expiry })
+}
+
+fn index_delete(index: &str, member: &str) -> Operation {
+    Operation::IndexDelete(IndexMember { index: index.into(), member: member.into() })
+}
+
+fn starts_with(key: &str, text: &str) -> Condition {
+    Condition::StartsWith(KeyText { key: key.into(), text: text.into() })
+}
+
+fn query(index: &str, order: Order, limit: u32) -> Query {
+    Query {
+        index: index.into(),
+        order,
+        after: None,
+        limit,
+        values_at: "v:".into(),
+        head: None,
+        resumable: true,
+    }
+}
+
+async fn members(place: &Place, query: Query) -> Vec<String> {
+    let page = place.store.range(query).await.expect("a page");
+    page.entries.into_iter().map(|entry| entry.member).collect()
+}
+
+async fn get(place: &Place, keys: &[&str], head: Option<u32>) -> Vec<Value> {
+    place.store.get(keys.iter().map(|key| (*key).to_owned()).collect(), head).await.expect("values")
+}
+
+/// Values are given in the order of their keys, whole or as heads.
+pub async fn gives_values_in_order_and_heads_at_characters(place: &Place) {
+    place.write(vec![put("a", "é☀x", Expiry::Never), put("b", "", Expiry::Never)]).await;
+    let (a, b) = (Value::Text("é☀x".into()), Value::Text(String::new()));
+    assert_eq!(get(place, &["b", "none", "a"], None).await, [b.clone(), Value::Absent, a.clone()]);
+    assert_eq!(get(place, &["a", "b"], Some(4)).await, [Value::Head("é".into()), b]);
+    assert_eq!(get(place, &["a"], Some(6)).await, std::slice::from_ref(&a));
+    assert_eq!(get(place, &["a"], None).await, [a]);
+    assert_eq!(get(place, &[], None).await, []);
+}
+
+/// Entries come by score, then by the bytes of members, either way round.
+pub async fn keeps_an_index_in_order_of_scores_then_bytes(place: &Place) {
+    let entries = [
+        ("b", 1.5),
+        ("é", 1.5),
+        ("B", 1.5),
+        ("z", -2.0),
+        ("a", 1767323045.123456),
+        ("c", 1.5000000000000002),
+    ];
+    place
+        .write(entries.iter().map(|(member, score)| index_put("i", member, *score, Expiry::Never)).collect())
+        .await;
+    place.put("v:b", "value of b").await;
+    let ascending = ["z", "B", "b", "é", "c", "a"];
+    assert_eq!(members(place, query("i", Order::Ascending, 10)).await, ascending);
+    let mut descending = ascending;
+    descending.reverse();
+    assert_eq!(members(place, query("i", Order::Descending, 10)).await, descending);
+    for resumable in [true, false] {
+        let page = place
+            .store
+            .range(Query { resumable, ..query("i", Order::Descending, 10) })
+            .await
+            .expect("a page");
+        let named = Entry { member: "b".into(), value: Value::Text("value of b".into()) };
+        assert_eq!(page.entries[3], named);
+        assert!(page.entries.iter().all(|entry| entry.member == "b" || entry.value == Value::Absent));
+        assert_eq!(page.next, None);
+    }
+    assert_eq!(members(place, query("i", Order::Descending, 0)).await, [""; 0]);
+    assert_eq!(members(place, query("none", Order::Descending, 5)).await, [""; 0]);
+}
+
+/// Pages of any size put together are the whole, also from a place that is gone.
+pub async fn goes_on_behind_any_place_in_an_index(place: &Place) {
+    let all: Vec<String> = (0..50).map(|number| format!("{:02}", number * 7 % 50)).collect();
+    let score = |member: &str| f64::from(member.parse::<u32>().unwrap_or(0) / 20);
+    place
+        .write(all.iter().map(|member| index_put("i", member, score(member), Expiry::Never)).collect())
+        .await;
+    for order in [Order::Ascending, Order::Descending] {
+        let whole = members(place, query("i", order, 100)).await;
+        for size in [1, 7, 49, 50, 51] {
+            let (mut pages, mut after) = (Vec::new(), None);
+            loop {
+                let page =
+                    place.store.range(Query { after, ..query("i", order, size) }).await.expect("a page");
+                pages.extend(page.entries.into_iter().map(|entry| entry.member));
+                after = page.next;
+                if after.is_none() {
+                    break;
+                }
+            }
+            assert_eq!(pages, whole);
+        }
+        for (score, member) in [(0.0, "055"), (1.0, "2"), (1.0, "zz"), (0.5, "x"), (9.0, "x"), (-9.0, "x")] {
+            let after = Some(Position { score, member: member.into() });
+            let expected: Vec<String> = whole
+                .iter()
+                .filter(|other| {
+                    let other = (f64::from(other.parse::<u32>().unwrap_or(0) / 20), other.as_str());
+                    if order == Order::Ascending { other > (score, member) } else { other < (score, member) }
+                })
+                .cloned()
+                .collect();
+            assert_eq!(members(place, Query { after, ..query("i", order, 100) }).await, expected);
+        }
+    }
+}
+
+/// A batch is applied as a whole if its conditions hold, and not at all if not.
+pub async fn applies_a_batch_only_if_its_conditions_hold(place: &Place) {
+    place.write(vec![put("a", "text*of?a", Expiry::Never), index_put("i", "m", 1.0, Expiry::Never)]).await;
+    let has = |member: &str| Condition::IndexHas(IndexMember { index: "i".into(), member: member.into() });
+    let absent = |key: &str| Condition::Absent(key.into());
+    for (conditions, expected) in [
+        (vec![], true),
+        (vec![vec![]], false),
+        (vec![vec![absent("b")]], true),
+        (vec![vec![absent("a")]], false),
+        (vec![vec![absent("i")]], false),
+        (vec![vec![starts_with("a", "text*of?")]], true),
+        (vec![vec![starts_with("a", "text*of?a")]], true),
+        (vec![vec![starts_with("a", "text*of?ab")]], false),
+        (vec![vec![starts_with("a", "t*")]], false),
+        (vec![vec![starts_with("b", "t")]], false),
+        (vec![vec![starts_with("i", "t")]], false),
+        (vec![vec![has("m")]], true),
+        (vec![vec![has("n")]], false),
+        (vec![vec![absent("a"), has("m")]], true),
+        (vec![vec![absent("b")], vec![has("n")]], false),
+        (vec![vec![absent("b")], vec![has("n"), starts_with("a", "text")]], true),
+    ] {
+        let operations = vec![put("seen", "yes", Expiry::Never), index_put("i", "x", 1.0, Expiry::Never)];
+        let batch = Batch { conditions: conditions.clone(), operations };
+        assert_eq!(place.store.commit(vec![batch]).await, Ok(vec![expected]), "{conditions:?}");
+        assert_eq!(place.text("seen").await.is_some(), expected, "{conditions:?}");
+        place.write(vec![Operation::Delete("seen".into()), index_delete("i", "x")]).await;
+    }
+}
+
+/// The batches of one call see what those before them wrote.
+pub async fn applies_the_batches_of_a_call_in_order(place: &Place) {
+    let first_come = |value: &str| Batch {
+        conditions: vec![vec![Condition::Absent("a".into())]],
+        operations: vec![put("a", value, Expiry::Never)],
+    };
+    assert_eq!(place.store.commit(vec![first_come("1"), first_come("2")]).await, Ok(vec![true, false]));
+    assert_eq!(place.text("a").await.as_deref(), Some("1"));
+    assert_eq!(place.store.commit(Vec::new()).await, Ok(Vec::new()));
+}
+
+/// A value is gone when its time has come, and setting it says what is next.
+pub async fn values_expire_and_setting_them_again_sets_the_expiry(place: &Place) {
+    let soon = Expiry::AfterMs(60);
+    place.write(vec![put("a", "1", soon), put("b", "1", soon), put("c", "1", Expiry::AfterMs(60_000))]).await;
+    place.write(vec![put("b", "2", Expiry::Never)]).await;
+    tokio::time::sleep(Duration::from_millis(120)).await;
+    let left = get(place, &["a", "b", "c"], None).await;
+    assert_eq!(left, [Value::Absent, Value::Text("2".into()), Value::Text("1".into())]);
+    assert_eq!(place.keys("").await, ["b", "c"]);
+    let batch = Batch { conditions: vec![vec![Condition::Absent("a".into())]], operations: Vec::new() };
+    assert_eq!(place.store.commit(vec![batch]).await, Ok(vec![true]));
+}
+
+/// An index lives as long as the longest-lived thing ever put into it.
+pub async fn an_index_lives_as_long_as_its_longest_lived_member(place: &Place) {
+    let (soon, late) = (Expiry::AfterMs(60), Expiry::AfterMs(60_000));
+    for (index, expiries) in [
+        ("soon", vec![soon]),
+        ("soon, late", vec![soon, late]),
+        ("late, soon", vec![late, soon]),
+        ("never, soon", vec![Expiry::Never, soon]),
+        ("soon, never, soon", vec![soon, Expiry::Never, soon]),
+    ] {
+        for (number, expiry) in expiries.into_iter().enumerate() {
+            place.write(vec![index_put(index, &number.to_string(), 1.0, expiry)]).await;
+        }
+    }
+    tokio::time::sleep(Duration::from_millis(120)).await;
+    let left = place.keys("").await;
+    assert_eq!(left, ["late, soon", "never, soon", "soon, late", "soon, never, soon"]);
+    assert_eq!(members(place, query("soon", Order::Ascending, 10)).await, [""; 0]);
+    assert_eq!(members(place, query("soon, never, soon", Order::Ascending, 10)).await, ["0", "1", "2"]);
+    // A new index of the name knows nothing of the old one.
+    place.write(vec![index_put("soon", "new", 1.0, Expiry::Never)]).await;
+    assert_eq!(members(place, query("soon", Order::Ascending, 10)).await, ["new"]);
+}
+
+/// An index without members is gone, and so is what is deleted.
+pub async fn what_is_deleted_is_gone(place: &Place) {
+    place.write(vec![put("a", "1", Expiry::Never), index_put("i", "m", 1.0, Expiry::Never)]).await;
+    place
+        .write(vec![Operation::Delete("a".into()), index_delete("i", "m"), Operation::Delete("none".into())])
+        .await;
+    place.write(vec![index_delete("i", "m"), index_delete("none", "m")]).await;
+    assert_eq!(place.keys("").await, [""; 0]);
+    place.write(vec![index_put("i", "m", 1.0, Expiry::Never), index_put("i", "n", 1.0, Expiry::Never)]).await;
+    place.write(vec![Operation::Delete("i".into())]).await;
+    assert_eq!(place.keys("").await, [""; 0]);
+    assert_eq!(members(place, query("i", Order::Ascending, 10)).await, [""; 0]);
+}
+
+/// A key holds a value or an index, and nobody takes one for the other.
+pub async fn a_value_is_no_index_and_an_index_no_value(place: &Place) {
+    place.write(vec![put("value", "1", Expiry::Never), index_put("v:index", "m", 1.0, Expiry::Never)]).await;
+    for operation in [
+        index_put("value", "m", 1.0, Expiry::Never),
+        index_delete("value", "m"),
+        put("v:index", "1", Expiry::Never),
+    ] {
+        // What stands before it in the batch is not written either.
+        let operations = vec![put("other", "1", Expiry::Never), operation];
+        let error = place
+            .store
+            .commit(vec![Batch { conditions: Vec::new(), operations }])
+            .await
+            .expect_err("refused");
+        assert_eq!((error.reason, error.effect), (StorageReason::WrongType, Effect::None));
+    }
+    assert_eq!(place.keys("").await, ["v:index", "value"]);
+    let error = place.store.range(query("value", Order::Ascending, 1)).await.expect_err("refused");
+    assert_eq!((error.reason, error.effect), (StorageReason::WrongType, Effect::None));
+    place.write(vec![index_put("names", "index", 1.0, Expiry::Never)]).await;
+    for (resumable, head) in [(true, None), (false, None), (true, Some(1))] {
+        let query = Query { resumable, head, ..query("names", Order::Descending, 1) };
+        let page = place.store.range(query).await.expect("a page");
+        assert!(matches!(page.entries[0].value, Value::Unreadable(_)), "{page:?}");
+        assert!(matches!(get(place, &["v:index"], head).await[0], Value::Unreadable(_)));
+    }
+}
+
+/// A scan gives all keys that begin with a text, whatever characters it has.
+pub async fn a_scan_takes_its_prefix_literally(place: &Place) {
+    let prefixes = ["app:", "app:eu:", "app[1]:", "app1:", "a*", "a?", "\\", "%", "_", "app^-:", "é"];
+    for prefix in prefixes {
+        place.put(&format!("{prefix}x"), "1").await;
+        place.write(vec![index_put(&format!("{prefix}i"), "m", 1.0, Expiry::Never)]).await;
+    }
+    for prefix in prefixes {
+        let mut expected: Vec<String> = prefixes
+            .iter()
+            .flat_map(|other| [format!("{other}i"), format!("{other}x")])
+            .filter(|key| key.starts_with(prefix))
+            .collect();
+        expected.sort();
+        assert_eq!(place.keys(prefix).await, expected, "{prefix}");
+    }
+    let operations = (0..2500).map(|number| put(&format!("many:{number}"), "1", Expiry::Never)).collect();
+    place.write(operations).await;
+    assert_eq!(place.keys("many:").await.len(), 2500);
+}
+
+/// What no store can keep is refused, and nothing is written.
+pub async fn refuses_what_it_cannot_keep(place: &Place) {
+    for operation in [
+        put("a", "1", Expiry::AfterMs(0)),
+        put("a", "1", Expiry::AfterMs(u64::MAX)),
+        index_put("i", "m", 1.0, Expiry::AfterMs(u64::MAX)),
+        index_put("i", "m", f64::NAN, Expiry::Never),
+        index_put("i", "m", f64::INFINITY, Expiry::Never),
+    ] {
+        let operations = vec![put("before", "1", Expiry::Never), operation];
+        let error = place
+            .store
+            .commit(vec![Batch { conditions: Vec::new(), operations }])
+            .await
+            .expect_err("refused");
+        assert_eq!((error.reason, error.effect), (StorageReason::InvalidArgument, Effect::None));
+    }
+    assert_eq!(place.keys("").await, [""; 0]);
+}
+
+/// Of many that want the same key at once, one gets it.
+pub async fn of_many_at_once_one_wins(place: &Place) {
+    let store = &place.store;
+    let tasks: Vec<_> = (0..50)
+        .map(|number| {
+            let store = Arc::clone(store);
+            tokio::spawn(async move {
+                let batch = Batch {
+                    conditions: vec![vec![Condition::Absent("prize".into())]],
+                    operations: vec![put("prize", &number.to_string(), Expiry::Never)],
+                };
+                store.commit(vec![batch]).await.expect("an outcome")[0]
+            })
+        })
+        .collect();
+    let mut won = 0;
+    for task in tasks {
+        won += u32::from(task.await.expect("a task"));
+    }
+    assert_eq!(won, 1);
+}

@@ -1,0 +1,154 @@
+//! A real redis-server on a free port of the loopback interface, for as long as
+//! the value lives.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use redis::Value;
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+
+/// A running server. Dropping it kills it by its process id.
+pub struct RedisServer {
+    child: Child,
+    folder: TempDir,
+    port: u16,
+    arguments: Vec<String>,
+}
+
+impl RedisServer {
+    /// Starts a server without persistence.
+    pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// Starts a server with more arguments, as `redis-server` takes them.
+    pub async fn start_with(arguments: &[&str]) -> Self {
+        let folder = TempDir::new().expect("a temporary folder");
+        let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        let port = free_port();
+        let child = spawn(&folder, port, &arguments);
+        let mut server = Self { child, folder, port, arguments };
+        server.wait_until_ready().await;
+        server
+    }
+
+    /// The port that the server listens on.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The address of the server, as people write it.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// The Unix socket that the server listens on as well.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("redis.sock")
+    }
+
+    /// Kills the server without warning.
+    pub async fn kill(&mut self) {
+        self.child.kill().await.expect("the server can be killed");
+    }
+
+    /// Starts the server again on the same port, with what it had on disk.
+    pub async fn restart(&mut self) {
+        self.child = spawn(&self.folder, self.port, &self.arguments);
+        self.wait_until_ready().await;
+    }
+
+    /// Stops the server's process without ending it, or lets it go on.
+    pub async fn signal(&self, signal: &str) {
+        let id = self.child.id().expect("the server runs").to_string();
+        let status = Command::new("kill").args([signal, &id]).status().await.expect("kill runs");
+        assert!(status.success());
+    }
+
+    /// Sends one command of words, and gives the answer.
+    pub async fn command<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
+        self.try_command(words).await.expect("the server answers")
+    }
+
+    /// Sends one command of words, and gives the answer or what was wrong.
+    pub async fn try_command<T: redis::FromRedisValue>(&self, words: &[&str]) -> redis::RedisResult<T> {
+        let client = redis::Client::open(self.url())?;
+        let mut connection = client.get_multiplexed_async_connection().await?;
+        let mut command = redis::cmd(words[0]);
+        for word in &words[1..] {
+            command.arg(*word);
+        }
+        command.query_async(&mut connection).await
+    }
+
+    /// All that the server holds: each key with its type, its expiry (`-1` for
+    /// none) and what stands there.
+    pub async fn keyspace(&self) -> Vec<(String, String, String)> {
+        let mut keys: Vec<String> = self.command(&["KEYS", "*"]).await;
+        keys.sort();
+        let mut keyspace = Vec::new();
+        for key in keys {
+            let kind: String = self.command(&["TYPE", &key]).await;
+            let content = match kind.as_str() {
+                "string" => self.command::<String>(&["GET", &key]).await,
+                "zset" => format!(
+                    "{:?}",
+                    self.command::<Vec<String>>(&["ZRANGE", &key, "0", "-1", "WITHSCORES"]).await
+                ),
+                _ => String::new(),
+            };
+            keyspace.push((key, kind, content));
+        }
+        keyspace
+    }
+
+    /// How often the server has read from a client, which is once a round trip.
+    pub async fn reads(&self) -> u64 {
+        let info: String = self.command(&["INFO", "stats"]).await;
+        let line = info.lines().find_map(|line| line.strip_prefix("total_reads_processed:"));
+        line.and_then(|number| number.trim().parse().ok()).expect("the server counts reads")
+    }
+
+    async fn wait_until_ready(&mut self) {
+        let start = Instant::now();
+        loop {
+            match self.try_command::<Value>(&["PING"]).await {
+                Ok(_) => return,
+                // It answers, and wants a password: it is ready.
+                Err(error) if error.code() == Some("NOAUTH") => return,
+                Err(error) => {
+                    assert!(
+                        start.elapsed() < Duration::from_secs(20),
+                        "redis-server does not start: {error}"
+                    );
+                    if let Ok(Some(status)) = self.child.try_wait() {
+                        panic!("redis-server ended with {status}");
+                    }
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+/// A port that nobody listens on.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("an address").port()
+}
+
+fn spawn(folder: &TempDir, port: u16, arguments: &[String]) -> Child {
+    Command::new("redis-server")
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+        .args(["--unixsocket", "redis.sock", "--dir"])
+        .arg(folder.path())
+        .args(arguments)
+        .current_dir(folder.path())
+        .stdout(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("redis-server is installed (apt-get install redis-server)")
+}

@@ -1,0 +1,84 @@
+//! Every store passes the contract of stores, and the checkpointer passes its
+//! own over every store, natively and as the component.
+
+use checkpointer_tests::contract::{Kind, Place, checkpointer, store};
+use checkpointer_tests::subject::Mode;
+
+macro_rules! store_contract {
+    ($($promise:ident,)*) => {
+        store_contract!(@ memory Memory $($promise)*);
+        store_contract!(@ file File $($promise)*);
+        store_contract!(@ redis Redis $($promise)*);
+    };
+    (@ $module:ident $kind:ident $($promise:ident)*) => {
+        mod $module {
+            use super::*;
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $promise() {
+                    store::$promise(&Place::new(Kind::$kind).await).await;
+                }
+            )*
+        }
+    };
+}
+
+macro_rules! checkpointer_contract {
+    ($($promise:ident,)*) => {
+        checkpointer_contract!(@ memory_native Memory Native $($promise)*);
+        checkpointer_contract!(@ memory_component Memory Component $($promise)*);
+        checkpointer_contract!(@ file_native File Native $($promise)*);
+        checkpointer_contract!(@ file_component File Component $($promise)*);
+        checkpointer_contract!(@ redis_native Redis Native $($promise)*);
+        checkpointer_contract!(@ redis_component Redis Component $($promise)*);
+    };
+    (@ $module:ident $kind:ident $mode:ident $($promise:ident)*) => {
+        mod $module {
+            use super::*;
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $promise() {
+                    checkpointer::$promise(&Place::new(Kind::$kind).await, Mode::$mode).await;
+                }
+            )*
+        }
+    };
+}
+
+store_contract! {
+    gives_values_in_order_and_heads_at_characters,
+    keeps_an_index_in_order_of_scores_then_bytes,
+    goes_on_behind_any_place_in_an_index,
+    applies_a_batch_only_if_its_conditions_hold,
+    applies_the_batches_of_a_call_in_order,
+    values_expire_and_setting_them_again_sets_the_expiry,
+    an_index_lives_as_long_as_its_longest_lived_member,
+    what_is_deleted_is_gone,
+    a_value_is_no_index_and_an_index_no_value,
+    a_scan_takes_its_prefix_literally,
+    refuses_what_it_cannot_keep,
+    of_many_at_once_one_wins,
+}
+
+checkpointer_contract! {
+    a_saved_checkpoint_is_loaded_as_it_was,
+    none_is_loaded_only_where_there_is_none,
+    a_list_is_newest_first_and_no_longer_than_asked,
+    saving_an_id_again_moves_it,
+    sessions_keep_apart,
+    an_index_entry_does_not_make_a_checkpoint_ones_own,
+    what_expires_hides_nothing_that_lives,
+    a_ttl_is_kept_for_values_and_indexes_alike,
+    a_session_named_like_a_run_is_a_session_of_its_own,
+    clear_all_clears_one_prefix_and_no_other,
+    prefixes_that_share_an_index_by_its_name_keep_apart,
+    an_unreadable_checkpoint_is_named_beside_the_others,
+    a_value_of_another_type_is_said_to_be_one,
+    both_generations_are_read_in_one_session,
+    deleting_counts_and_leaves_nothing_behind,
+    large_sessions_go_page_by_page,
+    a_save_that_races_a_delete_leaves_nothing_unnamed,
+    bad_input_is_refused_with_the_reason,
+    timestamps_are_stored_as_python_writes_them,
+    a_real_agent_run_is_kept_to_the_byte,
+}
