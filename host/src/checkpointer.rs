@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bindings::exports::flow::checkpoint::checkpointer::Options;
-use crate::component::Pool;
+use crate::component::{Instance, Pool};
 use crate::keyvalue::KeyvalueCtx;
 use crate::store::{Address, Store};
 use crate::{Checkpoint, Documents, Error, History, Metadata};
@@ -33,6 +33,17 @@ pub struct Builder {
     max_state_bytes: Option<u64>,
 }
 
+/// Makes one call on an instance of the component.
+macro_rules! call {
+    ($self:ident.$function:ident($($argument:expr),*)) => {{
+        let mut turn = $self.pool.turn().await?;
+        let Instance { store, component, checkpointer, .. } = &mut turn.instance;
+        let exports = component.flow_checkpoint_checkpointer().checkpointer();
+        let answer = exports.$function(store, *checkpointer, $($argument),*).await;
+        turn.end(answer)
+    }};
+}
+
 impl Checkpointer {
     /// Opens the checkpointer over the store at `address`, for instance
     /// `sqlite:checkpoints.db` or `redis://localhost`, with llmfy's prefix and
@@ -56,7 +67,7 @@ impl Checkpointer {
     /// # Errors
     /// Any but [`Error::Corrupt`].
     pub async fn save(&self, checkpoint: &Checkpoint) -> Result<(), Error> {
-        self.pool.call(async |guest, store, handle| guest.call_save(store, handle, checkpoint).await).await
+        call!(self.call_save(checkpoint))
     }
 
     /// Saves a checkpoint given as the document that llmfy stores, of either
@@ -66,9 +77,7 @@ impl Checkpointer {
     /// [`Error::InvalidArgument`] if it can't be read, else as
     /// [`Checkpointer::save`].
     pub async fn save_document(&self, document: &str) -> Result<Metadata, Error> {
-        self.pool
-            .call(async |guest, store, handle| guest.call_save_document(store, handle, document).await)
-            .await
+        call!(self.call_save_document(document))
     }
 
     /// The checkpoint with this id in this session, or the session's latest;
@@ -82,11 +91,7 @@ impl Checkpointer {
         session_id: &str,
         checkpoint_id: Option<&str>,
     ) -> Result<Option<Checkpoint>, Error> {
-        self.pool
-            .call(async |guest, store, handle| {
-                guest.call_load(store, handle, session_id, checkpoint_id).await
-            })
-            .await
+        call!(self.call_load(session_id, checkpoint_id))
     }
 
     /// The same as [`Checkpointer::load`], as the very text that is stored.
@@ -98,11 +103,7 @@ impl Checkpointer {
         session_id: &str,
         checkpoint_id: Option<&str>,
     ) -> Result<Option<String>, Error> {
-        self.pool
-            .call(async |guest, store, handle| {
-                guest.call_load_document(store, handle, session_id, checkpoint_id).await
-            })
-            .await
+        call!(self.call_load_document(session_id, checkpoint_id))
     }
 
     /// The newest checkpoints of a session, newest first, no more than `limit`,
@@ -111,9 +112,7 @@ impl Checkpointer {
     /// # Errors
     /// [`Error::InvalidArgument`], [`Error::Storage`].
     pub async fn list(&self, session_id: &str, limit: Option<u32>) -> Result<History, Error> {
-        self.pool
-            .call(async |guest, store, handle| guest.call_list(store, handle, session_id, limit).await)
-            .await
+        call!(self.call_list(session_id, limit))
     }
 
     /// The newest checkpoints of one run of a session, no more than `limit`, or
@@ -127,11 +126,7 @@ impl Checkpointer {
         run_id: &str,
         limit: Option<u32>,
     ) -> Result<History, Error> {
-        self.pool
-            .call(async |guest, store, handle| {
-                guest.call_list_by_run(store, handle, session_id, run_id, limit).await
-            })
-            .await
+        call!(self.call_list_by_run(session_id, run_id, limit))
     }
 
     /// The same as [`Checkpointer::list`], or with a run as
@@ -145,11 +140,7 @@ impl Checkpointer {
         run_id: Option<&str>,
         limit: Option<u32>,
     ) -> Result<Documents, Error> {
-        self.pool
-            .call(async |guest, store, handle| {
-                guest.call_list_documents(store, handle, session_id, run_id, limit).await
-            })
-            .await
+        call!(self.call_list_documents(session_id, run_id, limit))
     }
 
     /// Removes the checkpoint with this id from this session, or the whole
@@ -159,11 +150,7 @@ impl Checkpointer {
     /// [`Error::InvalidArgument`]; [`Error::Storage`], where those that were
     /// removed before stay so, and repeating goes on.
     pub async fn delete(&self, session_id: &str, checkpoint_id: Option<&str>) -> Result<u64, Error> {
-        self.pool
-            .call(async |guest, store, handle| {
-                guest.call_delete(store, handle, session_id, checkpoint_id).await
-            })
-            .await
+        call!(self.call_delete(session_id, checkpoint_id))
     }
 
     /// Removes all checkpoints under the prefix, and says how many there were.
@@ -171,7 +158,7 @@ impl Checkpointer {
     /// # Errors
     /// [`Error::Storage`], as for [`Checkpointer::delete`].
     pub async fn clear_all(&self) -> Result<u64, Error> {
-        self.pool.call(async |guest, store, handle| guest.call_clear_all(store, handle).await).await
+        call!(self.call_clear_all())
     }
 }
 

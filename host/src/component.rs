@@ -12,15 +12,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 use wasmtime::component::{Component, Linker, ResourceAny, ResourceTable};
 use wasmtime::{Engine, ResourceLimiter, Store};
 
 use crate::Error;
-use crate::bindings::ComponentPre;
-use crate::bindings::exports::flow::checkpoint::checkpointer::{Guest, GuestCheckpointer, Options};
+use crate::bindings::exports::flow::checkpoint::checkpointer::{self, Options};
+use crate::bindings::{self, ComponentPre};
 use crate::keyvalue::{KeyvalueCtx, KeyvalueCtxView, KeyvalueView, add_to_linker};
 
 /// The component, for hosts of other kinds: it imports `keyvalue` and exports
@@ -112,7 +112,8 @@ pub struct Pool {
 pub struct Instance {
     /// The store that the instance lives in.
     pub store: Store<Ctx>,
-    component: crate::bindings::Component,
+    /// Its exports.
+    pub component: bindings::Component,
     /// The open checkpointer.
     pub checkpointer: ResourceAny,
     _slot: OwnedSemaphorePermit,
@@ -136,34 +137,18 @@ impl Pool {
         Ok(pool)
     }
 
-    /// Makes one call on an instance that nobody else uses.
-    pub async fn call<T>(
-        &self,
-        call: impl for<'a> AsyncFnOnce(
-            GuestCheckpointer<'a>,
-            &'a mut Store<Ctx>,
-            ResourceAny,
-        ) -> wasmtime::Result<
-            Result<T, crate::bindings::exports::flow::checkpoint::checkpointer::Error>,
-        >,
-    ) -> Result<T, Error> {
-        let _turn = match timeout(PATIENCE, self.turns.acquire()).await {
+    /// An instance for one call, when it is this caller's turn.
+    pub async fn turn(&self) -> Result<Turn<'_>, Error> {
+        let turn = match timeout(PATIENCE, self.turns.acquire()).await {
             Ok(Ok(turn)) => turn,
             _ => return Err(Error::Busy),
         };
         let idle = lock(&self.idle).pop();
-        let mut instance = match idle {
+        let instance = match idle {
             Some(instance) => instance,
             None => self.instance().await?,
         };
-        let exports: &Guest = instance.component.flow_checkpoint_checkpointer();
-        let answer = call(exports.checkpointer(), &mut instance.store, instance.checkpointer).await;
-        let answer = answer.map_err(trapped)?;
-        let others_wait = Shared::get()?.waiting.load(Ordering::SeqCst) > 0;
-        if instance.store.data().memory.size <= KEPT_MEMORY && !others_wait {
-            lock(&self.idle).push(instance);
-        }
-        answer.map_err(Error::from)
+        Ok(Turn { pool: self, instance, _turn: turn })
     }
 
     async fn instance(&self) -> Result<Instance, Error> {
@@ -177,6 +162,27 @@ impl Pool {
         let opened = exports.call_open(&mut store, &self.options).await.map_err(trapped)?;
         debug!("made an instance of the component");
         Ok(Instance { checkpointer: opened?, store, component, _slot: slot })
+    }
+}
+
+/// The use of an instance for one call. Dropped before its end, the instance is
+/// thrown away.
+pub struct Turn<'a> {
+    pool: &'a Pool,
+    /// The instance, which nobody else uses.
+    pub instance: Instance,
+    _turn: SemaphorePermit<'a>,
+}
+
+impl Turn<'_> {
+    /// Ends the call with what it gave, and leaves the instance to the next.
+    pub fn end<T>(self, answer: wasmtime::Result<Result<T, checkpointer::Error>>) -> Result<T, Error> {
+        let answer = answer.map_err(trapped)?;
+        let others_wait = Shared::get()?.waiting.load(Ordering::SeqCst) > 0;
+        if self.instance.store.data().memory.size <= KEPT_MEMORY && !others_wait {
+            lock(&self.pool.idle).push(self.instance);
+        }
+        answer.map_err(Error::from)
     }
 }
 

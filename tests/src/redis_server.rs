@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use redis::Value;
 use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
 /// A running server. Dropping it kills it by its process id.
@@ -33,6 +35,12 @@ impl RedisServer {
         let mut server = Self { child, folder, port, arguments };
         server.wait_until_ready().await;
         server
+    }
+
+    /// Starts a server with more arguments, several words in each text.
+    pub async fn start_with_words(arguments: &[&str]) -> Self {
+        let words: Vec<&str> = arguments.iter().flat_map(|argument| argument.split(' ')).collect();
+        Self::start_with(&words).await
     }
 
     /// The port that the server listens on.
@@ -105,11 +113,15 @@ impl RedisServer {
         keyspace
     }
 
-    /// How often the server has read from a client, which is once a round trip.
-    pub async fn reads(&self) -> u64 {
-        let info: String = self.command(&["INFO", "stats"]).await;
-        let line = info.lines().find_map(|line| line.strip_prefix("total_reads_processed:"));
-        line.and_then(|number| number.trim().parse().ok()).expect("the server counts reads")
+    /// Begins to watch which commands clients send.
+    pub async fn watch(&self) -> Watch {
+        let mut stream =
+            BufReader::new(TcpStream::connect(("127.0.0.1", self.port)).await.expect("a connection"));
+        stream.write_all(b"MONITOR\r\n").await.expect("sent");
+        let mut answer = String::new();
+        stream.read_line(&mut answer).await.expect("an answer");
+        assert_eq!(answer, "+OK\r\n");
+        Watch { stream }
     }
 
     async fn wait_until_ready(&mut self) {
@@ -130,6 +142,33 @@ impl RedisServer {
                 }
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+/// The commands that clients send to a server.
+pub struct Watch {
+    stream: BufReader<TcpStream>,
+}
+
+impl Watch {
+    /// The names of the commands so far, in capitals. What a script does, and
+    /// what a client says of itself when it connects, is not among them.
+    pub async fn commands(mut self, server: &RedisServer) -> Vec<String> {
+        server.command::<String>(&["ECHO", "end of watch"]).await;
+        let mut commands = Vec::new();
+        loop {
+            let mut line = String::new();
+            self.stream.read_line(&mut line).await.expect("a line");
+            if line.contains("end of watch") {
+                return commands;
+            }
+            // +1763840000.123456 [0 127.0.0.1:50000] "GET" "key"
+            let (from, command) = line.split_once("] ").expect("a command");
+            let name = command.split('"').nth(1).expect("a name").to_uppercase();
+            if !from.ends_with(" lua") && !["HELLO", "CLIENT", "AUTH", "SELECT"].contains(&name.as_str()) {
+                commands.push(name);
+            }
         }
     }
 }

@@ -143,11 +143,8 @@ impl Command {
             Action::Demo { agent } => demo::run(&options, agent, out).await?,
             Action::Save { files } => options.save(files, out).await?,
             Action::Load { session, id } => {
-                let found = options.load(&session, id.as_deref(), out).await?;
-                if !found {
-                    let what = id.map_or("no checkpoint".to_owned(), |id| format!("no checkpoint {id:?}"));
-                    writeln!(io::stderr(), "checkpointer: {what} in session {session:?}")?;
-                    return Ok(Outcome::NotFound);
+                if !options.load(&session, id.as_deref(), out).await? {
+                    return not_found(&session, id.as_deref());
                 }
             }
             Action::List { session, limit, run } => {
@@ -156,6 +153,9 @@ impl Command {
             Action::Delete { session, id } => {
                 let opened = options.open().await?;
                 let removed = opened.at(opened.checkpointer.delete(&session, id.as_deref()).await)?;
+                if removed == 0 && !json {
+                    return not_found(&session, id.as_deref());
+                }
                 show::removed(removed, json, out)?;
                 if removed == 0 {
                     return Ok(Outcome::NotFound);
@@ -173,6 +173,12 @@ impl Command {
         out.flush()?;
         Ok(Outcome::Done)
     }
+}
+
+fn not_found(session: &str, id: Option<&str>) -> Result<Outcome> {
+    let what = id.map_or("no checkpoint".to_owned(), |id| format!("no checkpoint {id:?}"));
+    writeln!(io::stderr(), "checkpointer: {what} in session {session:?}")?;
+    Ok(Outcome::NotFound)
 }
 
 /// A checkpointer, and where it is, for messages.

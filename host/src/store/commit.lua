@@ -1,22 +1,40 @@
 -- Applies batches: each one whose conditions hold, all in one atomic step.
 --
 -- KEYS  those that are put, then those of indexes, then all others
--- ARGV  how many are put, how many are of indexes; then for each batch the
---       number of its conditions, each one the number of its alternatives, and
---       the number of its operations. An alternative or operation is a name,
---       the number of a key, and what the functions below take.
+-- ARGV  how many are put, how many are of indexes, how many batches there are,
+--       'check' if it is not yet known that the user may write; then for each batch the number of its conditions, each one the number
+--       of its alternatives, and the number of its operations. An alternative
+--       or operation is a name, the number of a key, and what the functions
+--       below take.
 -- Gives 1 for each batch that was applied, 0 for the others.
 
 -- Redis does not take back what a script wrote before it failed, so whatever
 -- could fail is looked at first.
-for i = 1, ARGV[1] + ARGV[2] do
+local put, indexes, batches = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local wrong_type
+for i = 1, put + indexes do
   local kind = redis.call('TYPE', KEYS[i]).ok
-  if kind ~= 'none' and kind ~= (i <= tonumber(ARGV[1]) and 'string' or 'zset') then
-    return redis.error_reply('WRONGTYPE ' .. kind)
+  if kind ~= 'none' and kind ~= (i <= put and 'string' or 'zset') then
+    wrong_type = redis.error_reply('WRONGTYPE ' .. kind)
+    -- A single batch may still be refused by its conditions.
+    if i > put or batches > 1 then return wrong_type end
   end
 end
 
-local at = 2
+if ARGV[4] == 'check' and KEYS[1] then
+  local writes = {
+    { 'SET', KEYS[1], '', 'PX', '1' }, { 'UNLINK', KEYS[1] },
+    { 'ZADD', KEYS[1], '0', '' }, { 'ZREM', KEYS[1], '' },
+    { 'PTTL', KEYS[1] }, { 'PEXPIRE', KEYS[1], '1' }, { 'PERSIST', KEYS[1] },
+  }
+  for _, write in ipairs(writes) do
+    if not redis.acl_check_cmd(unpack(write)) then
+      return redis.error_reply('NOPERM ' .. write[1])
+    end
+  end
+end
+
+local at = 4
 local function take()
   at = at + 1
   return ARGV[at]
@@ -77,6 +95,7 @@ while at < #ARGV do
     end
     apply = apply and holds
   end
+  if apply and wrong_type then return wrong_type end
   for _ = 1, take() do
     local operation = operations[take()]
     operation(KEYS[tonumber(take())], apply)

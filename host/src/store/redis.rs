@@ -33,6 +33,9 @@ pub struct RedisStore {
     get: Program,
     /// Whether the server lets this user sort, which an ACL may forbid.
     may_sort: AtomicBool,
+    /// Whether the last commit went well, so that the user may do all that a
+    /// commit does. If an ACL forbade only a part, a script would stop half-way.
+    may_write: AtomicBool,
 }
 
 /// A script, as its text and as the name that Redis gives it.
@@ -78,6 +81,7 @@ impl RedisStore {
             range: Program::new(include_str!("range.lua")),
             get: Program::new(include_str!("get.lua")),
             may_sort: AtomicBool::new(true),
+            may_write: AtomicBool::new(false),
         })
     }
 
@@ -216,11 +220,10 @@ impl Store for RedisStore {
 
     async fn commit(&self, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError> {
         check(&batches)?;
-        let call = CommitCall::of(&batches);
-        let applied: Vec<u8> = self
-            .run(&self.commit, &call.keys, &call.arguments, Access::Write)
-            .await
-            .map_err(|error| failure(error, Access::Write))?;
+        let call = CommitCall::of(&batches, self.may_write.load(Ordering::Relaxed));
+        let applied = self.run(&self.commit, &call.keys, &call.arguments, Access::Write).await;
+        self.may_write.store(applied.is_ok(), Ordering::Relaxed);
+        let applied: Vec<u8> = applied.map_err(|error| failure(error, Access::Write))?;
         Ok(applied.into_iter().map(|applied| applied == 1).collect())
     }
 
@@ -252,6 +255,7 @@ struct CommitCall<'a> {
     arguments: Vec<Argument<'a>>,
 }
 
+#[derive(Clone)]
 enum Argument<'a> {
     Text(&'a str),
     Own(String),
@@ -267,7 +271,7 @@ impl AsRef<[u8]> for Argument<'_> {
 }
 
 impl<'a> CommitCall<'a> {
-    fn of(batches: &'a [Batch]) -> Self {
+    fn of(batches: &'a [Batch], may_write: bool) -> Self {
         let mut numbers = KeyNumbers::default();
         let operations = || batches.iter().flat_map(|batch| &batch.operations);
         for operation in operations() {
@@ -284,7 +288,9 @@ impl<'a> CommitCall<'a> {
             }
         }
         let indexes = numbers.keys.len() - put;
-        let mut arguments = vec![Argument::Own(put.to_string()), Argument::Own(indexes.to_string())];
+        let counts = [put, indexes, batches.len()];
+        let mut arguments = counts.map(|count| Argument::Own(count.to_string())).to_vec();
+        arguments.push(Argument::Text(if may_write { "" } else { "check" }));
         for batch in batches {
             arguments.push(Argument::Own(batch.conditions.len().to_string()));
             for alternatives in &batch.conditions {
@@ -437,11 +443,14 @@ fn failure(error: RedisError, access: Access) -> StorageError {
             let kind = error.detail().unwrap_or("value of another type");
             return wrong_type(&format!("a {}", kind.split_whitespace().next().unwrap_or_default()));
         }
-        Some("NOPERM") => (
-            StorageReason::AccessDenied,
-            Effect::None,
-            format!("the store's user may not do this: {}", error.detail().unwrap_or_default()),
-        ),
+        Some("NOPERM") => {
+            let what = error.detail().unwrap_or_default();
+            (
+                StorageReason::AccessDenied,
+                Effect::None,
+                format!("the store's user lacks a permission: {what}"),
+            )
+        }
         Some("NOAUTH" | "WRONGPASS") => (
             StorageReason::AccessDenied,
             Effect::None,

@@ -3,11 +3,13 @@
 //! Each commit is one transaction, on disk when it returns. Blocking work runs
 //! on tokio's threads for that, one piece at a time.
 
-use std::path::Path;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rusqlite::types::ValueRef;
 use rusqlite::{
     Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params,
@@ -49,7 +51,7 @@ impl SqliteStore {
             let connection = Connection::open_with_flags(&path, writable)?;
             connection.busy_timeout(BUSY_TIMEOUT)?;
             if connection.is_readonly("main")? {
-                return Ok(connection);
+                return read_only(connection, &path);
             }
             connection.pragma_update(None, "journal_mode", "wal")?;
             connection.pragma_update(None, "synchronous", "full")?;
@@ -98,9 +100,29 @@ impl SqliteStore {
             Ok(Ok(result)) => Ok(result),
             Ok(Err(Failure::Told(error))) => Err(error),
             Ok(Err(Failure::Sqlite(error))) => Err(failure(&error, Effect::None)),
-            Ok(Err(Failure::Commit(error))) => Err(failure(&error, on_failure)),
+            Ok(Err(Failure::Commit(error))) => Err(failure(&error, effect_of_failed_commit(&error))),
             Err(_) => Err(stopped(on_failure)),
         }
+    }
+}
+
+/// A connection to a file that can't be written to. Where not even the files
+/// beside it can be, SQLite wants to hear that nobody else writes to it either;
+/// that is so if no log is left of one who did.
+fn read_only(connection: Connection, path: &Path) -> rusqlite::Result<Connection> {
+    let readable = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()));
+    let log = PathBuf::from([path.as_os_str(), OsStr::new("-wal")].into_iter().collect::<OsString>());
+    let logged = log.metadata().is_ok_and(|log| log.len() > 0);
+    match readable {
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::CannotOpen) && !logged => {
+            let Some(path) = path.to_str() else { return Err(error) };
+            let path = utf8_percent_encode(path, NON_ALPHANUMERIC);
+            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+                | OpenFlags::SQLITE_OPEN_URI
+                | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            Connection::open_with_flags(format!("file:{path}?immutable=1"), flags)
+        }
+        readable => readable.map(|()| connection),
     }
 }
 
@@ -430,6 +452,15 @@ fn sweep(transaction: &Transaction<'_>, now: i64) -> rusqlite::Result<()> {
 
 fn stopped(effect: Effect) -> StorageError {
     storage_error(StorageReason::Other, effect, "the work on the database was stopped")
+}
+
+/// With no room or no leave to write, or another writer in the way, SQLite has
+/// not written the end of the transaction. With a disk that fails, who knows.
+fn effect_of_failed_commit(error: &rusqlite::Error) -> Effect {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull | ErrorCode::ReadOnly | ErrorCode::DatabaseBusy) => Effect::None,
+        _ => Effect::Unknown,
+    }
 }
 
 /// What went wrong, in words for everyone; what SQLite said goes to the log.

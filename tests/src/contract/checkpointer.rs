@@ -310,7 +310,8 @@ pub async fn a_value_of_another_type_is_said_to_be_one(place: &Place, mode: Mode
     let subject = place.open(mode, &Opening::default()).await;
     save(&subject, &checkpoint("s", "c1", "r", 1)).await;
     save(&subject, &checkpoint("s", "c2", "r", 2)).await;
-    let alien = IndexPut { index: key("checkpoint:c2"), member: "m".into(), score: 1.0, expiry: Expiry::Never };
+    let alien =
+        IndexPut { index: key("checkpoint:c2"), member: "m".into(), score: 1.0, expiry: Expiry::Never };
     place.write(vec![Operation::Delete(key("checkpoint:c2"))]).await;
     place.write(vec![Operation::IndexPut(alien)]).await;
     for id in [None, Some("c2")] {

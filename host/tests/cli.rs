@@ -1,0 +1,275 @@
+//! The command line, run as a person or a program would run it.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use checkpointer_tests::redis_server::{RedisServer, free_port};
+use checkpointer_tests::samples::data;
+use tempfile::TempDir;
+
+/// The program.
+fn program() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_checkpointer"))
+}
+
+fn command(folder: &TempDir, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program());
+    command.current_dir(folder.path()).args(arguments).env_remove("CHECKPOINTER_STORE");
+    command
+}
+
+fn run(folder: &TempDir, arguments: &[&str]) -> Output {
+    command(folder, arguments).stdin(Stdio::null()).output().expect("the program runs")
+}
+
+fn run_with_input(folder: &TempDir, arguments: &[&str], input: &str) -> Output {
+    let mut child = command(folder, arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program runs");
+    let mut stdin = child.stdin.take().expect("an input");
+    // Who fails early does not read it all.
+    let _ = stdin.write_all(input.as_bytes());
+    drop(stdin);
+    child.wait_with_output().expect("the program ends")
+}
+
+fn out(output: &Output) -> String {
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout.clone()).expect("text")
+}
+
+fn status(output: &Output) -> i32 {
+    output.status.code().expect("an exit status")
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).expect("text")
+}
+
+#[test]
+fn the_agent_chat_goes_in_and_comes_out_to_the_byte() {
+    let folder = TempDir::new().expect("a folder");
+    let files = data("agent-chat");
+    let mut arguments = vec!["save"];
+    arguments.extend(files.iter().map(|(file, _)| file.to_str().expect("a path")));
+    let saved = out(&run(&folder, &arguments));
+    assert_eq!(saved.lines().count(), 12);
+    assert!(
+        saved.starts_with("saved user-123  904f6af0-46f1-4837-9a70-c9adea65a605  step 1  main\n"),
+        "{saved}"
+    );
+
+    let latest = out(&run(&folder, &["load", "user-123", "--json"]));
+    assert_eq!(latest.trim_end(), files[11].1);
+    let first = out(&run(&folder, &["load", "user-123", "904f6af0-46f1-4837-9a70-c9adea65a605", "--json"]));
+    assert_eq!(first.trim_end(), files[0].1);
+    let listed = out(&run(&folder, &["list", "user-123", "--json", "--limit", "100"]));
+    let newest_first: Vec<_> = files.iter().rev().map(|(_, document)| document.as_str()).collect();
+    assert_eq!(listed.lines().collect::<Vec<_>>(), newest_first);
+
+    // What was listed can be saved elsewhere.
+    let again = run_with_input(&folder, &["--store", "sqlite:copy.db", "--json", "save", "-"], &listed);
+    assert_eq!(out(&again).lines().count(), 12);
+    assert_eq!(
+        out(&run(&folder, &["--store", "sqlite:copy.db", "list", "user-123", "--json", "--limit", "100"])),
+        listed
+    );
+
+    let timeline = out(&run(&folder, &["list", "user-123", "--run", "2ec8fe86-7a8e-42ff-83f3-f2bbe2b4c3f7"]));
+    assert_eq!(timeline.lines().count(), 7);
+    assert!(timeline.starts_with("TIME  "), "{timeline}");
+    assert!(out(&run(&folder, &["load", "user-123"])).contains("node        main\n"));
+
+    assert_eq!(
+        out(&run(&folder, &["delete", "user-123", "904f6af0-46f1-4837-9a70-c9adea65a605"])),
+        "removed 1 checkpoint\n"
+    );
+    assert_eq!(out(&run(&folder, &["--json", "delete", "user-123"])), "{\"removed\": 11}\n");
+    assert_eq!(
+        out(&run(&folder, &["--store", "sqlite:copy.db", "clear-all", "--yes"])),
+        "removed 12 checkpoints\n"
+    );
+}
+
+#[test]
+fn the_exit_status_says_how_it_went() {
+    let folder = TempDir::new().expect("a folder");
+    for (arguments, expected) in [
+        (&["list", "s"][..], 0),
+        (&["load", "s"], 3),
+        (&["load", "s", "c"], 3),
+        (&["delete", "s"], 3),
+        (&["frobnicate"], 2),
+        (&["load"], 2),
+        (&["load", ""], 2),
+        (&["--prefix", "", "list", "s"], 2),
+        (&["--ttl", "0", "list", "s"], 2),
+        (&["--ttl", "-1", "list", "s"], 2),
+        (&["--ttl", "1.5", "list", "s"], 2),
+        (&["--ttl", "9223372036854775807", "list", "s"], 2),
+        (&["--store", "postgres://localhost", "list", "s"], 2),
+        (&["clear-all"], 2),
+        (&["--store", "sqlite:/nowhere/x.db", "list", "s"], 1),
+        (&["save", "nowhere.json"], 1),
+        (&["--help"], 0),
+        (&["--version"], 0),
+    ] {
+        let output = run(&folder, arguments);
+        assert_eq!(status(&output), expected, "{arguments:?}: {output:?}");
+        if expected != 0 {
+            assert_eq!(output.stdout, b"", "{arguments:?}");
+            assert!(!output.stderr.is_empty(), "{arguments:?}");
+        }
+    }
+}
+
+#[test]
+fn a_document_that_cannot_be_saved_is_named_by_file_and_line() {
+    let folder = TempDir::new().expect("a folder");
+    let good = &data("golden")[0].1;
+    fs::write(folder.path().join("two.jsonl"), format!("{good}\n{}\n", good.replace("2026", "soon")))
+        .expect("written");
+    let output = run(&folder, &["save", "two.jsonl"]);
+    assert_eq!(status(&output), 2);
+    assert_eq!(
+        err(&output),
+        "checkpointer: two.jsonl, line 2: not a checkpoint: the key \"created_at\" holds \
+         \"soon-01-02T03:04:05.123456+00:00\", which is no timestamp\n"
+    );
+    assert!(out(&run(&folder, &["load", "fx-01"])).contains("fx-01-empty-state"));
+    assert_eq!(status(&run_with_input(&folder, &["save"], "")), 2);
+    assert_eq!(status(&run_with_input(&folder, &["save"], "{\"a\":\n")), 2);
+}
+
+#[test]
+fn the_store_comes_from_the_option_then_the_environment_then_a_file() {
+    let folder = TempDir::new().expect("a folder");
+    let save = |arguments: &[&str]| {
+        let mut command = command(&folder, arguments);
+        command.arg("save").arg(&data("golden")[0].0).env("CHECKPOINTER_STORE", "sqlite:environment.db");
+        assert!(command.output().expect("the program runs").status.success());
+    };
+    save(&[]);
+    assert!(folder.path().join("environment.db").exists());
+    save(&["--store", "sqlite:option.db"]);
+    assert!(folder.path().join("option.db").exists());
+    out(&run(&folder, &["list", "s"]));
+    assert!(folder.path().join("checkpoints.db").exists());
+}
+
+#[test]
+fn a_password_appears_nowhere() {
+    let folder = TempDir::new().expect("a folder");
+    let at = |place: &str| format!("redis://ann:hunter2@127.0.0.1:{place}");
+    for store in
+        [at(&free_port().to_string()), at("x"), at("1/x"), "redis+unix:///no?password=hunter2".into()]
+    {
+        for arguments in [&["list", "s"][..], &["clear-all"], &["--help"], &["save", "--help"]] {
+            let output = command(&folder, arguments)
+                .env("CHECKPOINTER_STORE", &store)
+                .env("CHECKPOINTER_LOG", "trace")
+                .stdin(Stdio::null())
+                .output()
+                .expect("the program runs");
+            let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), err(&output));
+            assert!(!said.contains("hunter2"), "{arguments:?}: {said}");
+        }
+    }
+}
+
+#[test]
+fn a_read_only_file_can_be_read_and_refuses_to_be_written() {
+    let folder = TempDir::new().expect("a folder");
+    let golden = &data("golden")[0].0;
+    let save = |program: &mut Command| program.args(["save"]).arg(golden).output().expect("the program runs");
+    assert!(save(&mut command(&folder, &[])).status.success());
+    // Also for root, who may write to any file: a read-only mount.
+    let there = folder.path().display();
+    let script = format!(
+        "mount --bind {there} {there} && mount -o remount,bind,ro {there} && cd {there} && \
+         {program} load fx-01 --json && {program} save {golden}",
+        program = program().display(),
+        golden = golden.display()
+    );
+    let output = in_own_mounts(&script);
+    assert_eq!(status(&output), 1, "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim_end(), data("golden")[0].1);
+    let fault = ": sqlite:checkpoints.db: the store's file can't be written to
+";
+    assert!(err(&output).ends_with(fault), "{output:?}");
+}
+
+#[test]
+fn a_full_disk_loses_nothing_that_was_saved() {
+    let folder = TempDir::new().expect("a folder");
+    let document = &data("golden")[0].1;
+    let large = |number: u32| {
+        let state = format!("\"state\": \"{}\"", "x".repeat(20_000));
+        document.replace("fx-01-empty-state", &format!("c{number}")).replace("\"state\": {}", &state)
+    };
+    let lines: String = (0..100).map(|number| large(number) + "\n").collect();
+    fs::write(folder.path().join("large.jsonl"), lines).expect("written");
+    let script = format!(
+        "cp {there}/large.jsonl /tmp/large.$$ && mount -t tmpfs -o size=1m tmpfs {there} && cd {there} && \
+         {program} save /tmp/large.$$ > /dev/shm/saved.$$; echo $?; wc -l < /dev/shm/saved.$$; \
+         {program} list fx-01 --json --limit 1000 | wc -l; rm /tmp/large.$$ /dev/shm/saved.$$",
+        there = folder.path().display(),
+        program = program().display()
+    );
+    let output = in_own_mounts(&script);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let [failed, saved, listed]: [&str; 3] =
+        said.split_whitespace().collect::<Vec<_>>().try_into().expect("three lines");
+    assert_eq!(failed, "1", "{output:?}");
+    assert_eq!(saved, listed, "{output:?}");
+    assert!(saved.parse::<u32>().is_ok_and(|saved| saved > 3 && saved < 100), "{output:?}");
+    assert!(err(&output).ends_with(": the disk of the store is full\n"), "{output:?}");
+}
+
+/// Runs a script that may mount what it likes, and nobody else sees it.
+fn in_own_mounts(script: &str) -> Output {
+    let output =
+        Command::new("unshare").args(["-rm", "sh", "-c", script]).output().expect("unshare is installed");
+    assert!(!err(&output).contains("unshare"), "this test needs user namespaces: {output:?}");
+    output
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demo_is_killed_half_way_and_goes_on_over_both_stores() {
+    let server = RedisServer::start().await;
+    for store in ["sqlite:demo.db".to_owned(), server.url()] {
+        let folder = TempDir::new().expect("a folder");
+        for _ in 0..2 {
+            let story = out(&run(&folder, &["--store", &store, "demo"]));
+            for part in [
+                "✓ step 3: book_train",
+                "✗ killed (SIGKILL)",
+                "What is left of it: step 3, book_train.",
+                "✓ step 4: search_hotels",
+                "✓ step 6: write_itinerary",
+            ] {
+                assert_eq!(story.matches(part).count(), 1, "{part}: {story}");
+            }
+        }
+        let listed = out(&run(&folder, &["--store", &store, "list", "demo-trip-to-lisbon"]));
+        assert_eq!(listed.lines().count(), 7, "{listed}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ttl_in_seconds_is_kept_by_redis() {
+    let server = RedisServer::start().await;
+    let folder = TempDir::new().expect("a folder");
+    let golden = data("golden").remove(0).0;
+    let golden = golden.to_str().expect("a path");
+    out(&run(&folder, &["--store", &server.url(), "--ttl", "3600", "--prefix", "p:", "save", golden]));
+    for key in ["p:checkpoint:fx-01-empty-state", "p:session:fx-01", "p:session:fx-01:run:fx-run-01"] {
+        let ttl: i64 = server.command(&["TTL", key]).await;
+        assert!((3590..=3600).contains(&ttl), "{key}: {ttl}");
+    }
+}

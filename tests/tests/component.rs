@@ -1,0 +1,166 @@
+//! The component as it is shipped: what it wants, how large it is, and that
+//! instances of it come and go as they should.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use checkpointer::store::{Batch, IndexPage, KeyPage, Query, SqliteStore, StorageError, Store, Value};
+use checkpointer::{COMPONENT, Checkpointer};
+use checkpointer_tests::samples::checkpoint;
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
+#[test]
+fn it_imports_keyvalue_and_the_types_and_nothing_else() {
+    let engine = Engine::default();
+    let component = Component::new(&engine, COMPONENT).expect("a component");
+    let kind = component.component_type();
+    let imports: Vec<_> = kind.imports(&engine).map(|(name, _)| name.to_owned()).collect();
+    assert_eq!(imports, ["flow:checkpoint/types@0.1.0", "flow:checkpoint/keyvalue@0.1.0"]);
+    let exports: Vec<_> = kind.exports(&engine).map(|(name, _)| name.to_owned()).collect();
+    assert_eq!(exports, ["flow:checkpoint/checkpointer@0.1.0"]);
+}
+
+#[test]
+fn it_is_smaller_than_300_kb() {
+    assert!(COMPONENT.len() < 300_000, "{} bytes", COMPONENT.len());
+}
+
+/// A change of the interface is a visible difference in `component.wit`. To
+/// take it over: `UPDATE_WIT=1 cargo test --workspace --test component`.
+#[test]
+fn its_interface_is_the_one_that_is_written_down() {
+    let decoded = wit_component::decode(COMPONENT).expect("a component");
+    let mut printer = wit_component::WitPrinter::default();
+    printer.print(decoded.resolve(), decoded.package(), &[]).expect("printable WIT");
+    let printed = printer.output.to_string();
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/data/component.wit");
+    if std::env::var_os("UPDATE_WIT").is_some() {
+        std::fs::write(file, &printed).expect("written");
+    }
+    let written = std::fs::read_to_string(file).expect("tests/data/component.wit");
+    assert!(printed == written, "the interface changed; see the comment on this test\n{printed}");
+}
+
+/// A store that does as it is told.
+struct Moody {
+    inner: SqliteStore,
+    panics: AtomicBool,
+    stalls: AtomicBool,
+    /// How many calls are in it now, and were at once at the most.
+    inside: AtomicUsize,
+    most: AtomicUsize,
+}
+
+impl Moody {
+    async fn new() -> Arc<Self> {
+        Arc::new(Self {
+            inner: SqliteStore::in_memory().await.expect("a database in memory"),
+            panics: AtomicBool::new(false),
+            stalls: AtomicBool::new(false),
+            inside: AtomicUsize::new(0),
+            most: AtomicUsize::new(0),
+        })
+    }
+
+    async fn mood(&self) {
+        assert!(!self.panics.load(Ordering::SeqCst), "in a mood");
+        let inside = self.inside.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(inside, Ordering::SeqCst);
+        if self.stalls.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_secs(3600)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        self.inside.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[async_trait]
+impl Store for Moody {
+    async fn get(&self, keys: Vec<String>, head: Option<u32>) -> Result<Vec<Value>, StorageError> {
+        self.mood().await;
+        self.inner.get(keys, head).await
+    }
+
+    async fn range(&self, query: Query) -> Result<IndexPage, StorageError> {
+        self.mood().await;
+        self.inner.range(query).await
+    }
+
+    async fn commit(&self, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError> {
+        self.mood().await;
+        self.inner.commit(batches).await
+    }
+
+    async fn scan(&self, prefix: String, after: Option<String>) -> Result<KeyPage, StorageError> {
+        self.mood().await;
+        self.inner.scan(prefix, after).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_of_many_tasks_overlap() {
+    let store = Moody::new().await;
+    let checkpointer =
+        Checkpointer::builder().open_store(Arc::clone(&store) as _).await.expect("a checkpointer");
+    let tasks: Vec<_> = (0..200)
+        .map(|number| {
+            let checkpointer = checkpointer.clone();
+            tokio::spawn(async move {
+                let session = format!("s{number}");
+                checkpointer.save(&checkpoint(&session, &session, "r", 1)).await.expect("saved");
+                checkpointer
+                    .load(&session, None)
+                    .await
+                    .expect("loaded")
+                    .expect("there")
+                    .metadata
+                    .checkpoint_id
+            })
+        })
+        .collect();
+    for (number, task) in tasks.into_iter().enumerate() {
+        assert_eq!(task.await.expect("a task"), format!("s{number}"));
+    }
+    let most = store.most.load(Ordering::SeqCst);
+    assert!(most > 32, "no more than {most} calls were under way at once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_was_lost_in_a_call_is_replaced() {
+    let store = Moody::new().await;
+    let checkpointer =
+        Checkpointer::builder().open_store(Arc::clone(&store) as _).await.expect("a checkpointer");
+    checkpointer.save(&checkpoint("s", "c", "r", 1)).await.expect("saved");
+    for _ in 0..300 {
+        // The host panics in the middle of the call.
+        store.panics.store(true, Ordering::SeqCst);
+        let lost = checkpointer.clone();
+        assert!(tokio::spawn(async move { lost.load("s", None).await.is_ok() }).await.is_err());
+        store.panics.store(false, Ordering::SeqCst);
+        // The caller goes away in the middle of the call.
+        store.stalls.store(true, Ordering::SeqCst);
+        assert!(tokio::time::timeout(Duration::from_millis(1), checkpointer.load("s", None)).await.is_err());
+        store.stalls.store(false, Ordering::SeqCst);
+    }
+    assert_eq!(checkpointer.load("s", None).await.expect("loaded"), Some(checkpoint("s", "c", "r", 1)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_checkpointers_share_the_instances_that_there_are() {
+    let mut open = Vec::new();
+    for number in 0..600 {
+        let checkpointer = Checkpointer::builder()
+            .prefix(format!("tenant-{number}:"))
+            .open_store(Arc::new(SqliteStore::in_memory().await.expect("a database in memory")))
+            .await
+            .expect("a checkpointer");
+        checkpointer.save(&checkpoint("s", "c", "r", 1)).await.expect("saved");
+        open.push(checkpointer);
+    }
+    for checkpointer in &open {
+        assert!(checkpointer.load("s", None).await.expect("loaded").is_some());
+    }
+}

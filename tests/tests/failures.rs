@@ -1,0 +1,231 @@
+//! What goes wrong outside is said as it is, and never taken for "not found".
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use checkpointer::store::{Effect, StorageReason};
+use checkpointer::{Checkpointer, Error};
+use checkpointer_tests::redis_server::{RedisServer, free_port};
+use checkpointer_tests::samples::checkpoint;
+use tempfile::TempDir;
+
+async fn open(address: &str) -> Checkpointer {
+    Checkpointer::open(address).await.expect("a checkpointer")
+}
+
+/// What loading the latest and saving fail with.
+async fn failures(checkpointer: &Checkpointer) -> [(StorageReason, Effect); 2] {
+    let load = checkpointer.load("s", None).await.expect_err("no answer");
+    let save = checkpointer.save(&checkpoint("s", "c", "r", 1)).await.expect_err("not saved");
+    [load, save].map(|error| match error {
+        Error::Storage { reason, effect, .. } => (reason, effect),
+        other => panic!("{other}"),
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_down_is_unavailable() {
+    let checkpointer = open(&format!("redis://127.0.0.1:{}?connect_timeout=1", free_port())).await;
+    let start = Instant::now();
+    assert_eq!(failures(&checkpointer).await, [(StorageReason::Unavailable, Effect::None); 2]);
+    assert!(start.elapsed() < Duration::from_secs(5));
+    let checkpointer = open("redis+unix:///nowhere/redis.sock").await;
+    assert_eq!(failures(&checkpointer).await, [(StorageReason::Unavailable, Effect::None); 2]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_comes_back_is_used_again() {
+    let mut server = RedisServer::start().await;
+    let checkpointer = open(&server.url()).await;
+    checkpointer.save(&checkpoint("s", "c", "r", 1)).await.expect("saved");
+    server.kill().await;
+    let error = checkpointer.load("s", None).await.expect_err("no answer");
+    assert!(
+        matches!(error, Error::Storage { reason: StorageReason::Unavailable, effect: Effect::None, .. }),
+        "{error}"
+    );
+    server.restart().await;
+    let start = Instant::now();
+    while checkpointer.load("s", None).await.is_err() {
+        assert!(start.elapsed() < Duration::from_secs(10), "the connection does not come back");
+    }
+    checkpointer.save(&checkpoint("s", "c", "r", 1)).await.expect("saved");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_stalls_is_a_timeout_and_a_save_may_have_happened() {
+    let server = RedisServer::start().await;
+    let checkpointer = open(&format!("{}?response_timeout=0.3", server.url())).await;
+    checkpointer.save(&checkpoint("s", "before", "r", 1)).await.expect("saved");
+    server.signal("-STOP").await;
+    let failures = failures(&checkpointer).await;
+    server.signal("-CONT").await;
+    assert_eq!(failures, [(StorageReason::Timeout, Effect::None), (StorageReason::Timeout, Effect::Unknown)]);
+    checkpointer.save(&checkpoint("s", "c", "r", 2)).await.expect("saved");
+    let latest = checkpointer.load("s", None).await.expect("loaded").expect("there");
+    assert_eq!(latest.metadata.checkpoint_id, "c");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_password_is_refused_and_a_right_one_is_not() {
+    let server =
+        RedisServer::start_with(&["--requirepass", "s3cret", "--user", "ann", "on", ">p%ss", "~*", "+@all"])
+            .await;
+    let at = |who: &str| format!("redis://{who}127.0.0.1:{}/1", server.port());
+    for who in ["", ":wrong@", "ann:wrong@", "nobody:s3cret@"] {
+        let checkpointer = open(&at(who)).await;
+        assert_eq!(failures(&checkpointer).await, [(StorageReason::AccessDenied, Effect::None); 2], "{who}");
+    }
+    for who in [":s3cret@", "ann:p%25ss@", "default:s3cret@"] {
+        open(&at(who)).await.save(&checkpoint("s", "c", "r", 1)).await.expect("saved");
+    }
+    let socket = format!("redis+unix://{}?user=ann&password=p%25ss&db=1", server.socket().display());
+    assert!(open(&socket).await.load("s", None).await.expect("loaded").is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_acl_that_forbids_a_command_is_said_and_sorting_is_not_needed() {
+    let server = RedisServer::start_with_words(&[
+        "--user reader on >x ~* +@read +@connection +evalsha +eval -sort -sort_ro -set",
+        "--user writer on >x ~llmfy_checkpoint:* +@read +@write +@connection +@scripting",
+    ])
+    .await;
+    let at = |who: &str| format!("redis://{who}:x@127.0.0.1:{}", server.port());
+    let (reader, writer) = (open(&at("reader")).await, open(&at("writer")).await);
+    writer.save(&checkpoint("s", "c", "r", 1)).await.expect("saved");
+    for checkpointer in [&reader, &writer] {
+        assert_eq!(checkpointer.load("s", None).await.expect("loaded"), Some(checkpoint("s", "c", "r", 1)));
+    }
+    // Of what a save does, the user lacks only the last: nothing is written.
+    let almost = "~* +@all -zadd";
+    server
+        .command::<redis::Value>(
+            &[&["ACL", "SETUSER", "almost", "on", ">x"][..], &almost.split(' ').collect::<Vec<_>>()].concat(),
+        )
+        .await;
+    let error = open(&at("almost")).await.save(&checkpoint("s", "d", "r", 1)).await.expect_err("forbidden");
+    assert_eq!(error.to_string(), "the store's user lacks a permission: ZADD");
+    let error = reader.save(&checkpoint("s", "d", "r", 1)).await.expect_err("forbidden");
+    assert!(
+        matches!(error, Error::Storage { reason: StorageReason::AccessDenied, effect: Effect::None, .. }),
+        "{error}"
+    );
+    assert_eq!(writer.load("s", Some("d")).await.expect("an answer"), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_memory_or_without_leave_to_write_writes_nothing() {
+    let server = RedisServer::start().await;
+    let checkpointer = open(&server.url()).await;
+    checkpointer.save(&checkpoint("s", "c", "r", 1)).await.expect("saved");
+    let before = server.keyspace().await;
+    for (setting, reason) in [
+        (&["CONFIG", "SET", "maxmemory", "1"][..], StorageReason::Full),
+        (&["REPLICAOF", "127.0.0.1", "1"][..], StorageReason::ReadOnly),
+    ] {
+        server.command::<redis::Value>(setting).await;
+        for again in [checkpoint("s", "c", "r2", 9), checkpoint("s", "d", "r", 9)] {
+            let error = checkpointer.save(&again).await.expect_err("not saved");
+            assert!(
+                matches!(error, Error::Storage { reason: found, effect: Effect::None, .. } if found == reason),
+                "{error}"
+            );
+        }
+        assert_eq!(checkpointer.load("s", None).await.expect("loaded"), Some(checkpoint("s", "c", "r", 1)));
+        server.command::<redis::Value>(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    }
+    server.command::<redis::Value>(&["REPLICAOF", "NO", "ONE"]).await;
+    assert_eq!(server.keyspace().await, before);
+    server.command::<redis::Value>(&["SCRIPT", "FLUSH"]).await;
+    checkpointer.save(&checkpoint("s", "d", "r", 9)).await.expect("saved");
+}
+
+/// Neither a value without its index entries nor the other way round, whenever
+/// the server dies.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_leaves_nothing_half_saved() {
+    let mut server = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]).await;
+    let checkpointer =
+        Checkpointer::builder().ttl(Duration::from_secs(600)).open(&server.url()).await.expect("opened");
+    for round in 0..3 {
+        let writer = {
+            let checkpointer = checkpointer.clone();
+            tokio::spawn(async move {
+                let mut acknowledged = Vec::new();
+                for number in 0.. {
+                    let id = format!("{round}-{number}");
+                    if checkpointer.save(&checkpoint("s", &id, "r", number)).await.is_err() {
+                        return acknowledged;
+                    }
+                    acknowledged.push(id);
+                }
+                acknowledged
+            })
+        };
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        server.kill().await;
+        let acknowledged = writer.await.expect("a task");
+        assert!(!acknowledged.is_empty());
+        server.restart().await;
+        let keys: Vec<String> = server.command(&["KEYS", "*:checkpoint:*"]).await;
+        let mut saved: Vec<_> =
+            keys.iter().filter_map(|key| key.strip_prefix("llmfy_checkpoint:checkpoint:")).collect();
+        saved.sort_unstable();
+        for index in ["llmfy_checkpoint:session:s", "llmfy_checkpoint:session:s:run:r"] {
+            let mut members: Vec<String> = server.command(&["ZRANGE", index, "0", "-1"]).await;
+            members.sort_unstable();
+            assert_eq!(members, saved);
+            assert!(server.command::<i64>(&["TTL", index]).await > 0);
+        }
+        for id in &acknowledged {
+            assert!(saved.contains(&id.as_str()), "{id} was acknowledged and is gone");
+        }
+        for key in &keys {
+            assert!(server.command::<i64>(&["TTL", key]).await > 0, "{key} has no expiry");
+        }
+        while checkpointer.load("s", None).await.is_err() {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_no_database_or_out_of_reach_is_said_to_be() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let text = folder.path().join("text.db");
+    std::fs::write(&text, "this is no database, it is a text of some length".repeat(100)).expect("written");
+    for (path, reason) in [
+        (text.as_path(), StorageReason::Other),
+        (Path::new("/nowhere/checkpoints.db"), StorageReason::Unavailable),
+        (folder.path(), StorageReason::Unavailable),
+    ] {
+        let Err(error) = Checkpointer::open(&format!("sqlite:{}", path.display())).await else {
+            panic!("{} was opened", path.display());
+        };
+        let expected =
+            matches!(error, Error::Storage { reason: found, effect: Effect::None, .. } if found == reason);
+        assert!(expected, "{}: {error}", path.display());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_several_processes_share_has_all_that_each_saved() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let address = format!("sqlite:{}", folder.path().join("checkpoints.db").display());
+    // Each checkpointer has a connection of its own, as a process would.
+    let tasks: Vec<_> = (0..8)
+        .map(|writer| {
+            let address = address.clone();
+            tokio::spawn(async move {
+                let checkpointer = open(&address).await;
+                for number in 0..25 {
+                    let id = format!("{writer}-{number}");
+                    checkpointer.save(&checkpoint("s", &id, "r", number)).await.expect("saved");
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.expect("a task");
+    }
+    let history = open(&address).await.list("s", Some(1000)).await.expect("a history");
+    assert_eq!(history.checkpoints.len(), 200);
+}
