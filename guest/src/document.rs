@@ -103,28 +103,36 @@ pub fn read_owner(head: &str) -> Result<Owner, Fault> {
     let mut scanner = Scanner::new(head);
     let (mut checkpoint_id, mut session_id, mut run_id) = (None, None, None);
     let mut members = Members::of(&mut scanner)?;
+    let mut count = 0;
     while let Some(key) = members.next_key(&mut scanner)? {
+        count += 1;
         match key.as_str() {
             "checkpoint_id" => checkpoint_id = Some(text_value(&mut scanner, head)?),
             "session_id" => session_id = Some(text_value(&mut scanner, head)?),
-            "run_id" => run_id = Some(Some(text_value(&mut scanner, head)?)),
-            "timestamp" | "node_name" if run_id.is_none() => run_id = Some(None),
-            _ => drop(scanner.value()?),
+            "run_id" => run_id = Some(text_value(&mut scanner, head)?),
+            // Generation A as it is always written: what comes is no run.
+            "timestamp" if count == 3 => {}
+            _ => {
+                scanner.value()?;
+                continue;
+            }
         }
-        if let (Some(checkpoint_id), Some(session_id), Some(run_id)) = (&checkpoint_id, &session_id, &run_id)
-        {
-            return Ok(Owner {
-                checkpoint_id: checkpoint_id.clone(),
-                session_id: session_id.clone(),
-                run_id: run_id.clone(),
-                known_from: scanner.at(),
-            });
-        }
-        if matches!(key.as_str(), "timestamp" | "node_name") {
-            scanner.value()?;
+        if run_id.is_some() || key == "timestamp" {
+            if let (Some(checkpoint_id), Some(session_id)) = (&checkpoint_id, &session_id) {
+                let (checkpoint_id, session_id) = (checkpoint_id.clone(), session_id.clone());
+                return Ok(Owner { checkpoint_id, session_id, run_id, known_from: scanner.at() });
+            }
+            if key == "timestamp" {
+                scanner.value()?;
+            }
         }
     }
-    Err(Fault { at_end: false, ..scanner.fault("a document that says whose it is") })
+    match (checkpoint_id, session_id) {
+        (Some(checkpoint_id), Some(session_id)) => {
+            Ok(Owner { checkpoint_id, session_id, run_id, known_from: scanner.at() })
+        }
+        _ => Err(Fault { at_end: false, ..scanner.fault("a document that says whose it is") }),
+    }
 }
 
 fn text_value(scanner: &mut Scanner<'_>, text: &str) -> Result<String, Fault> {
@@ -161,7 +169,9 @@ impl Members {
 }
 
 /// The members of a document that mean something, each as the place of its
-/// value. Of a key that stands twice the last counts, as it does in Python.
+/// value. Of a key that stands twice the last counts, as it does in Python; but
+/// whose a document is it may say only once, since [`read_owner`] does not read
+/// to the end.
 #[derive(Default)]
 struct Places {
     checkpoint_id: Option<Range<usize>>,
@@ -188,9 +198,9 @@ impl Places {
             let after_colon = scanner.at();
             let place = scanner.value()?;
             match key.as_str() {
-                "checkpoint_id" => places.checkpoint_id = Some(place),
-                "session_id" => places.session_id = Some(place),
-                "run_id" => places.run_id = Some(place),
+                "checkpoint_id" => once(&mut places.checkpoint_id, place, &scanner)?,
+                "session_id" => once(&mut places.session_id, place, &scanner)?,
+                "run_id" => once(&mut places.run_id, place, &scanner)?,
                 "created_at" => places.created_at = Some(place),
                 "timestamp" => places.timestamp = Some(place),
                 "node" => places.node = Some(place),
@@ -212,6 +222,13 @@ impl Places {
         }
         scanner.end()?;
         Ok(places)
+    }
+}
+
+fn once(known: &mut Option<Range<usize>>, place: Range<usize>, scanner: &Scanner<'_>) -> Result<(), Fault> {
+    match known.replace(place) {
+        None => Ok(()),
+        Some(_) => Err(scanner.fault("no second member that says whose this is")),
     }
 }
 
@@ -372,7 +389,7 @@ mod tests {
     #[test]
     fn order_spacing_escaping_and_unknown_keys_are_free() {
         let text = "\n{ \"state\":{}, \"st\\u0065p\" : 1 ,\"node_name\":\"\\u006e\",\"extra\":[{\"session_id\":\"x\"}],\n\
-                    \"timestamp\":\"2026-01-02T03:04:05\",\"session_id\":\"lost\",\"session_id\":\"s\",\"checkpoint_id\":\"c\",\"\\ud800\":0}\n"
+                    \"timestamp\":\"lost\",\"timestamp\":\"2026-01-02T03:04:05\",\"session_id\":\"s\",\"checkpoint_id\":\"c\",\"\\ud800\":0}\n"
             .replace("{}", "\"{}\"");
         let read = read(text).expect("a document");
         assert_eq!(

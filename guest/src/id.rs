@@ -31,6 +31,12 @@ impl Id {
         Err(Error::InvalidArgument(format!("the {name} {fault}")))
     }
 
+    /// An id as a stored document has it, whatever it is: what is there has to
+    /// be found and removed even if it could not be saved.
+    pub fn stored(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0

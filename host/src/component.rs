@@ -10,7 +10,7 @@ mod configuration;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
@@ -36,6 +36,13 @@ const CALLS_AT_ONCE: usize = 64;
 
 /// How long a call waits for its turn.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long to wait for room before looking for idle instances again.
+const MOMENT: Duration = Duration::from_millis(50);
+
+/// The most bytes that one call may copy out of an instance: a document of the
+/// largest size that Redis takes, and again as much.
+const COPIED_BYTES: usize = 1024 * 1024 * 1024;
 
 /// An instance that needed more memory than this for a call is not kept: linear
 /// memory never shrinks.
@@ -87,16 +94,44 @@ impl Shared {
         if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
             return Ok(slot);
         }
-        self.waiting.fetch_add(1, Ordering::SeqCst);
-        let pools: Vec<_> = lock(&self.pools).iter().filter_map(Weak::upgrade).collect();
-        for pool in pools {
-            if lock(&pool.idle).pop().is_some() {
-                break;
+        let _waiting = Waiting::new(&self.waiting);
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE {
+            self.evict_one();
+            // Somebody quicker may take what was freed, so this asks again.
+            let slot = timeout(MOMENT, Arc::clone(&self.slots).acquire_owned()).await;
+            if let Ok(Ok(slot)) = slot {
+                return Ok(slot);
             }
         }
-        let slot = timeout(PATIENCE, Arc::clone(&self.slots).acquire_owned()).await;
-        self.waiting.fetch_sub(1, Ordering::SeqCst);
-        slot.ok().and_then(Result::ok).ok_or(Error::Busy)
+        Err(Error::Busy)
+    }
+
+    /// Drops an idle instance of any pool, if there is one.
+    fn evict_one(&self) {
+        let pools: Vec<_> = lock(&self.pools).iter().filter_map(Weak::upgrade).collect();
+        for pool in pools {
+            let idle = lock(&pool.idle).pop();
+            if idle.is_some() {
+                return;
+            }
+        }
+    }
+}
+
+/// Counts one who waits, for as long as it lives.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -157,6 +192,7 @@ impl Pool {
         let ctx = Ctx { keyvalue: self.ctx.clone(), table: ResourceTable::new(), memory: Memory::default() };
         let mut store = Store::new(&shared.engine, ctx);
         store.limiter(|ctx| &mut ctx.memory);
+        store.set_hostcall_fuel(COPIED_BYTES);
         let component = shared.component.instantiate_async(&mut store).await.map_err(trapped)?;
         let exports = component.flow_checkpoint_checkpointer().checkpointer();
         let opened = exports.call_open(&mut store, &self.options).await.map_err(trapped)?;

@@ -159,12 +159,12 @@ impl HostBucket for KeyvalueCtxView<'_> {
         query: Query,
     ) -> Result<Result<IndexPage, StorageError>> {
         let bucket = self.table.get(&bucket)?;
-        let query = Query {
-            index: bucket.key(query.index),
-            values_at: bucket.key(query.values_at),
-            limit: query.limit.min(MAX_ENTRIES),
-            ..query
-        };
+        if query.limit > MAX_ENTRIES {
+            let message = format!("a page has {MAX_ENTRIES} entries at the most");
+            let reason = StorageReason::InvalidArgument;
+            return Ok(Err(StorageError { reason, effect: Effect::None, message }));
+        }
+        let query = Query { index: bucket.key(query.index), values_at: bucket.key(query.values_at), ..query };
         let page = bucket.store.range(query).await;
         Ok(page.and_then(|page| bounded(page.entries.iter().map(|entry| &entry.value)).map(|()| page)))
     }

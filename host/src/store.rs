@@ -8,6 +8,8 @@ mod address;
 mod redis;
 mod sqlite;
 
+use std::collections::HashSet;
+
 use async_trait::async_trait;
 
 pub use self::address::{Address, AddressError};
@@ -45,20 +47,30 @@ pub trait Store: Send + Sync + 'static {
 const MAX_EXPIRY_MS: u64 = 9_000_000_000_000_000_000;
 
 /// What no store can take: an expiry of 0 or too far away, a score that has no
-/// place in an order.
+/// place in an order, a key that changes its type half-way.
 fn check(batches: &[Batch]) -> Result<(), StorageError> {
+    let (mut values, mut indexes) = (HashSet::new(), HashSet::new());
     for operation in batches.iter().flat_map(|batch| &batch.operations) {
+        match operation {
+            Operation::Put(put) => values.insert(&put.key),
+            Operation::Delete(key) => values.insert(key),
+            Operation::IndexPut(put) => indexes.insert(&put.index),
+            Operation::IndexDelete(gone) => indexes.insert(&gone.index),
+        };
         let (expiry, score) = match operation {
             Operation::Put(put) => (put.expiry, 0.0),
             Operation::IndexPut(put) => (put.expiry, put.score),
             Operation::Delete(_) | Operation::IndexDelete(_) => continue,
         };
-        if let Expiry::AfterMs(0 | MAX_EXPIRY_MS..) = expiry {
+        if matches!(expiry, Expiry::AfterMs(milliseconds) if !(1..=MAX_EXPIRY_MS).contains(&milliseconds)) {
             return Err(invalid("an expiry must be between 1 and 9·10¹⁸ milliseconds"));
         }
         if !score.is_finite() {
             return Err(invalid("a score must be a finite number"));
         }
+    }
+    if !values.is_disjoint(&indexes) {
+        return Err(invalid("one commit can't use a key both for a value and for an index"));
     }
     Ok(())
 }

@@ -79,6 +79,7 @@ checkpointer_contract! {
     large_sessions_go_page_by_page,
     a_save_that_races_a_delete_leaves_nothing_unnamed,
     bad_input_is_refused_with_the_reason,
+    a_stored_checkpoint_with_ids_too_long_can_be_removed,
     timestamps_are_stored_as_python_writes_them,
     a_real_agent_run_is_kept_to_the_byte,
 }

@@ -229,3 +229,24 @@ async fn a_store_that_several_processes_share_has_all_that_each_saved() {
     let history = open(&address).await.list("s", Some(1000)).await.expect("a history");
     assert_eq!(history.checkpoints.len(), 200);
 }
+
+/// Somebody else's members can be of any bytes.
+#[tokio::test(flavor = "multi_thread")]
+async fn members_that_are_no_text_are_passed() {
+    let server = RedisServer::start().await;
+    let checkpointer = open(&server.url()).await;
+    checkpointer.save(&checkpoint("s", "c", "r", 1)).await.expect("saved");
+    let client = redis::Client::open(server.url()).expect("an address");
+    let mut connection = client.get_multiplexed_async_connection().await.expect("a connection");
+    for byte in 0x80_u8..=0xff {
+        let mut add = redis::cmd("ZADD");
+        add.arg("llmfy_checkpoint:session:s").arg(2e9).arg(&[byte][..]);
+        add.query_async::<i64>(&mut connection).await.expect("added");
+    }
+    for limit in [1, 2, 100, 500] {
+        let history = checkpointer.list("s", Some(limit)).await.expect("a history");
+        assert_eq!(history.checkpoints, [checkpoint("s", "c", "r", 1)]);
+        assert_eq!(history.unreadable.len(), 128);
+    }
+    assert_eq!(checkpointer.delete("s", None).await.expect("deleted"), 1);
+}

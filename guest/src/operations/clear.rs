@@ -41,7 +41,7 @@ impl<K: Keyvalue> Checkpointer<K> {
                     };
                     match self.owner(&key, value)? {
                         Held::Document(owner, guard) if owner.checkpoint_id == id => {
-                            batches.push(self.removal(key, &owner, guard)?);
+                            batches.push(self.removal(key, &owner, guard));
                         }
                         Held::Garbage(_, text) if !Keys::may_be_of_longer_prefix(&id) => {
                             batches.push(Batch {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::{ATTEMPTS, Checkpointer, HEAD, Held, entry, overtaken, starts_with, sweeping};
 use crate::Error;
 use crate::id::Id;
+use crate::keys;
 use crate::keyvalue::{Batch, Condition, Keyvalue, Operation, Order, Query, Value};
 
 /// How many checkpoints go in one step. Two round trips a page are at most
@@ -87,7 +88,7 @@ impl<K: Keyvalue> Checkpointer<K> {
                 }
             }
             if !batches.is_empty() {
-                batches.extend(runs.iter().map(is_gone));
+                batches.extend(runs.iter().map(|run| is_gone(run)));
                 let mut applied = self.bucket.commit(&batches)?.into_iter();
                 for of in targets {
                     let applied = applied.next().unwrap_or_default();
@@ -113,23 +114,27 @@ impl<K: Keyvalue> Checkpointer<K> {
     fn deletion(&self, session: &Id, member: &str, value: Value) -> Result<Option<Deletion>, Error> {
         let index = self.keys.session(session);
         let key = format!("{}{member}", self.keys.documents());
+        // Another prefix may have an index of the same name.
+        let others = keys::documents_named_by(&index, member).filter(|other| *other != key);
+        let nobody_elses: Vec<_> = others.map(|other| vec![Condition::Absent(other)]).collect();
         let (batch, of) = match self.owner(&key, value)? {
             Held::Nothing => (sweeping(&index, member), Target::Entry),
             // Not ours to remove; but the session need not name it.
             Held::Alien(_) => {
                 let operations = vec![Operation::IndexDelete(entry(index, member))];
-                (Batch { conditions: Vec::new(), operations }, Target::Entry)
+                (Batch { conditions: nobody_elses, operations }, Target::Entry)
             }
             Held::Garbage(_, text) => {
                 let named = Condition::IndexHas(entry(index.clone(), member));
-                let conditions = vec![vec![named], vec![starts_with(key.clone(), text)]];
+                let mut conditions = nobody_elses;
+                conditions.extend([vec![named], vec![starts_with(key.clone(), text)]]);
                 let operations = vec![Operation::Delete(key), Operation::IndexDelete(entry(index, member))];
                 (Batch { conditions, operations }, Target::Garbage)
             }
             Held::Document(owner, guard)
                 if owner.session_id == session.as_str() && owner.checkpoint_id == member =>
             {
-                (self.removal(key, &owner, guard)?, Target::Document)
+                (self.removal(key, &owner, guard), Target::Document)
             }
             Held::Document(..) => return Ok(None),
         };
@@ -164,6 +169,6 @@ fn run_indexes(removal: &Batch, session: &str) -> impl Iterator<Item = String> {
 }
 
 /// A batch that does nothing, and is applied if there is no such index.
-fn is_gone(index: &String) -> Batch {
-    Batch { conditions: vec![vec![Condition::Absent(index.clone())]], operations: Vec::new() }
+fn is_gone(index: &str) -> Batch {
+    Batch { conditions: vec![vec![Condition::Absent(index.to_owned())]], operations: Vec::new() }
 }

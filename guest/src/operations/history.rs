@@ -3,7 +3,7 @@
 
 use super::{Checkpointer, Found};
 use crate::id::Id;
-use crate::keyvalue::{Keyvalue, Order, Position, Query, Value};
+use crate::keyvalue::{Entry, IndexPage, Keyvalue, Order, Position, Query, StorageReason, Value};
 use crate::{Documents, Error, History, Unreadable};
 
 /// llmfy's defaults as well.
@@ -93,7 +93,7 @@ impl<K: Keyvalue> Checkpointer<K> {
             Some(run) => self.keys.run(wanted.session, run),
             None => self.keys.session(wanted.session),
         };
-        let mut walk = Walk { wanted, found: Vec::new(), counted: 0, dead: Vec::new() };
+        let mut walk = Walk { wanted, found: Vec::new(), counted: 0, dead: Vec::new(), passed: 0 };
         if wanted.limit == 0 {
             return Ok(walk.found);
         }
@@ -106,20 +106,27 @@ impl<K: Keyvalue> Checkpointer<K> {
                 self.sweep(&index, &walk.dead);
                 return Ok(walk.found);
             }
+            // From the beginning again: the first page said no place to go on.
             walk.found.clear();
             walk.counted = 0;
         }
-        let mut after = None;
+        let (mut after, mut ahead) = (None, walk.passed);
         loop {
-            // Entries that count for nothing come in rows: look further ahead
-            // the more of them there were.
-            let ahead = (walk.dead.len() as u32).saturating_mul(4);
             walk.dead.clear();
+            walk.passed = 0;
             let missing = wanted.limit - walk.counted;
-            let page = self.page(&index, after, missing.saturating_add(ahead).min(PAGE), true)?;
+            // Entries that count for nothing come in rows: look further ahead
+            // the more of them there were, unless that is more than fits.
+            let page = match self.page(&index, after.clone(), missing.saturating_add(ahead).min(PAGE), true) {
+                Err(Error::Storage(error)) if error.reason == StorageReason::TooLarge && ahead > 0 => {
+                    self.page(&index, after, missing.min(PAGE), true)?
+                }
+                page => page?,
+            };
             walk.take(page.entries);
             self.sweep(&index, &walk.dead);
             after = page.next;
+            ahead = walk.passed.saturating_mul(4);
             if after.is_none() || walk.counted == wanted.limit {
                 return Ok(walk.found);
             }
@@ -132,7 +139,7 @@ impl<K: Keyvalue> Checkpointer<K> {
         after: Option<Position>,
         limit: u32,
         resumable: bool,
-    ) -> Result<crate::keyvalue::IndexPage, Error> {
+    ) -> Result<IndexPage, Error> {
         let query = Query {
             index: index.to_owned(),
             order: Order::Descending,
@@ -151,18 +158,21 @@ struct Walk<'a> {
     wanted: &'a Wanted<'a>,
     found: Vec<Result<Found, Unreadable>>,
     counted: u32,
-    /// Members that name nothing.
+    /// Members of the page that name nothing.
     dead: Vec<String>,
+    /// How many entries of the page did not count.
+    passed: u32,
 }
 
 impl Walk<'_> {
-    fn take(&mut self, entries: Vec<crate::keyvalue::Entry>) {
+    fn take(&mut self, entries: Vec<Entry>) {
         for entry in entries {
             if self.counted == self.wanted.limit {
                 return;
             }
             let read = match entry.value {
                 Value::Absent => {
+                    self.passed += 1;
                     self.dead.push(entry.member);
                     continue;
                 }
@@ -170,7 +180,7 @@ impl Walk<'_> {
                 Value::Text(text) | Value::Head(text) => Found::read(text, self.wanted.with_text),
             };
             match read {
-                Ok(found) if !self.is_wanted(&found, &entry.member) => {}
+                Ok(found) if !self.is_wanted(&found, &entry.member) => self.passed += 1,
                 Ok(found) => {
                     self.found.push(Ok(found));
                     self.counted += 1;
@@ -178,6 +188,7 @@ impl Walk<'_> {
                 Err(reason) => {
                     self.found.push(Err(Unreadable { checkpoint_id: entry.member, reason }));
                     self.counted += u32::from(!self.wanted.readable_only);
+                    self.passed += u32::from(self.wanted.readable_only);
                 }
             }
         }

@@ -105,25 +105,22 @@ impl<K: Keyvalue> Checkpointer<K> {
 
     /// The batch that removes a document, if it still begins with `guard`, and
     /// the index entries that name it.
-    fn removal(&self, key: String, owner: &Owner, guard: String) -> Result<Batch, Error> {
-        let session = Id::new("session id", &owner.session_id)?;
+    fn removal(&self, key: String, owner: &Owner, guard: String) -> Batch {
+        let session = Id::stored(&owner.session_id);
         let member = &owner.checkpoint_id;
         let mut operations = vec![
             Operation::Delete(key.clone()),
             Operation::IndexDelete(entry(self.keys.session(&session), member)),
         ];
-        let run = self.run_index(owner)?;
+        let run = self.run_index(owner);
         operations.extend(run.map(|run| Operation::IndexDelete(entry(run, member))));
-        Ok(Batch { conditions: vec![vec![starts_with(key, guard)]], operations })
+        Batch { conditions: vec![vec![starts_with(key, guard)]], operations }
     }
 
     /// The index of the run that a document is of.
-    fn run_index(&self, owner: &Owner) -> Result<Option<String>, Error> {
-        let Some(run) = &owner.run_id else {
-            return Ok(None);
-        };
-        let session = Id::new("session id", &owner.session_id)?;
-        Ok(Some(self.keys.run(&session, &Id::new("run id", run)?)))
+    fn run_index(&self, owner: &Owner) -> Option<String> {
+        let session = Id::stored(&owner.session_id);
+        owner.run_id.as_ref().map(|run| self.keys.run(&session, &Id::stored(run)))
     }
 
     /// Removes index entries that name nothing, by whatever prefix the index

@@ -9,6 +9,9 @@ use crate::keyvalue::{Batch, Condition, IndexPut, Keyvalue, Operation, Put};
 use crate::timestamp::Timestamp;
 use crate::{Checkpoint, Conflict, Error, Excess, Metadata};
 
+/// Redis keeps no longer text.
+const MAX_DOCUMENT_BYTES: u64 = 512 * 1024 * 1024;
+
 impl<K: Keyvalue> Checkpointer<K> {
     /// Saves a checkpoint, in place of the one with the same id in its session.
     ///
@@ -31,6 +34,10 @@ impl<K: Keyvalue> Checkpointer<K> {
         let names = Names::of(self, &metadata)?;
         let text = document::write(&metadata, &state);
         drop(state);
+        let size = text.len() as u64;
+        if size > MAX_DOCUMENT_BYTES {
+            return Err(Error::TooLarge(Excess { size, limit: MAX_DOCUMENT_BYTES }));
+        }
         self.put(&metadata, &names, text, timestamp.score())
     }
 
@@ -99,7 +106,7 @@ impl<K: Keyvalue> Checkpointer<K> {
                 if owner.checkpoint_id == metadata.checkpoint_id
                     && owner.session_id == metadata.session_id =>
             {
-                Ok(Standing::Ours { guard, run: self.run_index(&owner)? })
+                Ok(Standing::Ours { guard, run: self.run_index(&owner) })
             }
             Held::Document(..) => Err(conflict(metadata, "it belongs to another session")),
         }

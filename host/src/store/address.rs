@@ -101,6 +101,13 @@ impl FromStr for Address {
 
 impl RedisAddress {
     fn parse(text: &str) -> Result<Self, String> {
+        // Without this, a part of a password could be taken for something else,
+        // and be shown.
+        let place = text.split_once("://").map_or(text, |(_, place)| place);
+        let behind = place.find(['/', '?', '#']).map_or("", |end| &place[end..]);
+        if behind.contains('@') || text.contains('#') {
+            return Err("in a user, password or path, the characters / ? # @ must be percent-encoded".into());
+        }
         let url = Url::parse(text).map_err(|error| error.to_string())?;
         let unix = match url.scheme() {
             "redis" | "rediss" => false,
@@ -123,8 +130,8 @@ impl RedisAddress {
             }
         }
         let endpoint = if unix {
-            if path.len() < 2 {
-                return Err("names no socket".into());
+            if path.len() < 2 || url.host().is_some() {
+                return Err("names no socket by its absolute path".into());
             }
             Endpoint::Unix(PathBuf::from(path))
         } else {
@@ -157,21 +164,14 @@ fn seconds(name: &str, value: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds).ok().filter(|duration| !duration.is_zero()).ok_or_else(fault)
 }
 
-/// The text with the password, if it seems to have one, as `***`. It works on
-/// any text, since one that is no URL may have a password in it all the same.
+/// The text without what might be credentials. It works on any text, since one
+/// that is no URL may have a password in it all the same.
 fn without_password(text: &str) -> String {
-    let (scheme, rest) = text.split_once("://").map_or(("", text), |(scheme, rest)| (scheme, rest));
-    let (rest, query) = rest.split_once('?').map_or((rest, ""), |(rest, query)| (rest, query));
-    let rest = match rest.rsplit_once('@') {
-        Some((credentials, place)) => match credentials.split_once(':') {
-            Some((user, _)) => format!("{user}:***@{place}"),
-            None => format!("***@{place}"),
-        },
-        None => rest.to_owned(),
-    };
-    let scheme = if scheme.is_empty() { String::new() } else { format!("{scheme}://") };
-    let query = if query.is_empty() { "" } else { "?…" };
-    format!("{scheme}{rest}{query}")
+    let (scheme, place) = text.split_once("://").map_or(("", text), |(scheme, place)| (scheme, place));
+    let separator = if scheme.is_empty() { "" } else { "://" };
+    let (hidden, place) = place.rsplit_once('@').map_or(("", place), |(_, place)| ("***@", place));
+    let (place, options) = place.split_once('?').map_or((place, ""), |(place, _)| (place, "?…"));
+    format!("{scheme}{separator}{hidden}{place}{options}")
 }
 
 impl fmt::Display for Address {
@@ -267,6 +267,8 @@ mod tests {
                 "connect_timeout must be a number of seconds greater than 0, not \"0\"",
             ),
             ("redis+unix://", "names no socket"),
+            ("redis+unix://tmp/redis.sock", "names no socket by its absolute path"),
+            ("redis://h/0#x", "must be percent-encoded"),
         ] {
             let message = parse(text).expect_err(text);
             assert!(message.contains(fault), "{text}: {message}");
@@ -285,6 +287,10 @@ mod tests {
             "redis://hunter2@h/x",
             "redis://ann:hunter2@:h",
             "http://ann:hunter2@h",
+            "redis://ann:12/hunter2@h",
+            "redis://ann:12?hunter2@h",
+            "redis://ann:12#hunter2@h",
+            "redis://hunter2@h:x",
         ] {
             let shown = match parse(text) {
                 Ok(address) => format!("{address} {address:?}"),

@@ -46,6 +46,8 @@ local conditions = {
   end,
   ['starts-with'] = function(key)
     local text = take()
+    -- GETRANGE can't ask for no bytes.
+    if text == '' then return redis.call('TYPE', key).ok == 'string' end
     -- A key of another type gives an error here, which equals no text.
     return redis.pcall('GETRANGE', key, 0, #text - 1) == text
   end,

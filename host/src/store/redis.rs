@@ -155,7 +155,7 @@ impl RedisStore {
             match value_of(value, None) {
                 // Nothing, or something of another type: the script can tell.
                 Value::Absent => return None,
-                value => entries.push(entry(member, value)),
+                value => entries.push(entry(bytes_of(member), value)),
             }
         }
         Some(Ok(IndexPage { entries, next: None }))
@@ -185,37 +185,48 @@ impl Store for RedisStore {
         if let Some(page) = self.sort(&query).await {
             return page;
         }
-        let mut arguments = vec![
+        let mut arguments: Vec<Vec<u8>> = vec![
             match query.order {
-                Order::Ascending => "ascending".to_owned(),
-                Order::Descending => "descending".to_owned(),
+                Order::Ascending => "ascending".into(),
+                Order::Descending => "descending".into(),
             },
-            query.limit.to_string(),
-            query.values_at,
-            head_argument(query.head),
+            query.limit.to_string().into(),
+            query.values_at.into(),
+            head_argument(query.head).into(),
         ];
+        let fixed = arguments.len();
         if let Some(after) = query.after {
             if !after.score.is_finite() {
                 return Err(invalid("a score must be a finite number"));
             }
-            arguments.extend([after.score.to_string(), after.member]);
+            arguments.extend([after.score.to_string().into(), after.member.into()]);
         }
-        let replies: Vec<Reply> = self
-            .run(&self.range, &[query.index], &arguments, Access::Read)
-            .await
-            .map_err(|error| failure(error, Access::Read))?;
-        let mut entries = Vec::with_capacity(replies.len() / 3);
-        let mut last_score = None;
-        let mut replies = replies.into_iter();
-        while let (Some(member), Some(score), Some(value)) = (replies.next(), replies.next(), replies.next())
-        {
-            entries.push(entry(member, value_of(value, query.head)));
-            last_score = text_of(score).parse().ok();
+        let mut entries = Vec::new();
+        loop {
+            let replies: Vec<Reply> = self
+                .run(&self.range, &[&query.index], &arguments, Access::Read)
+                .await
+                .map_err(|error| failure(error, Access::Read))?;
+            let full = query.resumable && query.limit > 0 && replies.len() >= 3 * query.limit as usize;
+            let (mut last, mut replies) = (None, replies.into_iter());
+            while let (Some(member), Some(score), Some(value)) =
+                (replies.next(), replies.next(), replies.next())
+            {
+                let member = bytes_of(member);
+                last = Some((bytes_of(score), member.clone()));
+                entries.push(entry(member, value_of(value, query.head)));
+            }
+            let Some((score, member)) = last.filter(|_| full) else {
+                return Ok(IndexPage { entries, next: None });
+            };
+            let number = std::str::from_utf8(&score).ok().and_then(|score| score.parse().ok());
+            if let (Some(score), Ok(member)) = (number, String::from_utf8(member.clone())) {
+                return Ok(IndexPage { entries, next: Some(Position { score, member }) });
+            }
+            // Somebody else's member, which no text can name: go on behind it.
+            arguments.truncate(fixed);
+            arguments.extend([score, member]);
         }
-        let full = query.resumable && query.limit > 0 && entries.len() >= query.limit as usize;
-        let last = full.then(|| entries.last()).flatten();
-        let next = last.zip(last_score).map(|(last, score)| Position { score, member: last.member.clone() });
-        Ok(IndexPage { entries, next })
     }
 
     async fn commit(&self, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError> {
@@ -370,31 +381,29 @@ fn value_of(reply: Reply, head: Option<u32>) -> Value {
         Reply::Nil | Reply::Boolean(false) => Value::Absent,
         Reply::BulkString(bytes) => text_value(bytes, head),
         Reply::SimpleString(text) => text_value(text.into_bytes(), head),
-        Reply::Array(kind) => Value::Unreadable(
-            kind.into_iter().next().map_or(OTHER_TYPE.to_owned(), |kind| format!("a {}", text_of(kind))),
-        ),
+        Reply::Array(mut kind) if kind.len() == 1 => {
+            let kind = bytes_of(kind.remove(0));
+            Value::Unreadable(format!("a {} instead of a string", String::from_utf8_lossy(&kind)))
+        }
         _ => Value::Unreadable(OTHER_TYPE.to_owned()),
     }
 }
 
-fn text_of(reply: Reply) -> String {
+fn bytes_of(reply: Reply) -> Vec<u8> {
     match reply {
-        Reply::BulkString(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-        Reply::SimpleString(text) => text,
-        _ => String::new(),
+        Reply::BulkString(bytes) => bytes,
+        Reply::SimpleString(text) => text.into_bytes(),
+        _ => Vec::new(),
     }
 }
 
-fn entry(member: Reply, value: Value) -> Entry {
-    match member {
-        Reply::BulkString(bytes) => match String::from_utf8(bytes) {
-            Ok(member) => Entry { member, value },
-            Err(error) => Entry {
-                member: String::from_utf8_lossy(error.as_bytes()).into_owned(),
-                value: Value::Unreadable("an index entry that is not UTF-8".to_owned()),
-            },
+fn entry(member: Vec<u8>, value: Value) -> Entry {
+    match String::from_utf8(member) {
+        Ok(member) => Entry { member, value },
+        Err(error) => Entry {
+            member: String::from_utf8_lossy(error.as_bytes()).into_owned(),
+            value: Value::Unreadable("an index entry that is not UTF-8".to_owned()),
         },
-        other => Entry { member: text_of(other), value },
     }
 }
 

@@ -3,17 +3,13 @@
 //! Each commit is one transaction, on disk when it returns. Blocking work runs
 //! on tokio's threads for that, one piece at a time.
 
-use std::ffi::{OsStr, OsString};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rusqlite::types::ValueRef;
-use rusqlite::{
-    Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params,
-};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params};
 use tracing::warn;
 
 use super::{
@@ -42,21 +38,26 @@ impl SqliteStore {
     /// # Errors
     /// The file can't be opened or made, or is no database.
     pub async fn open(path: &Path) -> Result<Self, StorageError> {
-        let path = path.to_owned();
+        // SQLite takes `:memory:` and `file:…` for something else; behind a folder
+        // a path is a path.
+        let path = if path.is_relative() { Path::new(".").join(path) } else { path.to_owned() };
         Self::connect(move || {
-            // Without SQLITE_OPEN_URI: a path is a path, whatever it looks like.
-            let writable = OpenFlags::SQLITE_OPEN_READ_WRITE
-                | OpenFlags::SQLITE_OPEN_CREATE
-                | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-            let connection = Connection::open_with_flags(&path, writable)?;
+            let connection = Connection::open(&path)?;
             connection.busy_timeout(BUSY_TIMEOUT)?;
             if connection.is_readonly("main")? {
-                return read_only(connection, &path);
+                return Ok(connection);
             }
-            connection.pragma_update(None, "journal_mode", "wal")?;
-            connection.pragma_update(None, "synchronous", "full")?;
-            connection.execute_batch(include_str!("schema.sql"))?;
-            Ok(connection)
+            // Of processes that make the file at the same time, all but one
+            // hear at once that it is locked, whatever the time-out.
+            let start = Instant::now();
+            loop {
+                match prepare(&connection) {
+                    Err(error) if is_busy(&error) && start.elapsed() < BUSY_TIMEOUT => {
+                        std::thread::sleep(Duration::from_millis(10));
+                    }
+                    result => return result.map(|()| connection),
+                }
+            }
         })
         .await
     }
@@ -106,24 +107,15 @@ impl SqliteStore {
     }
 }
 
-/// A connection to a file that can't be written to. Where not even the files
-/// beside it can be, SQLite wants to hear that nobody else writes to it either;
-/// that is so if no log is left of one who did.
-fn read_only(connection: Connection, path: &Path) -> rusqlite::Result<Connection> {
-    let readable = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()));
-    let log = PathBuf::from([path.as_os_str(), OsStr::new("-wal")].into_iter().collect::<OsString>());
-    let logged = log.metadata().is_ok_and(|log| log.len() > 0);
-    match readable {
-        Err(error) if error.sqlite_error_code() == Some(ErrorCode::CannotOpen) && !logged => {
-            let Some(path) = path.to_str() else { return Err(error) };
-            let path = utf8_percent_encode(path, NON_ALPHANUMERIC);
-            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
-                | OpenFlags::SQLITE_OPEN_URI
-                | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-            Connection::open_with_flags(format!("file:{path}?immutable=1"), flags)
-        }
-        readable => readable.map(|()| connection),
-    }
+/// Makes a database of a file, if it is not one yet.
+fn prepare(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "journal_mode", "wal")?;
+    connection.pragma_update(None, "synchronous", "full")?;
+    connection.execute_batch(include_str!("schema.sql"))
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
 
 /// Why a piece of work failed.
@@ -194,22 +186,40 @@ impl Store for SqliteStore {
         self.with(Effect::None, move |connection| {
             let mut statement = connection.prepare_cached(
                 "SELECT key FROM checkpointer_value
-                  WHERE key >= ?1 AND key > ?2 AND substr(key, 1, length(?1)) = ?1
-                    AND (expires_at IS NULL OR expires_at > ?3)
+                  WHERE key >= ?1 AND key > ?2 AND (?3 IS NULL OR key < ?3)
+                    AND (expires_at IS NULL OR expires_at > ?4)
                  UNION
                  SELECT name FROM checkpointer_index
-                  WHERE name >= ?1 AND name > ?2 AND substr(name, 1, length(?1)) = ?1
-                    AND (expires_at IS NULL OR expires_at > ?3)
-                  ORDER BY 1 LIMIT ?4",
+                  WHERE name >= ?1 AND name > ?2 AND (?3 IS NULL OR name < ?3)
+                    AND (expires_at IS NULL OR expires_at > ?4)
+                  ORDER BY 1 LIMIT ?5",
             )?;
+            // The place to go on is told without the prefix, which may have a
+            // part that is not for the caller to know.
+            let after = after.map(|after| prefix.clone() + &after).unwrap_or_default();
             let rows = statement
-                .query_map(params![prefix, after.unwrap_or_default(), now(), SCAN_PAGE], |row| row.get(0))?;
+                .query_map(params![prefix, after, end_of(&prefix), now(), SCAN_PAGE], |row| row.get(0))?;
             let keys = rows.collect::<rusqlite::Result<Vec<String>>>()?;
-            let full = keys.len() == SCAN_PAGE as usize;
-            Ok(KeyPage { next: full.then(|| keys.last().cloned()).flatten(), keys })
+            let last = keys.last().filter(|_| keys.len() == SCAN_PAGE as usize);
+            let next = last.and_then(|last| last.strip_prefix(&prefix)).map(str::to_owned);
+            Ok(KeyPage { keys, next })
         })
         .await
     }
+}
+
+/// The first text behind all that begin with `prefix`, if there is one.
+fn end_of(prefix: &str) -> Option<String> {
+    let mut end: Vec<char> = prefix.chars().collect();
+    while let Some(last) = end.pop() {
+        // Surrogates are no characters.
+        let next = if last == '\u{d7ff}' { Some('\u{e000}') } else { char::from_u32(u32::from(last) + 1) };
+        if let Some(next) = next {
+            end.push(next);
+            return Some(end.into_iter().collect());
+        }
+    }
+    None
 }
 
 /// Milliseconds since 1970.
@@ -228,7 +238,7 @@ fn expires_at(expiry: Expiry, now: i64) -> Option<i64> {
 fn read(connection: &Connection, key: &str, now: i64, head: Option<u32>) -> rusqlite::Result<Value> {
     let value = connection
         .prepare_cached(
-            "SELECT iif(?3 IS NULL, value, substr(value, 1, ?3 + 1)) FROM checkpointer_value
+            "SELECT iif(?3 IS NULL, value, coalesce(substr(CAST(value AS BLOB), 1, ?3 + 1), x'')) FROM checkpointer_value
               WHERE key = ?1 AND (expires_at IS NULL OR expires_at > ?2)",
         )?
         .query_row(params![key, now, head], |row| Ok(value_of(row.get_ref(0)?, head)))
@@ -243,6 +253,8 @@ fn read(connection: &Connection, key: &str, now: i64, head: Option<u32>) -> rusq
 fn value_of(value: ValueRef<'_>, head: Option<u32>) -> Value {
     match value {
         ValueRef::Text(bytes) => text_value(bytes.to_vec(), head),
+        // The head of a text is cut as bytes.
+        ValueRef::Blob(bytes) if head.is_some() => text_value(bytes.to_vec(), head),
         ValueRef::Null => Value::Absent,
         other => Value::Unreadable(format!("a value of the SQLite type {}", other.data_type())),
     }
@@ -275,7 +287,7 @@ fn page(connection: &Connection, index: i64, query: &Query, now: i64) -> rusqlit
         None => "AND ?5 IS NULL AND ?6 IS NULL".to_owned(),
     };
     let mut statement = connection.prepare_cached(&format!(
-        "SELECT member, score, iif(?4 IS NULL, value, substr(value, 1, ?4 + 1))
+        "SELECT member, score, iif(?4 IS NULL OR value IS NULL, value, coalesce(substr(CAST(value AS BLOB), 1, ?4 + 1), x''))
            FROM checkpointer_member
            LEFT JOIN checkpointer_value ON key = ?2 || member AND (expires_at IS NULL OR expires_at > ?3)
           WHERE index_id = ?1 {bound}
@@ -331,9 +343,9 @@ fn condition_holds(connection: &Connection, condition: &Condition, now: i64) -> 
             .prepare_cached(
                 "SELECT 1 FROM checkpointer_value
                   WHERE key = ?1 AND (expires_at IS NULL OR expires_at > ?2)
-                    AND typeof(value) = 'text' AND substr(value, 1, length(?3)) = ?3",
+                    AND coalesce(substr(CAST(value AS BLOB), 1, length(?3)), x'') = ?3",
             )?
-            .exists(params![wanted.key, now, wanted.text]),
+            .exists(params![wanted.key, now, wanted.text.as_bytes()]),
         Condition::IndexHas(wanted) => connection
             .prepare_cached(
                 "SELECT 1 FROM checkpointer_index JOIN checkpointer_member ON index_id = id
@@ -431,20 +443,21 @@ fn sweep(transaction: &Transaction<'_>, now: i64) -> rusqlite::Result<()> {
                 (SELECT rowid FROM checkpointer_value WHERE expires_at <= ?1 LIMIT ?2)",
         )?
         .execute(params![now, SWEEP])?;
-    let expired: Option<i64> = transaction
-        .prepare_cached("SELECT id FROM checkpointer_index WHERE expires_at <= ?1 LIMIT 1")?
-        .query_row([now], |row| row.get(0))
-        .optional()?;
-    let Some(index) = expired else {
-        return Ok(());
-    };
-    let removed = transaction
-        .prepare_cached(
-            "DELETE FROM checkpointer_member WHERE (index_id, member) IN
-                (SELECT index_id, member FROM checkpointer_member WHERE index_id = ?1 LIMIT ?2)",
-        )?
-        .execute(params![index, SWEEP])?;
-    if removed < SWEEP as usize {
+    let mut statement =
+        transaction.prepare_cached("SELECT id FROM checkpointer_index WHERE expires_at <= ?1 LIMIT ?2")?;
+    let expired =
+        statement.query_map(params![now, SWEEP], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
+    let mut left = SWEEP as usize;
+    for index in expired {
+        left -= transaction
+            .prepare_cached(
+                "DELETE FROM checkpointer_member WHERE (index_id, member) IN
+                    (SELECT index_id, member FROM checkpointer_member WHERE index_id = ?1 LIMIT ?2)",
+            )?
+            .execute(params![index, left as i64])?;
+        if left == 0 {
+            break;
+        }
         transaction.prepare_cached("DELETE FROM checkpointer_index WHERE id = ?1")?.execute([index])?;
     }
     Ok(())
@@ -472,7 +485,10 @@ fn failure(error: &rusqlite::Error, effect: Effect) -> StorageError {
         Some(ErrorCode::PermissionDenied) => {
             (StorageReason::AccessDenied, "the store's file may not be used")
         }
-        Some(ErrorCode::CannotOpen) => (StorageReason::Unavailable, "the store's file can't be opened"),
+        Some(ErrorCode::CannotOpen) => (
+            StorageReason::Unavailable,
+            "the store's file, or one that SQLite needs beside it, can't be opened",
+        ),
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             (StorageReason::Unavailable, "another process keeps the store busy")
         }

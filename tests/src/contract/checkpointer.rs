@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use checkpointer::store::{Expiry, IndexPut, Operation, Order, Query};
+use checkpointer::store::{Expiry, IndexMember, IndexPut, Operation, Order, Query};
 use checkpointer::{Checkpoint, DEFAULT_PREFIX, Error, History, Metadata};
 
 use super::Place;
@@ -191,11 +191,11 @@ pub async fn a_ttl_is_kept_for_values_and_indexes_alike(place: &Place, mode: Mod
     let expected = ["checkpoint:s", "session:stays", "session:stays:run:r"].map(key);
     assert_eq!(place.keys("").await, expected);
     assert_eq!(long.latest("stays").await.as_deref(), Some("s"));
-    for (ttl, refused) in [(0, true), (1, false), (9_000_000_000_000_000_000 - 1, false), (u64::MAX, true)] {
+    for (ttl, refused) in [(0, true), (1, false), (9_000_000_000_000_000_000, false), (u64::MAX, true)] {
         let opened = Subject::open(mode, place.store.clone(), &Opening::ttl_ms(ttl)).await;
         assert_eq!(matches!(opened, Err(Error::InvalidArgument(_))), refused, "{ttl}");
     }
-    let far = place.open(mode, &Opening::ttl_ms(9_000_000_000_000_000_000 - 1)).await;
+    let far = place.open(mode, &Opening::ttl_ms(9_000_000_000_000_000_000)).await;
     save(&far, &checkpoint("far", "f", "r", 1)).await;
     assert_eq!(far.latest("far").await.as_deref(), Some("f"));
 }
@@ -463,6 +463,28 @@ pub async fn bad_input_is_refused_with_the_reason(place: &Place, mode: Mode) {
         let opened = Subject::open(mode, place.store.clone(), &Opening::prefix(prefix)).await;
         assert!(matches!(opened, Err(Error::InvalidArgument(_))), "{prefix:?}");
     }
+    assert_eq!(place.keys("").await, [""; 0]);
+}
+
+/// What is stored with ids that could not be saved can still be removed.
+pub async fn a_stored_checkpoint_with_ids_too_long_can_be_removed(place: &Place, mode: Mode) {
+    let subject = place.open(mode, &Opening::default()).await;
+    for (id, run) in [("a", String::new()), ("b", "r".repeat(600))] {
+        save(&subject, &checkpoint("s", id, "RUN", 1)).await;
+        let document = place.text(&key(&format!("checkpoint:{id}"))).await.expect("a document");
+        place.put(&key(&format!("checkpoint:{id}")), &document.replace("RUN", &run)).await;
+        place
+            .write(vec![Operation::IndexDelete(IndexMember {
+                index: key("session:s:run:RUN"),
+                member: id.into(),
+            })])
+            .await;
+    }
+    assert_eq!(subject.ids("s", 9).await, ["b", "a"]);
+    assert_eq!(subject.delete("s", Some("a")).await.expect("deleted"), 1);
+    save(&subject, &checkpoint("s", "b", "short", 2)).await;
+    assert_eq!(subject.ids_of_run("s", "short").await, ["b"]);
+    assert_eq!(subject.clear_all().await.expect("cleared"), 1);
     assert_eq!(place.keys("").await, [""; 0]);
 }
 

@@ -132,6 +132,7 @@ pub async fn goes_on_behind_any_place_in_an_index(place: &Place) {
 /// A batch is applied as a whole if its conditions hold, and not at all if not.
 pub async fn applies_a_batch_only_if_its_conditions_hold(place: &Place) {
     place.write(vec![put("a", "text*of?a", Expiry::Never), index_put("i", "m", 1.0, Expiry::Never)]).await;
+    place.put("empty", "").await;
     let has = |member: &str| Condition::IndexHas(IndexMember { index: "i".into(), member: member.into() });
     let absent = |key: &str| Condition::Absent(key.into());
     for (conditions, expected) in [
@@ -145,6 +146,11 @@ pub async fn applies_a_batch_only_if_its_conditions_hold(place: &Place) {
         (vec![vec![starts_with("a", "text*of?ab")]], false),
         (vec![vec![starts_with("a", "t*")]], false),
         (vec![vec![starts_with("b", "t")]], false),
+        (vec![vec![starts_with("a", "")]], true),
+        (vec![vec![starts_with("b", "")]], false),
+        (vec![vec![starts_with("empty", "")]], true),
+        (vec![vec![starts_with("empty", "t")]], false),
+        (vec![vec![starts_with("i", "")]], false),
         (vec![vec![starts_with("i", "t")]], false),
         (vec![vec![has("m")]], true),
         (vec![vec![has("n")]], false),
@@ -270,6 +276,8 @@ pub async fn a_scan_takes_its_prefix_literally(place: &Place) {
     let operations = (0..2500).map(|number| put(&format!("many:{number}"), "1", Expiry::Never)).collect();
     place.write(operations).await;
     assert_eq!(place.keys("many:").await.len(), 2500);
+    place.put("\u{10ffff}x", "1").await;
+    assert_eq!(place.keys("\u{10ffff}").await, ["\u{10ffff}x"]);
 }
 
 /// What no store can keep is refused, and nothing is written.
@@ -280,6 +288,8 @@ pub async fn refuses_what_it_cannot_keep(place: &Place) {
         index_put("i", "m", 1.0, Expiry::AfterMs(u64::MAX)),
         index_put("i", "m", f64::NAN, Expiry::Never),
         index_put("i", "m", f64::INFINITY, Expiry::Never),
+        index_put("before", "m", 1.0, Expiry::Never),
+        index_delete("before", "m"),
     ] {
         let operations = vec![put("before", "1", Expiry::Never), operation];
         let error = place

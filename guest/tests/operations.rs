@@ -1,0 +1,348 @@
+//! The logic without a host, against a store in a few lines of memory: what it
+//! asks of a store, and what it does when others get in between.
+//!
+//! What callers see is in the contract in `tests/`, over real stores.
+
+#![expect(clippy::expect_used, reason = "a test that can't run fails")]
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use checkpointer_guest::keyvalue::{
+    Batch, Condition, Effect, Entry, Expiry, IndexPage, KeyPage, Keyvalue, Operation, Order, Position, Query,
+    StorageError, StorageReason, Value,
+};
+use checkpointer_guest::{Checkpoint, Checkpointer, Error, Metadata, Options, Run};
+
+/// A store with a clock that tests set. Clones share what is in it.
+#[derive(Clone, Default)]
+struct Fake {
+    shared: Rc<Shared>,
+}
+
+/// When something expires, if ever.
+type Until = Option<u64>;
+
+#[derive(Default)]
+struct Shared {
+    now: Cell<u64>,
+    values: RefCell<BTreeMap<String, (String, Until)>>,
+    indexes: RefCell<BTreeMap<String, (BTreeMap<String, f64>, Until)>>,
+    /// What was asked of the store.
+    calls: RefCell<Vec<&'static str>>,
+    /// What somebody else does just before the next commit.
+    interruption: RefCell<Option<Box<dyn FnOnce()>>>,
+}
+
+impl Fake {
+    fn value(&self, key: &str) -> Option<String> {
+        let values = self.shared.values.borrow();
+        let (value, until) = values.get(key)?;
+        until.is_none_or(|until| until > self.shared.now.get()).then(|| value.clone())
+    }
+
+    fn members(&self, index: &str) -> BTreeMap<String, f64> {
+        let indexes = self.shared.indexes.borrow();
+        let Some((members, until)) = indexes.get(index) else { return BTreeMap::new() };
+        if until.is_none_or(|until| until > self.shared.now.get()) {
+            members.clone()
+        } else {
+            BTreeMap::new()
+        }
+    }
+
+    fn read(&self, key: &str, head: Option<u32>) -> Value {
+        match (self.value(key), head) {
+            (None, _) => Value::Absent,
+            (Some(value), Some(head)) if value.len() > head as usize => {
+                Value::Head(value[..head as usize].to_owned())
+            }
+            (Some(value), _) => Value::Text(value),
+        }
+    }
+
+    fn holds(&self, condition: &Condition) -> bool {
+        match condition {
+            Condition::Absent(key) => self.value(key).is_none() && self.members(key).is_empty(),
+            Condition::StartsWith(wanted) => {
+                self.value(&wanted.key).is_some_and(|value| value.starts_with(&wanted.text))
+            }
+            Condition::IndexHas(wanted) => self.members(&wanted.index).contains_key(&wanted.member),
+        }
+    }
+
+    fn until(&self, expiry: Expiry) -> Option<u64> {
+        match expiry {
+            Expiry::Never => None,
+            Expiry::AfterMs(milliseconds) => Some(self.shared.now.get() + milliseconds),
+        }
+    }
+
+    fn apply(&self, operation: &Operation) {
+        match operation {
+            Operation::Put(put) => {
+                let value = (put.value.clone(), self.until(put.expiry));
+                self.shared.values.borrow_mut().insert(put.key.clone(), value);
+            }
+            Operation::Delete(key) => drop(self.shared.values.borrow_mut().remove(key)),
+            Operation::IndexPut(put) => {
+                let mut members = self.members(&put.index);
+                let new = members.is_empty();
+                members.insert(put.member.clone(), put.score);
+                let mut indexes = self.shared.indexes.borrow_mut();
+                let old = indexes.get(&put.index).map(|(_, until)| *until).filter(|_| !new);
+                let until = match (old, self.until(put.expiry)) {
+                    (Some(None), _) | (_, None) => None,
+                    (Some(Some(old)), Some(until)) => Some(old.max(until)),
+                    (None, until) => until,
+                };
+                indexes.insert(put.index.clone(), (members, until));
+            }
+            Operation::IndexDelete(gone) => {
+                let mut indexes = self.shared.indexes.borrow_mut();
+                if let Some((members, _)) = indexes.get_mut(&gone.index) {
+                    members.remove(&gone.member);
+                    if members.is_empty() {
+                        indexes.remove(&gone.index);
+                    }
+                }
+            }
+        }
+    }
+
+    fn calls(&self) -> Vec<&'static str> {
+        self.shared.calls.take()
+    }
+
+    fn interrupt(&self, interruption: impl FnOnce() + 'static) {
+        *self.shared.interruption.borrow_mut() = Some(Box::new(interruption));
+    }
+}
+
+impl Keyvalue for Fake {
+    fn get(&self, keys: &[String], head: Option<u32>) -> Result<Vec<Value>, StorageError> {
+        self.shared.calls.borrow_mut().push("get");
+        Ok(keys.iter().map(|key| self.read(key, head)).collect())
+    }
+
+    fn range(&self, query: &Query) -> Result<IndexPage, StorageError> {
+        self.shared.calls.borrow_mut().push("range");
+        let mut members: Vec<_> = self.members(&query.index).into_iter().collect();
+        members.sort_by(|(a, x), (b, y)| x.total_cmp(y).then_with(|| a.cmp(b)));
+        if query.order == Order::Descending {
+            members.reverse();
+        }
+        if let Some(after) = &query.after {
+            let behind = |member: &(String, f64)| {
+                let order = member.1.total_cmp(&after.score).then_with(|| member.0.cmp(&after.member));
+                if query.order == Order::Ascending { order.is_gt() } else { order.is_lt() }
+            };
+            members.retain(behind);
+        }
+        let more = members.len() > query.limit as usize;
+        members.truncate(query.limit as usize);
+        let last = members.last().filter(|_| more && query.resumable);
+        let next = last.map(|(member, score)| Position { score: *score, member: member.clone() });
+        let entry = |(member, _): (String, f64)| Entry {
+            value: self.read(&format!("{}{member}", query.values_at), query.head),
+            member,
+        };
+        Ok(IndexPage { entries: members.into_iter().map(entry).collect(), next })
+    }
+
+    fn commit(&self, batches: &[Batch]) -> Result<Vec<bool>, StorageError> {
+        if let Some(interruption) = self.shared.interruption.take() {
+            interruption();
+        }
+        self.shared.calls.borrow_mut().push("commit");
+        let apply = |batch: &Batch| {
+            let holds = batch.conditions.iter().all(|any| any.iter().any(|condition| self.holds(condition)));
+            if holds {
+                batch.operations.iter().for_each(|operation| self.apply(operation));
+            }
+            holds
+        };
+        Ok(batches.iter().map(apply).collect())
+    }
+
+    fn scan(&self, prefix: &str, _: Option<&str>) -> Result<KeyPage, StorageError> {
+        self.shared.calls.borrow_mut().push("scan");
+        let values = self.shared.values.borrow();
+        let indexes = self.shared.indexes.borrow();
+        let keys =
+            values.keys().chain(indexes.keys()).filter(|key| key.starts_with(prefix)).cloned().collect();
+        Ok(KeyPage { keys, next: None })
+    }
+}
+
+fn open<K: Keyvalue>(store: K, ttl_ms: Option<u64>) -> Checkpointer<K> {
+    let options = Options { bucket: "default".into(), prefix: "p:".into(), ttl_ms, max_state_bytes: None };
+    Checkpointer::open(store, &options).expect("a checkpointer")
+}
+
+fn checkpoint(session: &str, id: &str, run: &str, second: u32) -> Checkpoint {
+    let run = Run {
+        run_id: run.into(),
+        prev_node: "a".into(),
+        updated_fields: Vec::new(),
+        attempt: None,
+        dispatch_id: None,
+    };
+    let metadata = Metadata {
+        session_id: session.into(),
+        checkpoint_id: id.into(),
+        timestamp: format!("2026-01-01T00:00:{second:02}+00:00"),
+        node: "b".into(),
+        step: 1,
+        run: Some(run),
+    };
+    Checkpoint { metadata, state: "{}".into() }
+}
+
+fn ids(checkpointer: &Checkpointer<Fake>, session: &str) -> Vec<String> {
+    let history = checkpointer.list(session, None).expect("a history");
+    history.checkpoints.into_iter().map(|checkpoint| checkpoint.metadata.checkpoint_id).collect()
+}
+
+#[test]
+fn each_operation_asks_the_store_as_little_as_it_can() {
+    let store = Fake::default();
+    let checkpointer = open(store.clone(), None);
+    for number in 0..5 {
+        checkpointer.save(checkpoint("s", &format!("c{number}"), "r", number)).expect("saved");
+    }
+    assert_eq!(store.calls(), ["commit"; 5]);
+    checkpointer.load("s", None).expect("loaded");
+    assert_eq!(store.calls(), ["range"]);
+    checkpointer.load("s", Some("c1")).expect("loaded");
+    assert_eq!(store.calls(), ["get"]);
+    checkpointer.list("s", None).expect("listed");
+    assert_eq!(store.calls(), ["range"]);
+    checkpointer.list("s", Some(0)).expect("listed");
+    assert_eq!(store.calls(), [""; 0]);
+    checkpointer.delete("s", Some("c1")).expect("deleted");
+    assert_eq!(store.calls(), ["get", "commit"]);
+    checkpointer.delete("s", None).expect("deleted");
+    assert_eq!(store.calls(), ["range", "commit"]);
+}
+
+#[test]
+fn a_save_that_another_session_overtakes_is_a_conflict() {
+    let store = Fake::default();
+    let (ours, theirs) = (open(store.clone(), None), open(store.clone(), None));
+    store.interrupt(move || theirs.save(checkpoint("theirs", "c", "r", 1)).expect("saved"));
+    assert!(matches!(ours.save(checkpoint("ours", "c", "r", 2)), Err(Error::Conflict(_))));
+    assert_eq!((ids(&ours, "ours"), ids(&ours, "theirs")), (Vec::new(), vec!["c".to_owned()]));
+}
+
+#[test]
+fn a_save_that_a_delete_overtakes_begins_again() {
+    let store = Fake::default();
+    let (ours, theirs) = (open(store.clone(), None), open(store.clone(), None));
+    ours.save(checkpoint("s", "c", "old", 1)).expect("saved");
+    store.calls();
+    // The first commit is refused, since the run changes; the second is
+    // overtaken.
+    let between = store.clone();
+    store.interrupt(move || {
+        between.interrupt(move || assert_eq!(theirs.delete("s", None), Ok(1)));
+    });
+    ours.save(checkpoint("s", "c", "new", 2)).expect("saved");
+    assert_eq!(ids(&ours, "s"), ["c"]);
+    assert_eq!(store.members("p:session:s:run:new").len(), 1);
+    assert_eq!(store.members("p:session:s:run:old").len(), 0);
+}
+
+#[test]
+fn a_delete_that_a_save_overtakes_removes_what_is_there_then() {
+    let store = Fake::default();
+    let (ours, theirs) = (open(store.clone(), None), open(store.clone(), None));
+    ours.save(checkpoint("s", "c", "r1", 1)).expect("saved");
+    store.interrupt(move || theirs.save(checkpoint("s", "c", "r2", 2)).expect("saved"));
+    assert_eq!(ours.delete("s", None), Ok(1));
+    assert_eq!(store.scan("", None).expect("keys").keys, [""; 0]);
+}
+
+#[test]
+fn an_entry_that_is_saved_again_just_before_it_is_swept_stays() {
+    let store = Fake::default();
+    let (ours, theirs) = (open(store.clone(), Some(100)), open(store.clone(), None));
+    theirs.save(checkpoint("s", "old", "r", 1)).expect("saved");
+    ours.save(checkpoint("s", "c", "r", 2)).expect("saved");
+    store.shared.now.set(100);
+    let again = checkpoint("s", "c", "r", 3);
+    store.interrupt(move || theirs.save(again).expect("saved"));
+    // It was not there when the list was read.
+    assert_eq!(ids(&ours, "s"), ["old"]);
+    assert_eq!(ids(&ours, "s"), ["c", "old"]);
+}
+
+#[test]
+fn a_document_whose_head_does_not_say_whose_it_is_is_read_as_a_whole() {
+    let store = Fake::default();
+    let checkpointer = open(store.clone(), None);
+    checkpointer.save(checkpoint("s", "c", "r", 1)).expect("saved");
+    let document = store.value("p:checkpoint:c").expect("a document");
+    let members = document.strip_suffix(", \"state\": {}}").and_then(|text| text.strip_prefix('{'));
+    let state = format!("{{\"state\": \"{}\", {}}}", "x".repeat(5000), members.expect("as we write it"));
+    store.shared.values.borrow_mut().insert("p:checkpoint:c".into(), (state, None));
+    store.calls();
+    assert_eq!(checkpointer.delete("s", None), Ok(1));
+    assert_eq!(store.calls(), ["range", "get", "commit"]);
+    assert_eq!(store.scan("", None).expect("keys").keys, [""; 0]);
+}
+
+#[test]
+fn deleting_a_session_takes_what_expired_out_of_its_runs() {
+    let store = Fake::default();
+    let (stays, goes) = (open(store.clone(), None), open(store.clone(), Some(100)));
+    stays.save(checkpoint("s", "a", "r", 1)).expect("saved");
+    goes.save(checkpoint("s", "b", "r", 2)).expect("saved");
+    store.shared.now.set(100);
+    // The session's index loses the entry in passing, that of the run does not.
+    assert_eq!(ids(&stays, "s"), ["a"]);
+    assert_eq!(store.members("p:session:s:run:r").len(), 2);
+    assert_eq!(stays.delete("s", None), Ok(1));
+    store.shared.values.borrow_mut().clear();
+    assert_eq!(store.scan("", None).expect("keys").keys, [""; 0]);
+}
+
+/// A store that is out of reach for everything.
+struct Down;
+
+fn down<T>() -> Result<T, StorageError> {
+    Err(StorageError { reason: StorageReason::Unavailable, effect: Effect::None, message: "down".into() })
+}
+
+impl Keyvalue for Down {
+    fn get(&self, _: &[String], _: Option<u32>) -> Result<Vec<Value>, StorageError> {
+        down()
+    }
+
+    fn range(&self, _: &Query) -> Result<IndexPage, StorageError> {
+        down()
+    }
+
+    fn commit(&self, _: &[Batch]) -> Result<Vec<bool>, StorageError> {
+        down()
+    }
+
+    fn scan(&self, _: &str, _: Option<&str>) -> Result<KeyPage, StorageError> {
+        down()
+    }
+}
+
+#[test]
+fn a_store_that_is_down_is_never_an_empty_one() {
+    let checkpointer = open(Down, None);
+    let is_down =
+        |error: Option<Error>| matches!(error, Some(Error::Storage(error)) if error.message == "down");
+    assert!(is_down(checkpointer.load("s", None).err()));
+    assert!(is_down(checkpointer.load("s", Some("c")).err()));
+    assert!(is_down(checkpointer.list("s", None).err()));
+    assert!(is_down(checkpointer.save(checkpoint("s", "c", "r", 1)).err()));
+    assert!(is_down(checkpointer.delete("s", None).err()));
+    assert!(is_down(checkpointer.delete("s", Some("c")).err()));
+    assert!(is_down(checkpointer.clear_all().err()));
+}
