@@ -51,7 +51,7 @@ pub fn write(metadata: &Metadata, state: &str) -> String {
     text
 }
 
-/// What [`write`] begins with for every checkpoint of this id, session and run,
+/// What [`write()`] begins with for every checkpoint of this id, session and run,
 /// and for no other: a value that begins with it may be replaced or removed
 /// without reading the rest.
 pub fn owner(metadata: &Metadata) -> String {

@@ -24,11 +24,14 @@ struct Fake {
 /// When something expires, if ever.
 type Until = Option<u64>;
 
+/// The members of an index with their scores.
+type Members = BTreeMap<String, f64>;
+
 #[derive(Default)]
 struct Shared {
     now: Cell<u64>,
     values: RefCell<BTreeMap<String, (String, Until)>>,
-    indexes: RefCell<BTreeMap<String, (BTreeMap<String, f64>, Until)>>,
+    indexes: RefCell<BTreeMap<String, (Members, Until)>>,
     /// What was asked of the store.
     calls: RefCell<Vec<&'static str>>,
     /// What somebody else does just before the next commit.
@@ -42,9 +45,9 @@ impl Fake {
         until.is_none_or(|until| until > self.shared.now.get()).then(|| value.clone())
     }
 
-    fn members(&self, index: &str) -> BTreeMap<String, f64> {
+    fn members(&self, index: &str) -> Members {
         let indexes = self.shared.indexes.borrow();
-        let Some((members, until)) = indexes.get(index) else { return BTreeMap::new() };
+        let Some((members, until)) = indexes.get(index) else { return Members::new() };
         if until.is_none_or(|until| until > self.shared.now.get()) {
             members.clone()
         } else {
