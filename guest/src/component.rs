@@ -3,7 +3,7 @@
 
 use crate::bindings::exports::flow::checkpoint::checkpointer::{
     Checkpoint, Checkpointer as Resource, Documents, Error, Guest, GuestCheckpointer, History, Metadata,
-    Options,
+    Options, Outcome,
 };
 use crate::bindings::flow::checkpoint::keyvalue::{self, Bucket};
 use crate::keyvalue::{Batch, IndexPage, KeyPage, Keyvalue, Query, StorageError, Value};
@@ -41,11 +41,11 @@ impl GuestCheckpointer for Checkpointer<Bucket> {
         Ok(Resource::new(Checkpointer::open(bucket, &options)?))
     }
 
-    fn save(&self, checkpoint: Checkpoint) -> Result<(), Error> {
+    fn save(&self, checkpoint: Checkpoint) -> Result<Outcome, Error> {
         Checkpointer::save(self, checkpoint)
     }
 
-    fn save_document(&self, document: String) -> Result<Metadata, Error> {
+    fn save_document(&self, document: String) -> Result<(Metadata, Outcome), Error> {
         Checkpointer::save_document(self, document)
     }
 

@@ -13,7 +13,8 @@
 //! - [`keys`]: the names of values and indexes.
 //! - [`document`]: the stored text of a checkpoint, in both of llmfy's
 //!   generations.
-//! - [`json`], [`timestamp`], [`id`]: the rules of what stands in a document.
+//! - [`json`], [`timestamp`], [`id`], [`compression`]: the rules of what stands
+//!   in a document.
 //! - [`keyvalue`]: the one trait between this logic and a store.
 //! - `component`: what a WebAssembly host sees, in the wasm build only.
 
@@ -29,6 +30,7 @@ mod bindings {
     });
 }
 
+pub mod compression;
 pub mod document;
 pub mod id;
 pub mod json;
@@ -41,7 +43,7 @@ pub mod timestamp;
 mod component;
 
 pub use bindings::exports::flow::checkpoint::checkpointer::{
-    Checkpoint, Conflict, Documents, Error, Excess, History, Metadata, Options, Run, Unreadable,
+    Checkpoint, Conflict, Documents, Error, Excess, History, Metadata, Options, Outcome, Run, Unreadable,
 };
 pub use keyvalue::Keyvalue;
 pub use operations::Checkpointer;

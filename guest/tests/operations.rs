@@ -71,6 +71,7 @@ impl Fake {
             Condition::StartsWith(wanted) => {
                 self.value(&wanted.key).is_some_and(|value| value.starts_with(&wanted.text))
             }
+            Condition::IndexAtMost(most) => self.members(&most.index).len() as u64 <= most.size,
             Condition::IndexHas(wanted) => self.members(&wanted.index).contains_key(&wanted.member),
         }
     }
@@ -118,8 +119,8 @@ impl Fake {
         self.shared.calls.take()
     }
 
-    fn interrupt(&self, interruption: impl FnOnce() + 'static) {
-        *self.shared.interruption.borrow_mut() = Some(Box::new(interruption));
+    fn interrupt<T>(&self, interruption: impl FnOnce() -> T + 'static) {
+        *self.shared.interruption.borrow_mut() = Some(Box::new(|| drop(interruption())));
     }
 }
 
@@ -143,15 +144,17 @@ impl Keyvalue for Fake {
             };
             members.retain(behind);
         }
+        let size = query.counted.then(|| self.members(&query.index).len() as u64);
         let more = members.len() > query.limit as usize;
         members.truncate(query.limit as usize);
         let last = members.last().filter(|_| more && query.resumable);
         let next = last.map(|(member, score)| Position { score: *score, member: member.clone() });
-        let entry = |(member, _): (String, f64)| Entry {
+        let entry = |(member, score): (String, f64)| Entry {
+            score: query.resumable.then_some(score),
             value: self.read(&format!("{}{member}", query.values_at), query.head),
             member,
         };
-        Ok(IndexPage { entries: members.into_iter().map(entry).collect(), next })
+        Ok(IndexPage { entries: members.into_iter().map(entry).collect(), next, size })
     }
 
     fn commit(&self, batches: &[Batch]) -> Result<Vec<bool>, StorageError> {
@@ -180,7 +183,14 @@ impl Keyvalue for Fake {
 }
 
 fn open<K: Keyvalue>(store: K, ttl_ms: Option<u64>) -> Checkpointer<K> {
-    let options = Options { bucket: "default".into(), prefix: "p:".into(), ttl_ms, max_state_bytes: None };
+    let options = Options {
+        bucket: "default".into(),
+        prefix: "p:".into(),
+        ttl_ms,
+        max_state_bytes: None,
+        compress: false,
+        max_checkpoints: None,
+    };
     Checkpointer::open(store, &options).expect("a checkpointer")
 }
 

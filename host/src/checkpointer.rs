@@ -7,7 +7,7 @@ use crate::bindings::exports::flow::checkpoint::checkpointer::Options;
 use crate::component::{Instance, Pool};
 use crate::keyvalue::KeyvalueCtx;
 use crate::store::{Address, Store};
-use crate::{Checkpoint, Documents, Error, History, Metadata};
+use crate::{Checkpoint, Documents, Error, History, Metadata, Outcome};
 
 /// What every key begins with unless something else is said. It is llmfy's.
 pub const DEFAULT_PREFIX: &str = "llmfy_checkpoint:";
@@ -31,6 +31,8 @@ pub struct Builder {
     prefix: String,
     ttl: Option<Duration>,
     max_state_bytes: Option<u64>,
+    compress: bool,
+    max_checkpoints: Option<u32>,
 }
 
 /// Makes one call on an instance of the component.
@@ -58,15 +60,22 @@ impl Checkpointer {
 
     /// A builder, for a prefix, an expiry or a size limit.
     pub fn builder() -> Builder {
-        Builder { prefix: DEFAULT_PREFIX.to_owned(), ttl: None, max_state_bytes: None }
+        Builder {
+            prefix: DEFAULT_PREFIX.to_owned(),
+            ttl: None,
+            max_state_bytes: None,
+            compress: false,
+            max_checkpoints: None,
+        }
     }
 
     /// Saves a checkpoint. One with the same id in its session is replaced, and
-    /// the indexes follow, all in one atomic step.
+    /// the indexes follow, all in one atomic step. It is [`Outcome::Kept`],
+    /// unless [`Builder::max_checkpoints`] says otherwise.
     ///
     /// # Errors
     /// Any but [`Error::Corrupt`].
-    pub async fn save(&self, checkpoint: &Checkpoint) -> Result<(), Error> {
+    pub async fn save(&self, checkpoint: &Checkpoint) -> Result<Outcome, Error> {
         call!(self.call_save(checkpoint))
     }
 
@@ -76,7 +85,7 @@ impl Checkpointer {
     /// # Errors
     /// [`Error::InvalidArgument`] if it can't be read, else as
     /// [`Checkpointer::save`].
-    pub async fn save_document(&self, document: &str) -> Result<Metadata, Error> {
+    pub async fn save_document(&self, document: &str) -> Result<(Metadata, Outcome), Error> {
         call!(self.call_save_document(document))
     }
 
@@ -184,6 +193,21 @@ impl Builder {
         self
     }
 
+    /// Stores the states of checkpoints with a run compressed, as llmfy does with
+    /// `compress=True`: base64 of zlib. Both are read then, compressed and not.
+    pub fn compress(mut self, compress: bool) -> Self {
+        self.compress = compress;
+        self
+    }
+
+    /// How many checkpoints a session keeps, at least 1. Those over it go, oldest
+    /// first, in the same atomic step as the save; the one just saved only if it
+    /// is the oldest by its timestamp, and then it is [`Outcome::Pruned`].
+    pub fn max_checkpoints(mut self, count: u32) -> Self {
+        self.max_checkpoints = Some(count);
+        self
+    }
+
     /// Opens the checkpointer over the store at `address`.
     ///
     /// # Errors
@@ -206,6 +230,8 @@ impl Builder {
             prefix: self.prefix,
             ttl_ms: self.ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
             max_state_bytes: self.max_state_bytes,
+            compress: self.compress,
+            max_checkpoints: self.max_checkpoints,
         };
         Ok(Checkpointer { pool: Pool::new(ctx, options).await? })
     }

@@ -219,6 +219,7 @@ impl Bucket {
                 Condition::Absent(key) => key,
                 Condition::StartsWith(text) => &mut text.key,
                 Condition::IndexHas(member) => &mut member.index,
+                Condition::IndexAtMost(most) => &mut most.index,
             });
         }
         for operation in &mut batch.operations {

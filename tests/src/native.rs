@@ -38,14 +38,20 @@ impl guest::Keyvalue for Blocking {
             values_at: query.values_at.clone(),
             head: query.head,
             resumable: query.resumable,
+            counted: query.counted,
         };
         let page = self.runtime.block_on(self.store.range(query)).map_err(error)?;
         let entries = page.entries.into_iter();
         Ok(guest::IndexPage {
             entries: entries
-                .map(|entry| guest::Entry { member: entry.member, value: value(entry.value) })
+                .map(|entry| guest::Entry {
+                    member: entry.member,
+                    score: entry.score,
+                    value: value(entry.value),
+                })
                 .collect(),
             next: page.next.map(|next| guest::Position { score: next.score, member: next.member }),
+            size: page.size,
         })
     }
 
@@ -82,6 +88,9 @@ fn condition(condition: &guest::Condition) -> host::Condition {
         guest::Condition::Absent(key) => host::Condition::Absent(key),
         guest::Condition::StartsWith(wanted) => {
             host::Condition::StartsWith(host::KeyText { key: wanted.key, text: wanted.text })
+        }
+        guest::Condition::IndexAtMost(most) => {
+            host::Condition::IndexAtMost(host::IndexSize { index: most.index, size: most.size })
         }
         guest::Condition::IndexHas(wanted) => host::Condition::IndexHas(index_member(wanted)),
     }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use checkpointer::store::{Effect, StorageReason, Store};
-use checkpointer::{Checkpoint, Checkpointer, DEFAULT_PREFIX, Error, History, Metadata, Run, Unreadable};
+use checkpointer::{
+    Checkpoint, Checkpointer, DEFAULT_PREFIX, Error, History, Metadata, Outcome, Run, Unreadable,
+};
 use checkpointer_guest as guest;
 use tokio::runtime::Handle;
 
@@ -31,11 +33,21 @@ pub struct Opening {
     pub ttl: Option<Duration>,
     /// The largest state.
     pub max_state_bytes: Option<u64>,
+    /// Whether states are stored compressed.
+    pub compress: bool,
+    /// How many checkpoints a session keeps.
+    pub max_checkpoints: Option<u32>,
 }
 
 impl Default for Opening {
     fn default() -> Self {
-        Self { prefix: DEFAULT_PREFIX.to_owned(), ttl: None, max_state_bytes: None }
+        Self {
+            prefix: DEFAULT_PREFIX.to_owned(),
+            ttl: None,
+            max_state_bytes: None,
+            compress: false,
+            max_checkpoints: None,
+        }
     }
 }
 
@@ -67,12 +79,15 @@ impl Subject {
     pub async fn open(mode: Mode, store: Arc<dyn Store>, opening: &Opening) -> Answer<Self> {
         match mode {
             Mode::Component => {
-                let mut builder = Checkpointer::builder().prefix(&opening.prefix);
+                let mut builder = Checkpointer::builder().prefix(&opening.prefix).compress(opening.compress);
                 if let Some(ttl) = opening.ttl {
                     builder = builder.ttl(ttl);
                 }
                 if let Some(bytes) = opening.max_state_bytes {
                     builder = builder.max_state_bytes(bytes);
+                }
+                if let Some(count) = opening.max_checkpoints {
+                    builder = builder.max_checkpoints(count);
                 }
                 Ok(Self::Component(builder.open_store(store).await?))
             }
@@ -82,6 +97,8 @@ impl Subject {
                     prefix: opening.prefix.clone(),
                     ttl_ms: opening.ttl.map(|ttl| ttl.as_millis() as u64),
                     max_state_bytes: opening.max_state_bytes,
+                    compress: opening.compress,
+                    max_checkpoints: opening.max_checkpoints,
                 };
                 let bucket = Blocking { store, runtime: Handle::current() };
                 Ok(Self::Native(Arc::new(guest::Checkpointer::open(bucket, &options).map_err(error)?)))
@@ -90,12 +107,14 @@ impl Subject {
     }
 
     /// See [`Checkpointer::save`].
-    pub async fn save(&self, checkpoint: &Checkpoint) -> Answer<()> {
+    pub async fn save(&self, checkpoint: &Checkpoint) -> Answer<Outcome> {
         let (metadata, state) = (guest_metadata(&checkpoint.metadata), checkpoint.state.clone());
         match self {
             Self::Component(component) => component.save(checkpoint).await,
             Self::Native(native) => {
-                on(native, move |native| native.save(guest::Checkpoint { metadata, state })).await
+                on(native, move |native| native.save(guest::Checkpoint { metadata, state }))
+                    .await
+                    .map(outcome)
             }
         }
     }
@@ -104,8 +123,12 @@ impl Subject {
     pub async fn save_document(&self, document: &str) -> Answer<Metadata> {
         let text = document.to_owned();
         match self {
-            Self::Component(component) => component.save_document(document).await,
-            Self::Native(native) => on(native, move |native| native.save_document(text)).await.map(metadata),
+            Self::Component(component) => {
+                component.save_document(document).await.map(|(metadata, _)| metadata)
+            }
+            Self::Native(native) => {
+                on(native, move |native| native.save_document(text)).await.map(|(saved, _)| metadata(saved))
+            }
         }
     }
 
@@ -240,6 +263,13 @@ fn metadata(metadata: guest::Metadata) -> Metadata {
             attempt: run.attempt,
             dispatch_id: run.dispatch_id,
         }),
+    }
+}
+
+fn outcome(outcome: guest::Outcome) -> Outcome {
+    match outcome {
+        guest::Outcome::Kept => Outcome::Kept,
+        guest::Outcome::Pruned => Outcome::Pruned,
     }
 }
 

@@ -30,7 +30,7 @@ impl<K: Keyvalue> Checkpointer<K> {
         }
     }
 
-    fn delete_one(&self, session: &Id, checkpoint: &Id) -> Result<u64, Error> {
+    pub(super) fn delete_one(&self, session: &Id, checkpoint: &Id) -> Result<u64, Error> {
         let key = self.keys.document(checkpoint);
         for _ in 0..ATTEMPTS {
             let value = self.get(&key, Some(HEAD))?;
@@ -78,6 +78,7 @@ impl<K: Keyvalue> Checkpointer<K> {
                 values_at: self.keys.documents(),
                 head: Some(HEAD),
                 resumable: true,
+                counted: false,
             })?;
             let (mut batches, mut targets) = (Vec::new(), Vec::new());
             for found in page.entries {
@@ -111,7 +112,12 @@ impl<K: Keyvalue> Checkpointer<K> {
 
     /// How to remove what `value` says of `member` of a session; none where it
     /// is another session's.
-    fn deletion(&self, session: &Id, member: &str, value: Value) -> Result<Option<Deletion>, Error> {
+    pub(super) fn deletion(
+        &self,
+        session: &Id,
+        member: &str,
+        value: Value,
+    ) -> Result<Option<Deletion>, Error> {
         let index = self.keys.session(session);
         let key = format!("{}{member}", self.keys.documents());
         // Another prefix may have an index of the same name.
@@ -143,8 +149,8 @@ impl<K: Keyvalue> Checkpointer<K> {
 }
 
 /// A batch that removes something.
-struct Deletion {
-    batch: Batch,
+pub(super) struct Deletion {
+    pub batch: Batch,
     of: Target,
 }
 

@@ -93,7 +93,14 @@ impl<K: Keyvalue> Checkpointer<K> {
             Some(run) => self.keys.run(wanted.session, run),
             None => self.keys.session(wanted.session),
         };
-        let mut walk = Walk { wanted, found: Vec::new(), counted: 0, dead: Vec::new(), passed: 0 };
+        let mut walk = Walk {
+            wanted,
+            found: Vec::new(),
+            counted: 0,
+            dead: Vec::new(),
+            passed: 0,
+            compress: self.compress,
+        };
         if wanted.limit == 0 {
             return Ok(walk.found);
         }
@@ -148,6 +155,7 @@ impl<K: Keyvalue> Checkpointer<K> {
             values_at: self.keys.documents(),
             head: None,
             resumable,
+            counted: false,
         };
         Ok(self.bucket.range(&query)?)
     }
@@ -162,6 +170,7 @@ struct Walk<'a> {
     dead: Vec<String>,
     /// How many entries of the page did not count.
     passed: u32,
+    compress: bool,
 }
 
 impl Walk<'_> {
@@ -177,7 +186,9 @@ impl Walk<'_> {
                     continue;
                 }
                 Value::Unreadable(what) => Err(format!("its key holds {what}")),
-                Value::Text(text) | Value::Head(text) => Found::read(text, self.wanted.with_text),
+                Value::Text(text) | Value::Head(text) => {
+                    Found::read(text, self.wanted.with_text, self.compress)
+                }
             };
             match read {
                 Ok(found) if !self.is_wanted(&found, &entry.member) => self.passed += 1,

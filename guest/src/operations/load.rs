@@ -2,6 +2,7 @@
 
 use super::history::Wanted;
 use super::{Checkpointer, Found};
+use crate::compression;
 use crate::document;
 use crate::id::Id;
 use crate::keyvalue::{Keyvalue, Value};
@@ -40,16 +41,21 @@ impl<K: Keyvalue> Checkpointer<K> {
             Value::Unreadable(what) => return Err(corrupt(format!("its key holds {what}"))),
             Value::Text(text) | Value::Head(text) => text,
         };
-        let found = Found::read(text, with_text).map_err(corrupt)?;
+        let found = Found::read(text, with_text, self.compress).map_err(corrupt)?;
         Ok(found.is_of(checkpoint, &session).then_some(found))
     }
 }
 
 impl Found {
-    /// Reads a document, and keeps its text if asked to.
-    pub(super) fn read(text: String, with_text: bool) -> Result<Self, String> {
+    /// Reads a document, and keeps its text if asked to. Its state is expanded if
+    /// it may be compressed, which only generation B is.
+    pub(super) fn read(text: String, with_text: bool, compressed: bool) -> Result<Self, String> {
         let document = with_text.then(|| text.clone());
-        Ok(Self { checkpoint: document::read(text)?, document })
+        let mut checkpoint = document::read(text)?;
+        if compressed && checkpoint.metadata.run.is_some() {
+            checkpoint.state = compression::expand(checkpoint.state)?;
+        }
+        Ok(Self { checkpoint, document })
     }
 
     /// Whether the document is this checkpoint of this session: its key alone

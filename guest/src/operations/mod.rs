@@ -4,6 +4,7 @@ mod clear;
 mod delete;
 mod history;
 mod load;
+mod prune;
 mod save;
 
 use crate::document::{self, Owner};
@@ -38,6 +39,8 @@ pub struct Checkpointer<K> {
     keys: Keys,
     expiry: Expiry,
     max_state_bytes: u64,
+    compress: bool,
+    max_checkpoints: Option<u64>,
 }
 
 impl<K: Keyvalue> Checkpointer<K> {
@@ -61,11 +64,16 @@ impl<K: Keyvalue> Checkpointer<K> {
                 return Err(Error::InvalidArgument(message));
             }
         };
+        if options.max_checkpoints == Some(0) {
+            return Err(Error::InvalidArgument("a session must keep at least 1 checkpoint".into()));
+        }
         Ok(Self {
             bucket,
             keys: Keys::new(Id::new("prefix", &options.prefix)?),
             expiry,
             max_state_bytes: options.max_state_bytes.unwrap_or(DEFAULT_MAX_STATE_BYTES),
+            compress: options.compress,
+            max_checkpoints: options.max_checkpoints.map(u64::from),
         })
     }
 
@@ -146,6 +154,7 @@ impl<K: Keyvalue> Checkpointer<K> {
                 values_at: self.keys.documents(),
                 head: Some(1),
                 resumable: true,
+                counted: false,
             });
             let page = match page {
                 // A value under a longer prefix, not an index.

@@ -1,13 +1,15 @@
 //! `save`: one atomic batch of the document, its index entries and their
 //! expiry.
 
-use super::{ATTEMPTS, Checkpointer, HEAD, Held, entry, overtaken, starts_with};
+use super::prune::Newcomer;
+use super::{ATTEMPTS, Checkpointer, Found, HEAD, Held, entry, overtaken, starts_with};
+use crate::compression;
 use crate::document;
 use crate::id::Id;
 use crate::json;
 use crate::keyvalue::{Batch, Condition, IndexPut, Keyvalue, Operation, Put};
 use crate::timestamp::Timestamp;
-use crate::{Checkpoint, Conflict, Error, Excess, Metadata};
+use crate::{Checkpoint, Conflict, Error, Excess, Metadata, Outcome};
 
 /// Redis keeps no longer text.
 const MAX_DOCUMENT_BYTES: u64 = 512 * 1024 * 1024;
@@ -15,12 +17,13 @@ const MAX_DOCUMENT_BYTES: u64 = 512 * 1024 * 1024;
 impl<K: Keyvalue> Checkpointer<K> {
     /// Saves a checkpoint, in place of the one with the same id in its session.
     ///
-    /// One round trip if the id is new, or stays in its run.
+    /// One round trip if the id is new, or stays in its run; two if the number
+    /// of checkpoints is limited.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`], [`Error::TooLarge`], [`Error::Conflict`]:
     /// nothing was written. [`Error::Storage`]: see its effect.
-    pub fn save(&self, checkpoint: Checkpoint) -> Result<(), Error> {
+    pub fn save(&self, checkpoint: Checkpoint) -> Result<Outcome, Error> {
         let Checkpoint { mut metadata, state } = checkpoint;
         let size = state.len() as u64;
         if size > self.max_state_bytes {
@@ -32,7 +35,11 @@ impl<K: Keyvalue> Checkpointer<K> {
         })?;
         metadata.timestamp = timestamp.to_string();
         let names = Names::of(self, &metadata)?;
-        let text = document::write(&metadata, &state);
+        let text = if self.compress && metadata.run.is_some() {
+            document::write(&metadata, &compression::compress(&state))
+        } else {
+            document::write(&metadata, &state)
+        };
         drop(state);
         let size = text.len() as u64;
         if size > MAX_DOCUMENT_BYTES {
@@ -46,50 +53,74 @@ impl<K: Keyvalue> Checkpointer<K> {
     /// # Errors
     /// [`Error::InvalidArgument`] if it can't be read, else as
     /// [`Checkpointer::save`].
-    pub fn save_document(&self, text: String) -> Result<Metadata, Error> {
-        let checkpoint =
-            document::read(text).map_err(|reason| invalid(format!("not a checkpoint: {reason}")))?;
+    pub fn save_document(&self, text: String) -> Result<(Metadata, Outcome), Error> {
+        let found = Found::read(text, false, self.compress);
+        let checkpoint = found.map_err(|reason| invalid(format!("not a checkpoint: {reason}")))?.checkpoint;
         let metadata = checkpoint.metadata.clone();
-        self.save(checkpoint)?;
-        Ok(metadata)
+        let outcome = self.save(checkpoint)?;
+        Ok((metadata, outcome))
     }
 
-    fn put(&self, metadata: &Metadata, names: &Names, text: String, score: f64) -> Result<(), Error> {
+    fn put(&self, metadata: &Metadata, names: &Names, text: String, score: f64) -> Result<Outcome, Error> {
+        let id = &metadata.checkpoint_id;
         let index_put = |index: &String| {
-            Operation::IndexPut(IndexPut {
-                index: index.clone(),
-                member: metadata.checkpoint_id.clone(),
-                score,
-                expiry: self.expiry,
-            })
+            let (index, member) = (index.clone(), id.clone());
+            Operation::IndexPut(IndexPut { index, member, score, expiry: self.expiry })
         };
         let put = Put { key: names.document.clone(), value: text, expiry: self.expiry };
-        let mut operations = vec![Operation::Put(put), index_put(&names.session)];
-        operations.extend(names.run.as_ref().map(index_put));
-        let written = operations.len();
-        let mut batch = Batch { conditions: Vec::new(), operations };
+        let mut puts = vec![Operation::Put(put), index_put(&names.session)];
+        puts.extend(names.run.as_ref().map(index_put));
+        let written = puts.len();
+        let mut batch = Batch { conditions: Vec::new(), operations: puts };
         let mut standing = Standing::New;
         for _ in 0..ATTEMPTS {
             batch.operations.truncate(written);
+            let is_new = matches!(standing, Standing::New);
             batch.conditions = vec![match standing {
+                // Whether the session grows matters only if it has a limit.
+                Standing::New if self.max_checkpoints.is_some() => {
+                    vec![Condition::Absent(names.document.clone())]
+                }
                 Standing::New => vec![
                     Condition::Absent(names.document.clone()),
                     starts_with(names.document.clone(), document::owner(metadata)),
                 ],
                 Standing::Ours { guard, run } => {
                     let left = run.filter(|run| Some(run) != names.run.as_ref());
-                    let entry = left.map(|run| Operation::IndexDelete(entry(run, &metadata.checkpoint_id)));
-                    batch.operations.extend(entry);
+                    batch.operations.extend(left.map(|run| Operation::IndexDelete(entry(run, id))));
                     vec![starts_with(names.document.clone(), guard)]
                 }
             }];
+            let mut excess = 0;
+            if let Some(most) = self.max_checkpoints {
+                let room = self.room(&names.id, most, Some(&Newcomer { id, score, is_new }))?;
+                if room.takes_newcomer {
+                    return self.prune_newcomer(metadata, names, most);
+                }
+                batch.conditions.extend(room.conditions);
+                batch.operations.extend(room.operations);
+                excess = room.excess;
+            }
             let applied = self.bucket.commit(std::slice::from_ref(&batch))?;
             if applied.first() == Some(&true) {
-                return Ok(());
+                if let Some(most) = self.max_checkpoints.filter(|_| excess > 0) {
+                    self.prune(&names.id, most)?;
+                }
+                return Ok(Outcome::Kept);
             }
             standing = self.standing(metadata, names)?;
         }
         Err(overtaken())
+    }
+
+    /// Ends the save of a checkpoint that is too old to be kept: an earlier
+    /// version of it goes too.
+    fn prune_newcomer(&self, metadata: &Metadata, names: &Names, most: u64) -> Result<Outcome, Error> {
+        if let Standing::Ours { .. } = self.standing(metadata, names)? {
+            self.delete_one(&names.id, &Id::stored(&metadata.checkpoint_id))?;
+        }
+        self.prune(&names.id, most)?;
+        Ok(Outcome::Pruned)
     }
 
     /// Looks at what stands in the way of a save that was refused.
@@ -125,6 +156,8 @@ enum Standing {
 
 /// Where a checkpoint stands and what names it.
 struct Names {
+    /// The session's id.
+    id: Id,
     document: String,
     session: String,
     run: Option<String>,
@@ -142,6 +175,7 @@ impl Names {
             document: keys.document(&Id::new("checkpoint id", &metadata.checkpoint_id)?),
             session: keys.session(&session),
             run,
+            id: session,
         })
     }
 }

@@ -45,6 +45,12 @@ struct Options {
     /// What is saved goes away after so many seconds.
     #[arg(long, global = true, value_name = "SECONDS", allow_negative_numbers = true)]
     ttl: Option<String>,
+    /// Keep no more than so many checkpoints of a session: the oldest go.
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    max_checkpoints: Option<u32>,
+    /// Store states compressed, as llmfy does with compress=True, and read them so.
+    #[arg(long, global = true)]
+    compress: bool,
     /// Print JSON for programs.
     #[arg(long, global = true)]
     json: bool,
@@ -200,9 +206,12 @@ impl Opened {
 impl Options {
     async fn open(&self) -> Result<Opened> {
         let address: Address = self.store.parse().map_err(Error::from)?;
-        let mut builder = Checkpointer::builder().prefix(&self.prefix);
+        let mut builder = Checkpointer::builder().prefix(&self.prefix).compress(self.compress);
         if let Some(ttl) = &self.ttl {
             builder = builder.ttl(seconds(ttl)?);
+        }
+        if let Some(count) = self.max_checkpoints {
+            builder = builder.max_checkpoints(count);
         }
         let store = address.open().await.map_err(Error::from).with_context(|| address.to_string())?;
         Ok(Opened { checkpointer: builder.open_store(store).await?, address })
@@ -227,8 +236,8 @@ impl Options {
             }
             for (line, document) in documents {
                 let saved = opened.at(opened.checkpointer.save_document(document).await);
-                let metadata = saved.with_context(|| format!("{name}, line {line}"))?;
-                show::saved(&metadata, self.json, out)?;
+                let (metadata, outcome) = saved.with_context(|| format!("{name}, line {line}"))?;
+                show::saved(&metadata, outcome, self.json, out)?;
             }
         }
         Ok(())

@@ -2,20 +2,22 @@
 
 use std::io::{Result, Write};
 
-use checkpointer::{Checkpoint, Metadata};
+use checkpointer::{Checkpoint, Metadata, Outcome};
 
 /// How much of a state a person is shown.
 const STATE_SHOWN: usize = 2000;
 
 /// One line for a saved checkpoint, or a JSON object.
-pub fn saved(metadata: &Metadata, json: bool, out: &mut impl Write) -> Result<()> {
+pub fn saved(metadata: &Metadata, outcome: Outcome, json: bool, out: &mut impl Write) -> Result<()> {
     if json {
         let (session, id) = (text(&metadata.session_id), text(&metadata.checkpoint_id));
-        writeln!(out, "{{\"session_id\": {session}, \"checkpoint_id\": {id}}}")
+        let kept = outcome == Outcome::Kept;
+        writeln!(out, "{{\"session_id\": {session}, \"checkpoint_id\": {id}, \"kept\": {kept}}}")
     } else {
         writeln!(
             out,
-            "saved {}  {}  step {}  {}",
+            "{} {}  {}  step {}  {}",
+            if outcome == Outcome::Kept { "saved" } else { "saved, and gone as the oldest over the limit:" },
             plain(&metadata.session_id),
             plain(&metadata.checkpoint_id),
             metadata.step,

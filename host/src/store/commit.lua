@@ -51,6 +51,10 @@ local conditions = {
     -- A key of another type gives an error here, which equals no text.
     return redis.pcall('GETRANGE', key, 0, #text - 1) == text
   end,
+  ['index-at-most'] = function(key)
+    local most, size = tonumber(take()), redis.pcall('ZCARD', key)
+    return type(size) == 'number' and size <= most
+  end,
   ['index-has'] = function(key)
     return type(redis.pcall('ZSCORE', key, take())) == 'string'
   end,

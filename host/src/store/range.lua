@@ -4,7 +4,8 @@
 -- ARGV  'ascending' or 'descending', the limit, what the key of a value begins
 --       with, how many bytes of a value to read or '', and the score and the
 --       member behind which to begin, if there are such.
--- Gives member, score, value for each entry: the value is false if there is
+-- Gives how many entries the index has, then member, score, value for each of
+-- the page: the value is false if there is
 -- none, and a list with a type if it is of another type than string.
 
 local index = KEYS[1]
@@ -53,7 +54,7 @@ if descending then range[#range + 1] = 'REV' end
 range[#range + 1] = 'WITHSCORES'
 local members = limit > 0 and redis.call(unpack(range)) or {}
 
-local entries = {}
+local entries = { redis.call('ZCARD', index) }
 for i = 1, #members, 2 do
   local key = values_at .. members[i]
   local value

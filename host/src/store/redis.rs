@@ -129,7 +129,7 @@ impl RedisStore {
 
     /// Reads the beginning of an index in one command, if that is enough.
     async fn sort(&self, query: &Query) -> Option<Result<IndexPage, StorageError>> {
-        let fits = query.after.is_none() && query.head.is_none() && !query.resumable;
+        let fits = query.after.is_none() && query.head.is_none() && !query.resumable && !query.counted;
         // In SORT's patterns, the first `*` stands for the member.
         if !fits || query.values_at.contains('*') || !self.may_sort.load(Ordering::Relaxed) {
             return None;
@@ -155,10 +155,10 @@ impl RedisStore {
             match value_of(value, None) {
                 // Nothing, or something of another type: the script can tell.
                 Value::Absent => return None,
-                value => entries.push(entry(bytes_of(member), value)),
+                value => entries.push(entry(bytes_of(member), None, value)),
             }
         }
-        Some(Ok(IndexPage { entries, next: None }))
+        Some(Ok(IndexPage { entries, next: None, size: None }))
     }
 }
 
@@ -207,21 +207,29 @@ impl Store for RedisStore {
                 .run(&self.range, &[&query.index], &arguments, Access::Read)
                 .await
                 .map_err(|error| failure(error, Access::Read))?;
+            let mut replies = replies.into_iter();
+            let size =
+                replies.next().and_then(|size| u64::from_redis_value(size).ok()).filter(|_| query.counted);
             let full = query.resumable && query.limit > 0 && replies.len() >= 3 * query.limit as usize;
-            let (mut last, mut replies) = (None, replies.into_iter());
+            let mut last = None;
             while let (Some(member), Some(score), Some(value)) =
                 (replies.next(), replies.next(), replies.next())
             {
-                let member = bytes_of(member);
-                last = Some((bytes_of(score), member.clone()));
-                entries.push(entry(member, value_of(value, query.head)));
+                let (member, score) = (bytes_of(member), bytes_of(score));
+                let number: Option<f64> =
+                    std::str::from_utf8(&score).ok().and_then(|score| score.parse().ok());
+                entries.push(entry(
+                    member.clone(),
+                    number.filter(|_| query.resumable),
+                    value_of(value, query.head),
+                ));
+                last = Some((score, number, member));
             }
-            let Some((score, member)) = last.filter(|_| full) else {
-                return Ok(IndexPage { entries, next: None });
+            let Some((score, number, member)) = last.filter(|_| full) else {
+                return Ok(IndexPage { entries, next: None, size });
             };
-            let number = std::str::from_utf8(&score).ok().and_then(|score| score.parse().ok());
             if let (Some(score), Ok(member)) = (number, String::from_utf8(member.clone())) {
-                return Ok(IndexPage { entries, next: Some(Position { score, member }) });
+                return Ok(IndexPage { entries, next: Some(Position { score, member }), size });
             }
             // Somebody else's member, which no text can name: go on behind it.
             arguments.truncate(fixed);
@@ -309,11 +317,18 @@ impl<'a> CommitCall<'a> {
                 for condition in alternatives {
                     let (name, key, argument) = match condition {
                         Condition::Absent(key) => ("absent", key, None),
-                        Condition::StartsWith(text) => ("starts-with", &text.key, Some(&text.text)),
-                        Condition::IndexHas(member) => ("index-has", &member.index, Some(&member.member)),
+                        Condition::StartsWith(text) => {
+                            ("starts-with", &text.key, Some(Argument::Text(&text.text)))
+                        }
+                        Condition::IndexHas(member) => {
+                            ("index-has", &member.index, Some(Argument::Text(&member.member)))
+                        }
+                        Condition::IndexAtMost(most) => {
+                            ("index-at-most", &most.index, Some(Argument::Own(most.size.to_string())))
+                        }
                     };
                     arguments.extend([Argument::Text(name), numbers.of(key)]);
-                    arguments.extend(argument.map(|argument| Argument::Text(argument)));
+                    arguments.extend(argument);
                 }
             }
             arguments.push(Argument::Own(batch.operations.len().to_string()));
@@ -397,11 +412,12 @@ fn bytes_of(reply: Reply) -> Vec<u8> {
     }
 }
 
-fn entry(member: Vec<u8>, value: Value) -> Entry {
+fn entry(member: Vec<u8>, score: Option<f64>, value: Value) -> Entry {
     match String::from_utf8(member) {
-        Ok(member) => Entry { member, value },
+        Ok(member) => Entry { member, score, value },
         Err(error) => Entry {
             member: String::from_utf8_lossy(error.as_bytes()).into_owned(),
+            score,
             value: Value::Unreadable("an index entry that is not UTF-8".to_owned()),
         },
     }

@@ -152,7 +152,9 @@ impl Store for SqliteStore {
             let Some(index) = index_id(&moment, &query.index, now)? else {
                 return match holds_value(&moment, &query.index, now)? {
                     true => Err(Failure::Told(wrong_type("a text"))),
-                    false => Ok(IndexPage { entries: Vec::new(), next: None }),
+                    false => {
+                        Ok(IndexPage { entries: Vec::new(), next: None, size: query.counted.then_some(0) })
+                    }
                 };
             };
             Ok(page(&moment, index, &query, now)?)
@@ -312,13 +314,21 @@ fn page(connection: &Connection, index: i64, query: &Query, now: i64) -> rusqlit
         if value == Value::Absent {
             value = read(connection, &format!("{}{member}", query.values_at), now, query.head)?;
         }
-        entries.push(Entry { member, value });
+        entries.push(Entry { member, score: query.resumable.then_some(score), value });
         last_score = Some(score);
     }
     let full = query.resumable && query.limit > 0 && entries.len() == query.limit as usize;
     let last = full.then(|| entries.last()).flatten();
     let next = last.zip(last_score).map(|(last, score)| Position { score, member: last.member.clone() });
-    Ok(IndexPage { entries, next })
+    let size = if query.counted { Some(size_of(connection, index)?) } else { None };
+    Ok(IndexPage { entries, next, size })
+}
+
+fn size_of(connection: &Connection, index: i64) -> rusqlite::Result<u64> {
+    connection
+        .prepare_cached("SELECT count(*) FROM checkpointer_member WHERE index_id = ?1")?
+        .query_row([index], |row| row.get::<_, i64>(0))
+        .map(i64::unsigned_abs)
 }
 
 fn conditions_hold(connection: &Connection, batch: &Batch, now: i64) -> rusqlite::Result<bool> {
@@ -346,6 +356,14 @@ fn condition_holds(connection: &Connection, condition: &Condition, now: i64) -> 
                     AND coalesce(substr(CAST(value AS BLOB), 1, length(?3)), x'') = ?3",
             )?
             .exists(params![wanted.key, now, wanted.text.as_bytes()]),
+        Condition::IndexAtMost(most) => {
+            if holds_value(connection, &most.index, now)? {
+                return Ok(false);
+            }
+            let index = index_id(connection, &most.index, now)?;
+            let size = index.map(|index| size_of(connection, index)).transpose()?;
+            Ok(size.unwrap_or(0) <= most.size)
+        }
         Condition::IndexHas(wanted) => connection
             .prepare_cached(
                 "SELECT 1 FROM checkpointer_index JOIN checkpointer_member ON index_id = id

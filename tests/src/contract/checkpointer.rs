@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use checkpointer::store::{Expiry, IndexMember, IndexPut, Operation, Order, Query};
-use checkpointer::{Checkpoint, DEFAULT_PREFIX, Error, History, Metadata};
+use checkpointer::store::{Effect, Expiry, IndexMember, IndexPut, Operation, Order, Query};
+use checkpointer::{Checkpoint, DEFAULT_PREFIX, Error, History, Metadata, Outcome};
 
 use super::Place;
 use crate::samples::{checkpoint, data, plain, timestamp};
@@ -175,6 +175,7 @@ async fn index_members(place: &Place, index: &str) -> Vec<String> {
         values_at: String::new(),
         head: Some(1),
         resumable: true,
+        counted: false,
     };
     let page = place.store.range(query).await.expect("a page");
     page.entries.into_iter().map(|entry| entry.member).collect()
@@ -486,6 +487,117 @@ pub async fn a_stored_checkpoint_with_ids_too_long_can_be_removed(place: &Place,
     assert_eq!(subject.ids_of_run("s", "short").await, ["b"]);
     assert_eq!(subject.clear_all().await.expect("cleared"), 1);
     assert_eq!(place.keys("").await, [""; 0]);
+}
+
+/// A compressed state is loaded as it was, beside those that are not.
+pub async fn compressed_states_are_stored_as_llmfy_does_and_loaded_as_they_were(place: &Place, mode: Mode) {
+    let compressing = place.open(mode, &Opening { compress: true, ..Opening::default() }).await;
+    let subject = place.open(mode, &Opening::default()).await;
+    let state = format!("{{\"text\": \"{}\"}}", "again and ".repeat(1000));
+    for mut saved in [checkpoint("s", "b", "r", 2), plain("s", "a", 1)] {
+        saved.state = state.clone();
+        save(&compressing, &saved).await;
+        assert_eq!(
+            compressing.load("s", None).await.expect("loaded").map(|it| it.state).as_ref(),
+            Some(&state)
+        );
+    }
+    let stored = place.text(&key("checkpoint:b")).await.expect("a document");
+    assert!(stored.len() < 500, "{stored}");
+    // Generation A has no compressed form.
+    assert!(place.text(&key("checkpoint:a")).await.is_some_and(|text| text.len() > 10_000));
+    // Without the option, what is stored is a JSON string like any other.
+    let string = subject.load("s", Some("b")).await.expect("loaded").expect("there").state;
+    assert!(string.starts_with("\"eJ"), "{string}");
+    for text in [string.as_str(), "\"abcd\"", "{}"] {
+        save(&subject, &Checkpoint { state: text.to_owned(), ..checkpoint("t", "t", "r", 1) }).await;
+        let loaded = compressing.load("t", None).await.expect("loaded").expect("there").state;
+        assert_eq!(loaded, if text == string { state.as_str() } else { text });
+    }
+}
+
+/// A session keeps its newest checkpoints, and no more than it may.
+pub async fn a_session_keeps_no_more_than_its_limit(place: &Place, mode: Mode) {
+    let limited =
+        async |count| place.open(mode, &Opening { max_checkpoints: Some(count), ..Opening::default() }).await;
+    let three = limited(3).await;
+    for number in 1..=5 {
+        let saved = checkpoint("s", &format!("c{number}"), &format!("r{number}"), number * 10);
+        assert_eq!(three.save(&saved).await.expect("saved"), Outcome::Kept);
+    }
+    assert_eq!(three.ids("s", 9).await, ["c5", "c4", "c3"]);
+    let all: Vec<_> = [
+        "checkpoint:c3",
+        "checkpoint:c4",
+        "checkpoint:c5",
+        "session:s",
+        "session:s:run:r3",
+        "session:s:run:r4",
+        "session:s:run:r5",
+    ]
+    .map(key)
+    .into();
+    assert_eq!(place.keys("").await, all);
+    // Saved again, nothing goes; moved to the past it is the oldest and stays.
+    for second in [50, 31, 60] {
+        assert_eq!(three.save(&checkpoint("s", "c5", "r5", second)).await.expect("saved"), Outcome::Kept);
+        assert_eq!(three.ids("s", 9).await.len(), 3);
+    }
+    // Between the others one pushes out the oldest; before them it goes itself.
+    assert_eq!(three.save(&checkpoint("s", "d", "r", 35)).await.expect("saved"), Outcome::Kept);
+    assert_eq!(three.ids("s", 9).await, ["c5", "c4", "d"]);
+    assert_eq!(three.save(&checkpoint("s", "old", "r", 1)).await.expect("saved"), Outcome::Pruned);
+    assert_eq!(three.ids("s", 9).await, ["c5", "c4", "d"]);
+    assert_eq!(three.load("s", Some("old")).await.expect("an answer"), None);
+    // Ties are by id, as in a list.
+    assert_eq!(three.save(&checkpoint("s", "a", "r", 35)).await.expect("saved"), Outcome::Pruned);
+    assert_eq!(three.save(&checkpoint("s", "e", "r", 35)).await.expect("saved"), Outcome::Kept);
+    assert_eq!(three.ids("s", 9).await, ["c5", "c4", "e"]);
+    let other = three.save(&checkpoint("other", "c5", "r", 1)).await.expect_err("a conflict");
+    assert!(matches!(other, Error::Conflict { .. }), "{other}");
+    // A limit that comes late takes what is over it, however much that is.
+    let unlimited = place.open(mode, &Opening::default()).await;
+    for number in 0..700 {
+        save(&unlimited, &checkpoint("many", &format!("m{number:03}"), "r", number)).await;
+    }
+    assert_eq!(
+        limited(2).await.save(&checkpoint("many", "new", "r", 800)).await.expect("saved"),
+        Outcome::Kept
+    );
+    assert_eq!(three.ids("many", 9).await, ["new", "m699"]);
+    assert_eq!(three.ids_of_run("many", "r").await, ["new", "m699"]);
+    assert_eq!(
+        limited(1).await.save(&checkpoint("many", "m699", "r", 900)).await.expect("saved"),
+        Outcome::Kept
+    );
+    assert_eq!(three.ids("many", 9).await, ["m699"]);
+    let none = Opening { max_checkpoints: Some(0), ..Opening::default() };
+    assert!(matches!(Subject::open(mode, place.store.clone(), &none).await, Err(Error::InvalidArgument(_))));
+}
+
+/// Many that save into one session at its limit keep to it.
+pub async fn a_limit_holds_for_many_at_once(place: &Place, mode: Mode) {
+    let subject = place.open(mode, &Opening { max_checkpoints: Some(3), ..Opening::default() }).await;
+    let tasks: Vec<_> = (0..4)
+        .map(|writer| {
+            let subject = subject.clone();
+            tokio::spawn(async move {
+                for number in 0..10 {
+                    let saved = checkpoint("s", &format!("{writer}-{number}"), "r", number);
+                    // Overtaken again and again, a save may give up, and says so.
+                    while let Err(error) = subject.save(&saved).await {
+                        assert!(matches!(error, Error::Storage { effect: Effect::None, .. }), "{error}");
+                    }
+                    assert!(subject.ids("s", 100).await.len() <= 3);
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.expect("a task");
+    }
+    assert_eq!(subject.ids("s", 100).await, ["3-9", "2-9", "1-9"]);
+    assert_eq!(place.keys(&key("checkpoint:")).await.len(), 3);
 }
 
 /// Times are stored as Python writes them, and order by the moment they name.

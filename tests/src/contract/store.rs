@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use checkpointer::store::{
-    Batch, Condition, Effect, Entry, Expiry, IndexMember, IndexPut, KeyText, Operation, Order, Position, Put,
-    Query, StorageReason, Value,
+    Batch, Condition, Effect, Entry, Expiry, IndexMember, IndexPut, IndexSize, KeyText, Operation, Order,
+    Position, Put, Query, StorageReason, Value,
 };
 
 use super::Place;
@@ -35,6 +35,7 @@ fn query(index: &str, order: Order, limit: u32) -> Query {
         values_at: "v:".into(),
         head: None,
         resumable: true,
+        counted: false,
     }
 }
 
@@ -83,11 +84,16 @@ pub async fn keeps_an_index_in_order_of_scores_then_bytes(place: &Place) {
             .range(Query { resumable, ..query("i", Order::Descending, 10) })
             .await
             .expect("a page");
-        let named = Entry { member: "b".into(), value: Value::Text("value of b".into()) };
+        let score = resumable.then_some(1.5);
+        let named = Entry { member: "b".into(), score, value: Value::Text("value of b".into()) };
         assert_eq!(page.entries[3], named);
         assert!(page.entries.iter().all(|entry| entry.member == "b" || entry.value == Value::Absent));
-        assert_eq!(page.next, None);
+        assert_eq!((page.next, page.size), (None, None));
+        let counted = Query { resumable, counted: true, ..query("i", Order::Descending, 2) };
+        assert_eq!(place.store.range(counted).await.expect("a page").size, Some(6));
     }
+    let counted = Query { counted: true, ..query("none", Order::Descending, 2) };
+    assert_eq!(place.store.range(counted).await.expect("a page").size, Some(0));
     assert_eq!(members(place, query("i", Order::Descending, 0)).await, [""; 0]);
     assert_eq!(members(place, query("none", Order::Descending, 5)).await, [""; 0]);
 }
@@ -134,6 +140,7 @@ pub async fn applies_a_batch_only_if_its_conditions_hold(place: &Place) {
     place.write(vec![put("a", "text*of?a", Expiry::Never), index_put("i", "m", 1.0, Expiry::Never)]).await;
     place.put("empty", "").await;
     let has = |member: &str| Condition::IndexHas(IndexMember { index: "i".into(), member: member.into() });
+    let at_most = |index: &str, size| Condition::IndexAtMost(IndexSize { index: index.into(), size });
     let absent = |key: &str| Condition::Absent(key.into());
     for (conditions, expected) in [
         (vec![], true),
@@ -154,6 +161,10 @@ pub async fn applies_a_batch_only_if_its_conditions_hold(place: &Place) {
         (vec![vec![starts_with("i", "t")]], false),
         (vec![vec![has("m")]], true),
         (vec![vec![has("n")]], false),
+        (vec![vec![at_most("i", 1)]], true),
+        (vec![vec![at_most("i", 0)]], false),
+        (vec![vec![at_most("none", 0)]], true),
+        (vec![vec![at_most("a", 9)]], false),
         (vec![vec![absent("a"), has("m")]], true),
         (vec![vec![absent("b")], vec![has("n")]], false),
         (vec![vec![absent("b")], vec![has("n"), starts_with("a", "text")]], true),
