@@ -182,16 +182,23 @@ impl Keyvalue for Fake {
     }
 }
 
-fn open<K: Keyvalue>(store: K, ttl_ms: Option<u64>) -> Checkpointer<K> {
-    let options = Options {
+fn options(ttl_ms: Option<u64>) -> Options {
+    Options {
         bucket: "default".into(),
         prefix: "p:".into(),
         ttl_ms,
         max_state_bytes: None,
         compress: false,
         max_checkpoints: None,
-    };
-    Checkpointer::open(store, &options).expect("a checkpointer")
+    }
+}
+
+fn open_with<K: Keyvalue>(store: K, options: &Options) -> Checkpointer<K> {
+    Checkpointer::open(store, options).expect("a checkpointer")
+}
+
+fn open<K: Keyvalue>(store: K, ttl_ms: Option<u64>) -> Checkpointer<K> {
+    open_with(store, &options(ttl_ms))
 }
 
 fn checkpoint(session: &str, id: &str, run: &str, second: u32) -> Checkpoint {
@@ -319,6 +326,27 @@ fn deleting_a_session_takes_what_expired_out_of_its_runs() {
     assert_eq!(stays.delete("s", None), Ok(1));
     store.shared.values.borrow_mut().clear();
     assert_eq!(store.scan("", None).expect("keys").keys, [""; 0]);
+}
+
+#[test]
+fn what_expired_makes_room_once_it_is_seen() {
+    let store = Fake::default();
+    let limited = |ttl_ms| Options { max_checkpoints: Some(3), ..options(ttl_ms) };
+    let (stays, goes) =
+        (open_with(store.clone(), &limited(None)), open_with(store.clone(), &limited(Some(100))));
+    stays.save(checkpoint("s", "b", "r", 2)).expect("saved");
+    stays.save(checkpoint("s", "c", "r", 3)).expect("saved");
+    goes.save(checkpoint("s", "a", "r", 1)).expect("saved");
+    store.shared.now.set(100);
+    stays.save(checkpoint("s", "d", "r", 4)).expect("saved");
+    assert_eq!(ids(&stays, "s"), ["d", "c", "b"]);
+    // The same id again, whose entry is still there.
+    goes.save(checkpoint("t", "z", "r", 9)).expect("saved");
+    stays.save(checkpoint("t", "x", "r", 1)).expect("saved");
+    stays.save(checkpoint("t", "y", "r", 2)).expect("saved");
+    store.shared.now.set(200);
+    stays.save(checkpoint("t", "z", "r", 9)).expect("saved");
+    assert_eq!(ids(&stays, "t"), ["z", "y", "x"]);
 }
 
 /// A store that is out of reach for everything.

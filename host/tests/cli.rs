@@ -266,6 +266,57 @@ async fn the_demo_is_killed_half_way_and_goes_on_over_both_stores() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn tls_is_used_if_the_certificate_can_be_trusted() {
+    let folder = TempDir::new().expect("a folder");
+    let request = [
+        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost",
+        "-addext basicConstraints=critical,CA:FALSE -addext subjectAltName=DNS:localhost",
+        "-keyout key.pem -out cert.pem",
+    ];
+    let words = request.iter().flat_map(|line| line.split(' '));
+    let made = Command::new("openssl")
+        .args(words)
+        .current_dir(folder.path())
+        .output()
+        .expect("openssl is installed");
+    assert!(made.status.success(), "{made:?}");
+    let port = free_port();
+    let [certificate, key] =
+        ["cert.pem", "key.pem"].map(|name| folder.path().join(name).display().to_string());
+    let _server = RedisServer::start_with_words(&[&format!(
+        "--tls-port {port} --tls-cert-file {certificate} --tls-key-file {key} --tls-auth-clients no"
+    )])
+    .await;
+    let golden = data("golden").remove(0).0;
+    let save = |host: &str, trusted: &str| {
+        let mut save = command(&folder, &["--store", &format!("rediss://{host}:{port}"), "save"]);
+        save.arg(&golden).env("SSL_CERT_FILE", trusted).output().expect("the program runs")
+    };
+    assert!(out(&save("localhost", &certificate)).starts_with("saved fx-01"));
+    for (host, trusted) in [("127.0.0.1", certificate.as_str()), ("localhost", "/dev/null")] {
+        let refused = save(host, trusted);
+        assert_eq!(status(&refused), 1, "{refused:?}");
+        assert!(err(&refused).ends_with("the store's certificate can't be trusted\n"), "{refused:?}");
+    }
+}
+
+#[test]
+fn a_session_keeps_no_more_than_max_checkpoints_and_states_are_compressed_if_asked() {
+    let folder = TempDir::new().expect("a folder");
+    let files = data("agent-chat");
+    let mut arguments = vec!["--max-checkpoints", "3", "--compress", "save"];
+    // Newest first, so that all after the third are too old to be kept.
+    arguments.extend(files.iter().rev().map(|(file, _)| file.to_str().expect("a path")));
+    let saved = out(&run(&folder, &arguments));
+    assert_eq!(saved.lines().filter(|line| line.starts_with("saved user-123")).count(), 3, "{saved}");
+    assert_eq!(saved.lines().filter(|line| line.contains("gone as the oldest")).count(), 9, "{saved}");
+    assert_eq!(out(&run(&folder, &["list", "user-123"])).lines().count(), 4);
+    assert!(out(&run(&folder, &["load", "user-123", "--json"])).contains("\"state\": \"eJ"));
+    assert!(out(&run(&folder, &["--compress", "load", "user-123"])).contains("\"messages\": ["));
+    assert_eq!(status(&run(&folder, &["--max-checkpoints", "0", "list", "s"])), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_ttl_in_seconds_is_kept_by_redis() {
     let server = RedisServer::start().await;
     let folder = TempDir::new().expect("a folder");

@@ -51,7 +51,11 @@ impl<K: Keyvalue> Checkpointer<K> {
             counted: true,
         })?;
         let size = page.size.unwrap_or_default();
-        let grown = size + u64::from(newcomer.is_some_and(|newcomer| newcomer.is_new));
+        // An earlier version that expired may have left its entry.
+        let grows = newcomer.is_some_and(|newcomer| {
+            newcomer.is_new && page.entries.iter().all(|entry| entry.member != newcomer.id)
+        });
+        let grown = size + u64::from(grows);
         let mut room = Room {
             conditions: vec![vec![Condition::IndexAtMost(IndexSize { index, size })]],
             operations: Vec::new(),

@@ -497,6 +497,10 @@ fn failure(error: RedisError, access: Access) -> StorageError {
             Effect::None,
             "the store refused the user or the password".to_owned(),
         ),
+        // Nothing is sent before the certificate was looked at.
+        None if error.to_string().contains("invalid peer certificate") => {
+            (StorageReason::Unavailable, Effect::None, "the store's certificate can't be trusted".to_owned())
+        }
         None if error.is_connection_refusal() => {
             (StorageReason::Unavailable, Effect::None, "the store can't be reached".to_owned())
         }
