@@ -29,7 +29,7 @@ pub fn compress(state: &str) -> String {
 /// # Errors
 /// It unfolds to something that is no state; the text says to what.
 pub fn expand(stored: String) -> Result<String, String> {
-    let base64 = stored.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+    let base64 = stored.trim_ascii().strip_prefix('"').and_then(|text| text.strip_suffix('"'));
     let Some(Ok(compressed)) = base64.map(|base64| STANDARD.decode(base64)) else {
         return Ok(stored);
     };
@@ -56,6 +56,7 @@ mod tests {
         for state in ["{}", "{\"a\": \"é\\ud800 NaN\"}", &format!("[{}1]", "1, ".repeat(100_000))] {
             let stored = compress(state);
             assert_eq!(json::check(&stored), Ok(()));
+            assert_eq!(expand(format!(" {stored}\n")).as_deref(), Ok(state));
             assert_eq!(expand(stored).as_deref(), Ok(state));
         }
     }

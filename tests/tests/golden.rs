@@ -1,0 +1,346 @@
+//! Values exactly as llmfy stored them: each is read for what it says, and
+//! written again to the byte, at the same keys and with the same scores.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use checkpointer::store::{Expiry, IndexPut, Operation, Put};
+use checkpointer::{Checkpoint, DEFAULT_PREFIX, Metadata, Run};
+use checkpointer_tests::contract::{Kind, Place};
+use checkpointer_tests::redis_server::RedisServer;
+use checkpointer_tests::samples::{checkpoint, data, plain};
+use checkpointer_tests::subject::{MODES, Mode, Opening, Subject};
+use serde_json::Value;
+
+const KINDS: [Kind; 2] = [Kind::Redis, Kind::Memory];
+
+/// A value that llmfy stored, and what it says.
+struct Golden {
+    text: String,
+    score: f64,
+    checkpoint: Checkpoint,
+}
+
+impl Golden {
+    /// Reads a value with a parser that is not ours.
+    fn new(text: String, score: f64) -> Self {
+        let json: Value = serde_json::from_str(&text).expect("JSON");
+        let string = |key: &str| json[key].as_str().expect(key).to_owned();
+        let strings = |key: &str| {
+            let items = json[key].as_array().expect(key).iter();
+            items.map(|item| item.as_str().expect(key).to_owned()).collect()
+        };
+        let run = json.get("run_id").map(|_| Run {
+            run_id: string("run_id"),
+            prev_node: string("prev_node"),
+            updated_fields: strings("updated_fields"),
+            attempt: json["attempt"].as_i64(),
+            dispatch_id: json["dispatch_id"].as_str().map(str::to_owned),
+        });
+        let (timestamp, node, state) = if run.is_some() {
+            let state = text.split_once("\"state\": ").and_then(|(_, state)| state.strip_suffix('}'));
+            (string("created_at"), string("node"), state.expect("a state").to_owned())
+        } else {
+            (string("timestamp"), string("node_name"), string("state"))
+        };
+        let metadata = Metadata {
+            session_id: string("session_id"),
+            checkpoint_id: string("checkpoint_id"),
+            timestamp,
+            node,
+            step: json["step"].as_i64().expect("step"),
+            run,
+        };
+        Self { text, score, checkpoint: Checkpoint { metadata, state } }
+    }
+
+    fn id(&self) -> &str {
+        &self.checkpoint.metadata.checkpoint_id
+    }
+
+    fn session(&self) -> &str {
+        &self.checkpoint.metadata.session_id
+    }
+
+    fn run(&self) -> Option<&str> {
+        self.checkpoint.metadata.run.as_ref().map(|run| run.run_id.as_str())
+    }
+
+    /// Where it stands.
+    fn key(&self) -> String {
+        format!("{DEFAULT_PREFIX}checkpoint:{}", self.id())
+    }
+
+    /// What names it.
+    fn indexes(&self) -> Vec<String> {
+        let session = format!("{DEFAULT_PREFIX}session:{}", self.session());
+        let run = self.run().map(|run| format!("{session}:run:{run}"));
+        [session].into_iter().chain(run).collect()
+    }
+
+    /// Puts it where llmfy did.
+    async fn put(&self, place: &Place) {
+        let put = Put { key: self.key(), value: self.text.clone(), expiry: Expiry::Never };
+        let index_put = |index| {
+            let member = self.id().to_owned();
+            Operation::IndexPut(IndexPut { index, member, score: self.score, expiry: Expiry::Never })
+        };
+        let entries = self.indexes().into_iter().map(index_put);
+        place.write([Operation::Put(put)].into_iter().chain(entries).collect()).await;
+    }
+
+    /// All that Redis holds if it holds nothing else.
+    fn rows(&self) -> Vec<Row> {
+        let text = Row { key: self.key(), value: self.text.clone(), ..Row::of("string", None) };
+        let entry = |key| Row { key, value: self.id().to_owned(), ..Row::of("zset", Some(self.score)) };
+        let mut rows: Vec<Row> = self.indexes().into_iter().map(entry).collect();
+        rows.push(text);
+        rows.sort();
+        rows
+    }
+}
+
+/// A line of `redis-dump.tsv`: a text, or one member of an index.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Row {
+    key: String,
+    kind: String,
+    /// Milliseconds; -1 if it never expires.
+    ttl: i64,
+    /// The bits of the double: no other double has them.
+    score: Option<u64>,
+    value: String,
+}
+
+impl Row {
+    fn of(kind: &str, score: Option<f64>) -> Self {
+        let score = score.map(f64::to_bits);
+        Self { key: String::new(), kind: kind.to_owned(), ttl: -1, score, value: String::new() }
+    }
+}
+
+/// All that a server holds, in order.
+async fn rows_of(server: &RedisServer) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for key in server.command::<Vec<String>>(&["KEYS", "*"]).await {
+        let kind: String = server.command(&["TYPE", &key]).await;
+        let ttl = server.command(&["PTTL", &key]).await;
+        let mut row = |score: Option<&String>, value: &str| {
+            let score = score.map(|score| score.parse().expect("a double"));
+            rows.push(Row { key: key.clone(), ttl, value: value.to_owned(), ..Row::of(&kind, score) });
+        };
+        if kind == "zset" {
+            let members: Vec<String> = server.command(&["ZRANGE", &key, "0", "-1", "WITHSCORES"]).await;
+            members.chunks(2).for_each(|member| row(Some(&member[1]), &member[0]));
+        } else {
+            row(None, &server.command::<String>(&["GET", &key]).await);
+        }
+    }
+    rows.sort();
+    rows
+}
+
+/// The lines of a file of `tests/data` that are no comments, each as its columns.
+fn table(file: &str) -> Vec<Vec<String>> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("data").join(file);
+    let text = fs::read_to_string(file).expect("a table of tests/data");
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines.map(|line| line.split('\t').map(str::to_owned).collect()).collect()
+}
+
+/// `redis-dump.tsv`: all that the agent chat left in Redis.
+fn dump() -> Vec<Row> {
+    let unquoted = |text: &String| serde_json::from_str(text).expect("a JSON string");
+    let row = |columns: Vec<String>| Row {
+        key: unquoted(&columns[0]),
+        ttl: columns[2].parse().expect("a ttl"),
+        value: unquoted(&columns[4]),
+        ..Row::of(&columns[1], (!columns[3].is_empty()).then(|| columns[3].parse().expect("a score")))
+    };
+    let mut rows: Vec<Row> = table("agent-chat/redis-dump.tsv").into_iter().map(row).collect();
+    rows.sort();
+    rows
+}
+
+/// The values of `tests/data/golden`.
+fn goldens() -> Vec<Golden> {
+    let scores = table("golden/scores.tsv");
+    let files = data("golden");
+    assert_eq!((files.len(), scores.len()), (22, 22));
+    let golden = |((file, text), score): ((PathBuf, String), Vec<String>)| {
+        assert!(file.ends_with(&score[0]), "{} {}", file.display(), score[0]);
+        Golden::new(text, score[1].parse().expect("a score"))
+    };
+    files.into_iter().zip(scores).map(golden).collect()
+}
+
+/// The values of `tests/data/agent-chat`.
+fn agent_chat() -> Vec<Golden> {
+    let dump = dump();
+    let golden = |text: String| {
+        let unscored = Golden::new(text, 0.0);
+        let entry = dump.iter().find(|row| row.kind == "zset" && row.value == unscored.id());
+        let score = entry.and_then(|row| row.score).expect("a score");
+        Golden { score: f64::from_bits(score), ..unscored }
+    };
+    let goldens: Vec<Golden> = data("agent-chat").into_iter().map(|(_, text)| golden(text)).collect();
+    assert_eq!(goldens.len(), 12);
+    goldens
+}
+
+async fn open(place: &Place, mode: Mode) -> Subject {
+    place.open(mode, &Opening::default()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_golden_value_is_read_for_what_it_says_and_written_again_to_the_byte() {
+    for kind in KINDS {
+        let place = Place::new(kind).await;
+        for mode in MODES {
+            let subject = open(&place, mode).await;
+            for golden in goldens().into_iter().chain(agent_chat()) {
+                golden.put(&place).await;
+                for id in [Some(golden.id()), None] {
+                    let document = subject.load_document(golden.session(), id).await.expect("loaded");
+                    assert_eq!(document.as_ref(), Some(&golden.text));
+                    let loaded = subject.load(golden.session(), id).await.expect("loaded");
+                    assert_eq!(loaded.as_ref(), Some(&golden.checkpoint));
+                }
+                let loaded = subject.load(golden.session(), None).await.expect("loaded").expect("there");
+                assert_eq!(subject.delete(golden.session(), None).await.expect("deleted"), 1);
+                assert_eq!(place.keys("").await, [""; 0]);
+
+                subject.save(&loaded).await.expect("saved");
+                let keys: BTreeSet<String> = golden.rows().into_iter().map(|row| row.key).collect();
+                assert_eq!(place.keys("").await, keys.into_iter().collect::<Vec<_>>());
+                assert_eq!(place.text(&golden.key()).await.as_ref(), Some(&golden.text));
+                if let Some(server) = &place.server {
+                    assert_eq!(rows_of(server).await, golden.rows());
+                }
+                assert_eq!(subject.delete(golden.session(), None).await.expect("deleted"), 1);
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_saved_stands_in_the_order_that_llmfy_gives_it() {
+    for kind in KINDS {
+        for mode in MODES {
+            let place = Place::new(kind).await;
+            let subject = open(&place, mode).await;
+            let mut all: Vec<Golden> = goldens().into_iter().chain(agent_chat()).collect();
+            for golden in &all {
+                subject.save(&golden.checkpoint).await.expect("saved");
+            }
+            all.sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| b.id().cmp(a.id())));
+            for golden in &all {
+                let session = golden.session();
+                let of_session = all.iter().filter(|other| other.session() == session);
+                let of_run = of_session.clone().filter(|other| other.run() == golden.run());
+                let ids: Vec<&str> = of_session.map(Golden::id).collect();
+                assert_eq!(subject.ids(session, 100).await, ids);
+                if let Some(run) = golden.run() {
+                    assert_eq!(
+                        subject.ids_of_run(session, run).await,
+                        of_run.map(Golden::id).collect::<Vec<_>>()
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_agent_chat_leaves_the_keyspace_that_llmfy_left() {
+    for mode in MODES {
+        let place = Place::new(Kind::Redis).await;
+        let subject = open(&place, mode).await;
+        for golden in agent_chat() {
+            subject.save(&golden.checkpoint).await.expect("saved");
+        }
+        assert_eq!(rows_of(place.server.as_ref().expect("a server")).await, dump());
+    }
+}
+
+/// The expected texts are what Python's `json.dumps` and `isoformat` write.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_checkpoint_is_written_by_the_same_rules() {
+    let metadata = Metadata {
+        session_id: "s\"1".into(),
+        checkpoint_id: "c é".into(),
+        timestamp: "2026-01-02 03:04:05,5+0700".into(),
+        node: "näme \"1\"\\\n\t\0\u{7f}\u{2028}\u{1f30d}/~".into(),
+        step: -3,
+        run: Some(Run {
+            run_id: "r/1".into(),
+            prev_node: "__start__".into(),
+            updated_fields: vec!["a".into(), "ü".into()],
+            attempt: None,
+            dispatch_id: Some("d\u{1f}".into()),
+        }),
+    };
+    let plain = Metadata { timestamp: "2026-01-02T03:04:05.000Z".into(), run: None, ..metadata.clone() };
+    // A state is the caller's, spaces, floats, letters and all.
+    let state = "{\"k\":\"hé\\u00E9\",  \"f\": [1E-7, 1e16, -0.0]}";
+    let of_run = r#"{"checkpoint_id": "c \u00e9", "session_id": "s\"1", "run_id": "r/1", "created_at": "2026-01-02T03:04:05.500000+07:00", "node": "n\u00e4me \"1\"\\\n\t\u0000\u007f\u2028\ud83c\udf0d/~", "prev_node": "__start__", "step": -3, "updated_fields": ["a", "\u00fc"], "attempt": null, "dispatch_id": "d\u001f", "state": {"k":"hé\u00E9",  "f": [1E-7, 1e16, -0.0]}}"#;
+    let without = r#"{"checkpoint_id": "c \u00e9", "session_id": "s\"1", "timestamp": "2026-01-02T03:04:05+00:00", "node_name": "n\u00e4me \"1\"\\\n\t\u0000\u007f\u2028\ud83c\udf0d/~", "step": -3, "state": "{\"k\":\"h\u00e9\\u00E9\",  \"f\": [1E-7, 1e16, -0.0]}"}"#;
+    for kind in KINDS {
+        let place = Place::new(kind).await;
+        for mode in MODES {
+            let subject = open(&place, mode).await;
+            for (metadata, text) in [(&metadata, of_run), (&plain, without)] {
+                let saved = Checkpoint { metadata: metadata.clone(), state: state.into() };
+                subject.save(&saved).await.expect("saved");
+                let key = format!("{DEFAULT_PREFIX}checkpoint:c é");
+                assert_eq!(place.text(&key).await.as_deref(), Some(text));
+                let loaded = subject.load("s\"1", None).await.expect("loaded").expect("there");
+                assert_eq!(loaded.state, state);
+                subject.delete("s\"1", None).await.expect("deleted");
+            }
+        }
+    }
+}
+
+/// Saves each state in both generations, and expects it to come out as it was.
+async fn are_kept_to_the_byte(states: &[String]) {
+    for kind in KINDS {
+        let place = Place::new(kind).await;
+        for mode in MODES {
+            let subject = open(&place, mode).await;
+            for state in states {
+                for sample in [checkpoint("s", "of run", "r", 1), plain("s", "plain", 2)] {
+                    let saved = Checkpoint { state: state.clone(), ..sample };
+                    let id = saved.metadata.checkpoint_id.clone();
+                    subject.save(&saved).await.expect("saved");
+                    let loaded = subject.load("s", Some(&id)).await.expect("loaded").expect("there");
+                    assert_eq!(loaded, saved);
+                    let document = subject.load_document("s", Some(&id)).await.expect("loaded");
+                    subject.delete("s", Some(&id)).await.expect("deleted");
+                    subject.save_document(document.as_ref().expect("there")).await.expect("saved");
+                    assert_eq!(subject.load_document("s", Some(&id)).await.expect("loaded"), document);
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_that_asks_for_a_class_is_text_like_any_other() {
+    let hostile = r#"{"__type__": "system", "__module__": "os", "data": {"command": "false"}}"#;
+    are_kept_to_the_byte(&[hostile.to_owned(), format!("[{hostile}, {{\"x\": {hostile}}}]")]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_python_knows_beyond_json_is_kept_to_the_byte() {
+    are_kept_to_the_byte(&[
+        "[NaN, Infinity, -Infinity, -0, 1, 1.0, 1e400, 1E-400]".to_owned(),
+        format!("{{\"n\": -{}}}", "8".repeat(4000)),
+        r#"["\ud800", "\udc00\ud800", "\uD83C", "\ud83c\udf0d", "\"\\\/\b\f\n\r\t\u0000\u007F"]"#.to_owned(),
+        format!("{}0{}", "[".repeat(2000), "]".repeat(2000)),
+        format!("{}null{}", "{\"a\": ".repeat(2000), "}".repeat(2000)),
+        r#"{"a": 1, "a": 2, "state": 3, "state": 4, "session_id": "other"}"#.to_owned(),
+    ])
+    .await;
+}

@@ -1,0 +1,512 @@
+//! The component and the real llmfy over one redis-server, in both directions.
+
+use std::time::{Duration, Instant};
+
+use checkpointer::{Checkpoint, Run};
+use checkpointer_tests::contract::redis_store;
+use checkpointer_tests::llmfy::{GENERATIONS, Generation, Llmfy, take_turn};
+use checkpointer_tests::redis_server::RedisServer;
+use checkpointer_tests::samples::{checkpoint, plain};
+use checkpointer_tests::subject::{Mode, Opening, Subject};
+use serde_json::json;
+use tempfile::TempDir;
+
+/// The component over a server.
+async fn component(server: &RedisServer, opening: &Opening) -> Subject {
+    Subject::open(Mode::Component, redis_store(&server.url()), opening).await.expect("a checkpointer")
+}
+
+/// A server, and both over it.
+async fn beside(generation: Generation) -> (RedisServer, Subject, Llmfy) {
+    let server = RedisServer::start().await;
+    let component = component(&server, &Opening::default()).await;
+    let llmfy = Llmfy::start(generation, &server.url()).await;
+    (server, component, llmfy)
+}
+
+/// A checkpoint that llmfy of this generation can have.
+fn sample(generation: Generation, session: &str, id: &str, second: u32) -> Checkpoint {
+    match generation {
+        Generation::A => plain(session, id, second),
+        Generation::B => checkpoint(session, id, "r", second),
+    }
+}
+
+/// Three checkpoints of one session, oldest first.
+fn three(generation: Generation, session: &str) -> [Checkpoint; 3] {
+    [1, 2, 3].map(|second| sample(generation, session, &format!("{session}-{second}"), second))
+}
+
+/// What a run has, if this generation has runs.
+fn of_run<T, const COUNT: usize>(generation: Generation, checkpoints: [T; COUNT]) -> Vec<T> {
+    if generation == Generation::A { Vec::new() } else { Vec::from(checkpoints) }
+}
+
+fn with_state(generation: Generation, id: &str, state: &str) -> Checkpoint {
+    Checkpoint { state: state.to_owned(), ..sample(generation, "s", id, 1) }
+}
+
+async fn save(component: &Subject, checkpoint: &Checkpoint) {
+    component.save(checkpoint).await.expect("saved");
+}
+
+async fn load(component: &Subject, session: &str, id: Option<&str>) -> Option<Checkpoint> {
+    component.load(session, id).await.expect("a checkpoint or none")
+}
+
+/// How many checkpoints went.
+async fn delete(component: &Subject, session: &str, id: Option<&str>) -> u64 {
+    component.delete(session, id).await.expect("deleted")
+}
+
+async fn wait_until_gone(server: &RedisServer, key: &str) {
+    let start = Instant::now();
+    while server.command::<bool>(&["EXISTS", key]).await {
+        assert!(start.elapsed() < Duration::from_secs(10), "{key} does not expire");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// In how many seconds a key expires; -1 for never.
+async fn seconds_left(server: &RedisServer, key: &str) -> i64 {
+    server.command(&["TTL", key]).await
+}
+
+mod beside_llmfy {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_component_reads_what_llmfy_saved() {
+        for generation in GENERATIONS {
+            let (_server, component, mut llmfy) = beside(generation).await;
+            let [first, second, third] = three(generation, "s");
+            for checkpoint in [&second, &third, &first] {
+                llmfy.save(checkpoint).await;
+            }
+            assert_eq!(load(&component, "s", Some("s-2")).await, Some(second.clone()));
+            assert_eq!(load(&component, "s", None).await, Some(third.clone()));
+            assert_eq!(load(&component, "s", Some("none")).await, None);
+            let newest = component.list("s", Some(2)).await.expect("a history");
+            assert_eq!(
+                (newest.checkpoints, newest.unreadable),
+                (vec![third.clone(), second.clone()], vec![])
+            );
+            let run = component.list_by_run("s", "r", None).await.expect("a history");
+            let expected = of_run(generation, [third, second, first]);
+            assert_eq!((run.checkpoints, run.unreadable), (expected, vec![]));
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn llmfy_reads_what_the_component_saved() {
+        for generation in GENERATIONS {
+            let (_server, component, mut llmfy) = beside(generation).await;
+            let [first, second, third] = three(generation, "s");
+            for checkpoint in [&second, &third, &first] {
+                save(&component, checkpoint).await;
+            }
+            assert_eq!(llmfy.load("s", Some("s-2")).await, Some(second.clone()));
+            assert_eq!(llmfy.load("s", None).await, Some(third.clone()));
+            assert_eq!(llmfy.load("s", Some("none")).await, None);
+            assert_eq!(llmfy.list_at_most("s", 2).await, [third.clone(), second.clone()]);
+            if generation == Generation::B {
+                assert_eq!(llmfy.list_by_run("s", "r").await, [third, second, first]);
+            }
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_component_deletes_what_llmfy_saved() {
+        for generation in GENERATIONS {
+            let (server, component, mut llmfy) = beside(generation).await;
+            llmfy.save(&sample(generation, "other", "o", 1)).await;
+            let without_session = server.keyspace().await;
+            let [first, second, third] = three(generation, "s");
+            llmfy.save(&first).await;
+            llmfy.save(&third).await;
+            let without_second = server.keyspace().await;
+            llmfy.save(&second).await;
+
+            assert_eq!(delete(&component, "s", Some("s-2")).await, 1);
+            assert_eq!(server.keyspace().await, without_second);
+            assert_eq!(llmfy.ids("s").await, ["s-3", "s-1"]);
+            assert_eq!(delete(&component, "s", None).await, 2);
+            assert_eq!(server.keyspace().await, without_session);
+            assert_eq!(llmfy.load("s", None).await, None);
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn llmfy_deletes_what_the_component_saved() {
+        for generation in GENERATIONS {
+            let (server, component, mut llmfy) = beside(generation).await;
+            save(&component, &sample(generation, "other", "o", 1)).await;
+            let without_session = server.keyspace().await;
+            let [first, second, third] = three(generation, "s");
+            save(&component, &first).await;
+            save(&component, &third).await;
+            let without_second = server.keyspace().await;
+            save(&component, &second).await;
+
+            llmfy.delete("s", Some("s-2")).await;
+            assert_eq!(server.keyspace().await, without_second);
+            assert_eq!(component.ids("s", 10).await, ["s-3", "s-1"]);
+            llmfy.delete("s", None).await;
+            assert_eq!(server.keyspace().await, without_session);
+            assert_eq!(component.latest("s").await, None);
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn either_clears_what_the_other_saved_and_nothing_else() {
+        for generation in GENERATIONS {
+            let (server, component, mut llmfy) = beside(generation).await;
+            server.command::<()>(&["SET", "llmfy:checkpoint:c", "another application's"]).await;
+            let without_checkpoints = server.keyspace().await;
+            for session in ["s", "t"] {
+                for checkpoint in three(generation, session) {
+                    llmfy.save(&checkpoint).await;
+                }
+            }
+            assert_eq!(component.clear_all().await.expect("cleared"), 6);
+            assert_eq!(server.keyspace().await, without_checkpoints);
+            assert_eq!(llmfy.ids("s").await, [""; 0]);
+
+            for session in ["s", "t"] {
+                for checkpoint in three(generation, session) {
+                    save(&component, &checkpoint).await;
+                }
+            }
+            llmfy.clear_all().await;
+            assert_eq!(server.keyspace().await, without_checkpoints);
+            assert_eq!(component.ids("s", 10).await, [""; 0]);
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_component_writes_the_keys_the_bytes_and_the_scores_that_llmfy_writes() {
+        let timestamps = [
+            "2026-01-02T03:04:05+00:00",
+            "2026-01-02T03:04:05.123456+00:00",
+            "2026-01-02T03:04:05.100000+00:00",
+            "2026-01-02T03:04:05.000001-03:30:15",
+            "2026-01-02T03:04:05.999999+07:00",
+            "1969-12-31T23:59:59.999999+00:00",
+            "2026-01-02T03:04:05.000006",
+        ];
+        let long_run = Run {
+            run_id: "r:2".to_owned(),
+            prev_node: "vor\u{7f}her \"\\".to_owned(),
+            updated_fields: vec![],
+            attempt: None,
+            dispatch_id: Some("verteilt \u{1f600}".to_owned()),
+        };
+        for generation in GENERATIONS {
+            let (server, component, mut llmfy) = beside(generation).await;
+            let mut checkpoints = Vec::new();
+            for (number, timestamp) in timestamps.iter().enumerate() {
+                let mut checkpoint = sample(generation, "s", &format!("c{number}"), 1);
+                checkpoint.metadata.timestamp = (*timestamp).to_owned();
+                checkpoints.push(checkpoint);
+            }
+            let mut odd = sample(generation, "s\u{e9}ance: 1", "\u{4f60}\u{597d}", 1);
+            odd.metadata.node = "n\u{e4}chster\n".to_owned();
+            odd.metadata.step = -7;
+            odd.metadata.run = odd.metadata.run.map(|_| long_run.clone());
+            odd.state =
+                r#"{"\u00e9": ["\ud83d\ude00\u007f\\\"\n", 1.0, 1e-07, -0.0, null, true]}"#.to_owned();
+            checkpoints.push(odd);
+
+            for checkpoint in &checkpoints {
+                llmfy.save(checkpoint).await;
+            }
+            let by_llmfy = server.keyspace().await;
+            assert_eq!(by_llmfy.len(), if generation == Generation::A { 10 } else { 12 });
+            server.command::<()>(&["FLUSHALL"]).await;
+            for checkpoint in &checkpoints {
+                save(&component, checkpoint).await;
+            }
+            assert_eq!(server.keyspace().await, by_llmfy);
+            for checkpoint in checkpoints {
+                let metadata = &checkpoint.metadata;
+                let (session, id) = (metadata.session_id.clone(), metadata.checkpoint_id.clone());
+                assert_eq!(llmfy.load(&session, Some(&id)).await, Some(checkpoint));
+            }
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_session_that_both_write_in_turn_is_newest_first_in_both() {
+        for generation in GENERATIONS {
+            let (_server, component, mut llmfy) = beside(generation).await;
+            // The last two share a timestamp: then the greater id counts as newer.
+            for (id, second) in [("c1", 1), ("c4", 4), ("c3", 3), ("c2", 2), ("c6", 6), ("c5", 6)] {
+                let checkpoint = sample(generation, "s", id, second);
+                if ["c1", "c3", "c6"].contains(&id) {
+                    llmfy.save(&checkpoint).await;
+                } else {
+                    save(&component, &checkpoint).await;
+                }
+                assert_eq!(llmfy.load("s", None).await, load(&component, "s", None).await);
+            }
+            assert_eq!(llmfy.ids("s").await, ["c6", "c5", "c4", "c3", "c2", "c1"]);
+            assert_eq!(component.ids("s", 10).await, ["c6", "c5", "c4", "c3", "c2", "c1"]);
+
+            // Each saves again what the other saved.
+            llmfy.save(&sample(generation, "s", "c2", 8)).await;
+            save(&component, &sample(generation, "s", "c1", 9)).await;
+            let listed = llmfy.list("s").await;
+            assert_eq!(listed[0], sample(generation, "s", "c1", 9));
+            assert_eq!(listed[1], sample(generation, "s", "c2", 8));
+            assert_eq!(component.list("s", None).await.expect("a history").checkpoints, listed);
+            assert_eq!(llmfy.ids("s").await, ["c1", "c2", "c6", "c5", "c4", "c3"]);
+            if generation == Generation::B {
+                assert_eq!(llmfy.list_by_run("s", "r").await, listed);
+                assert_eq!(component.ids_of_run("s", "r").await, ["c1", "c2", "c6", "c5", "c4", "c3"]);
+            }
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_component_lists_and_deletes_both_generations_in_one_session() {
+        let (server, component, mut old) = beside(Generation::A).await;
+        let mut new = Llmfy::start(Generation::B, &server.url()).await;
+        let by_old = sample(Generation::A, "s", "old", 1);
+        let by_new = sample(Generation::B, "s", "new", 2);
+        let (plain, of_run) = (plain("s", "plain", 3), checkpoint("s", "of run", "r", 4));
+        old.save(&by_old).await;
+        new.save(&by_new).await;
+        save(&component, &plain).await;
+        save(&component, &of_run).await;
+
+        let history = component.list("s", None).await.expect("a history");
+        assert_eq!(history.checkpoints, [of_run.clone(), plain.clone(), by_new.clone(), by_old.clone()]);
+        assert_eq!(history.unreadable, []);
+        assert_eq!(component.ids_of_run("s", "r").await, ["of run", "new"]);
+        assert_eq!(old.load("s", Some("plain")).await, Some(plain));
+        assert_eq!(new.list_by_run("s", "r").await, [of_run, by_new]);
+        assert_eq!(delete(&component, "s", None).await, 4);
+        assert_eq!(server.keyspace().await, []);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn any_state_of_python_comes_through_the_component_unchanged() {
+        let states = [
+            "{}".to_owned(),
+            r#"{"numbers": [NaN, Infinity, -Infinity, -0.0, 0, 1, 1.0, 1e-07, 1e+16, 5e-324]}"#.to_owned(),
+            r#"{"text": "\u00e9 \u4f60\u597d \ud83d\ude00 \u0000\u001f\u007f \\ \" / \b\f\n\r\t"}"#
+                .to_owned(),
+            r#"{"alone": "\ud800", "\udfff": ["\udc00\ud800", "\ud83d"]}"#.to_owned(),
+            format!(r#"{{"big": [-18446744073709551617, {}]}}"#, "9".repeat(4000)),
+            format!(r#"{{"deep": {}{}}}"#, "[".repeat(400), "]".repeat(400)),
+            r#"{"zz": 1, "a": {"1": null, "": true}, "m": [[], {}]}"#.to_owned(),
+        ];
+        for generation in GENERATIONS {
+            let (_server, component, mut llmfy) = beside(generation).await;
+            for (number, state) in states.iter().enumerate() {
+                let by_llmfy = with_state(generation, &format!("llmfy-{number}"), state);
+                llmfy.save(&by_llmfy).await;
+                let loaded = load(&component, "s", Some(&by_llmfy.metadata.checkpoint_id)).await;
+                assert_eq!(loaded.as_ref(), Some(&by_llmfy));
+
+                let again = with_state(generation, &format!("component-{number}"), &by_llmfy.state);
+                save(&component, &again).await;
+                let id = again.metadata.checkpoint_id.clone();
+                assert_eq!(llmfy.load("s", Some(&id)).await, Some(again));
+            }
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn llmfy_reads_states_that_python_would_spell_otherwise() {
+        for generation in GENERATIONS {
+            let (_server, component, mut llmfy) = beside(generation).await;
+            let state = " {\"\u{e9}\":\t[1E2,\"\u{1f600}\\/\"] } ";
+            save(&component, &with_state(generation, "c", state)).await;
+            let loaded = llmfy.load("s", None).await.expect("a checkpoint");
+            assert_eq!(loaded.state, r#"{"\u00e9": [100.0, "\ud83d\ude00/"]}"#);
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_state_that_names_a_class_is_only_text_to_the_component() {
+        let (server, component, mut llmfy) = beside(Generation::A).await;
+        let folder = TempDir::new().expect("a temporary folder");
+        let mark = folder.path().join("was called");
+        // To llmfy 0.10.1 this says: call os.mkdir.
+        let call = format!(
+            r#"{{"__type__": "mkdir", "__module__": "os", "data": {{"path": "{}"}}}}"#,
+            mark.display()
+        );
+        let hostile = with_state(Generation::A, "c", &format!(r#"{{"call": {call}}}"#));
+        llmfy.save(&hostile).await;
+        assert_eq!(load(&component, "s", None).await.as_ref(), Some(&hostile));
+        assert_eq!(component.ids("s", 10).await, ["c"]);
+        save(&component, &hostile).await;
+        assert_eq!(load(&component, "s", Some("c")).await, Some(hostile));
+        assert!(!mark.exists());
+
+        // It is as hostile as it looks, and no less after the component.
+        let loaded = llmfy.load("s", None).await.expect("a checkpoint");
+        assert_eq!(loaded.state, r#"{"call": null}"#);
+        assert!(mark.exists());
+        assert_eq!(delete(&component, "s", None).await, 1);
+        assert_eq!(server.keyspace().await, []);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_llmfy_lets_expire_is_gone_for_the_component() {
+        for generation in GENERATIONS {
+            let (server, component, _) = beside(generation).await;
+            let mut short = Llmfy::start_with(generation, &server.url(), json!({ "ttl": 2 })).await;
+            short.save(&sample(generation, "s", "short", 2)).await;
+            save(&component, &sample(generation, "s", "lasting", 1)).await;
+            assert_eq!(component.ids("s", 10).await, ["short", "lasting"]);
+            wait_until_gone(&server, "llmfy_checkpoint:checkpoint:short").await;
+            assert_eq!(load(&component, "s", Some("short")).await, None);
+            assert_eq!(component.latest("s").await.as_deref(), Some("lasting"));
+            assert_eq!(component.ids("s", 10).await, ["lasting"]);
+            assert_eq!(component.ids_of_run("s", "r").await, of_run(generation, ["lasting"]));
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_the_component_lets_expire_does_not_hide_from_llmfy_what_lives() {
+        for generation in GENERATIONS {
+            let (server, component, mut llmfy) = beside(generation).await;
+            let short = super::component(&server, &Opening::ttl_ms(2000)).await;
+            let lasting = sample(generation, "s", "lasting", 1);
+            llmfy.save(&lasting).await;
+            let before = server.keyspace().await;
+            save(&short, &sample(generation, "s", "short", 2)).await;
+            assert_eq!(llmfy.ids("s").await, ["short", "lasting"]);
+            wait_until_gone(&server, "llmfy_checkpoint:checkpoint:short").await;
+            // Until somebody comes upon the entries that name nothing, and
+            // removes them, llmfy takes the session for empty.
+            assert_eq!(component.latest("s").await.as_deref(), Some("lasting"));
+            assert_eq!(component.ids_of_run("s", "r").await, of_run(generation, ["lasting"]));
+            assert_eq!(server.keyspace().await, before);
+            assert_eq!(llmfy.load("s", None).await, Some(lasting));
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_ttl_is_written_as_llmfy_writes_it_and_never_shortens_an_index() {
+        for generation in GENERATIONS {
+            let (server, lasting, _) = beside(generation).await;
+            let mut llmfy = Llmfy::start_with(generation, &server.url(), json!({ "ttl": 100 })).await;
+            let shorter = component(&server, &Opening::ttl_ms(50_000)).await;
+            let same = component(&server, &Opening::ttl_ms(100_000)).await;
+            let index = "llmfy_checkpoint:session:s";
+
+            llmfy.save(&sample(generation, "s", "by llmfy", 1)).await;
+            save(&same, &sample(generation, "t", "by the component", 1)).await;
+            for (key, _, _) in server.keyspace().await {
+                let seconds = seconds_left(&server, &key).await;
+                assert!((90..=100).contains(&seconds), "{key} expires in {seconds} seconds");
+            }
+            save(&shorter, &sample(generation, "s", "shorter", 2)).await;
+            let seconds = seconds_left(&server, "llmfy_checkpoint:checkpoint:shorter").await;
+            assert!((40..=50).contains(&seconds), "{seconds}");
+            assert!(seconds_left(&server, index).await >= 90);
+            save(&lasting, &sample(generation, "s", "lasting", 3)).await;
+            assert_eq!(seconds_left(&server, "llmfy_checkpoint:checkpoint:lasting").await, -1);
+            assert_eq!(seconds_left(&server, index).await, -1);
+            assert!(seconds_left(&server, "llmfy_checkpoint:checkpoint:by llmfy").await >= 90);
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_state_that_llmfy_compressed_comes_through_the_component_unchanged() {
+        let (server, component, _) = beside(Generation::B).await;
+        let mut llmfy = Llmfy::start_with(Generation::B, &server.url(), json!({ "compress": true })).await;
+        let saved = with_state(Generation::B, "c", r#"{"text": "\u00e9\ud800", "number": NaN}"#);
+        llmfy.save(&saved).await;
+        let document = server.keyspace().await;
+        let loaded = load(&component, "s", None).await.expect("a checkpoint");
+        assert!(loaded.state.starts_with("\"eJ"), "{}", loaded.state);
+        assert_eq!(delete(&component, "s", None).await, 1);
+        save(&component, &loaded).await;
+        assert_eq!(server.keyspace().await, document);
+        assert_eq!(llmfy.load("s", None).await, Some(saved));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_either_compressed_the_other_reads() {
+        let (server, _, _) = beside(Generation::B).await;
+        let mut llmfy = Llmfy::start_with(Generation::B, &server.url(), json!({ "compress": true })).await;
+        let component = component(&server, &Opening { compress: true, ..Opening::default() }).await;
+        let long = format!(r#"{{"text": "\u00e9\ud800{}", "number": NaN}}"#, "again and ".repeat(10_000));
+        let [mut first, mut second, mut third] = three(Generation::B, "s");
+        (first.state, second.state, third.state) = (long.clone(), long, "{}".to_owned());
+        llmfy.save(&first).await;
+        save(&component, &second).await;
+        save(&component, &third).await;
+        for id in ["s-1", "s-2"] {
+            let key = format!("llmfy_checkpoint:checkpoint:{id}");
+            assert!(server.command::<u64>(&["STRLEN", &key]).await < 1000, "{id} is not compressed");
+        }
+        let newest_first = [third, second, first];
+        assert_eq!(llmfy.list("s").await, newest_first);
+        assert_eq!(component.list("s", None).await.expect("a history").checkpoints, newest_first);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn either_prunes_a_session_that_the_other_wrote() {
+        let (server, component, mut llmfy) = beside(Generation::B).await;
+        let [first, second, third] = three(Generation::B, "s");
+        save(&component, &second).await;
+        save(&component, &third).await;
+        let pruned = server.keyspace().await;
+
+        server.command::<()>(&["FLUSHALL"]).await;
+        let two = json!({ "max_checkpoints_per_session": 2 });
+        let mut pruning = Llmfy::start_with(Generation::B, &server.url(), two).await;
+        save(&component, &first).await;
+        save(&component, &second).await;
+        pruning.save(&third).await;
+        assert_eq!(server.keyspace().await, pruned);
+        assert_eq!(component.ids("s", 10).await, ["s-3", "s-2"]);
+
+        server.command::<()>(&["FLUSHALL"]).await;
+        let two = Opening { max_checkpoints: Some(2), ..Opening::default() };
+        let pruning = super::component(&server, &two).await;
+        llmfy.save(&first).await;
+        llmfy.save(&second).await;
+        save(&pruning, &third).await;
+        assert_eq!(server.keyspace().await, pruned);
+        assert_eq!(llmfy.ids("s").await, ["s-3", "s-2"]);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_flow_engine_goes_on_from_what_the_component_saved() {
+        let (server, component, mut llmfy) = beside(Generation::B).await;
+        let end = take_turn(&server.url(), "s", "hello").await;
+        assert_eq!(end, json!({ "turn": 1, "messages": ["hello", "hello, in turn 1"] }));
+        let history = component.list("s", None).await.expect("a history");
+        let nodes = history.checkpoints.iter().map(|checkpoint| checkpoint.metadata.node.as_str());
+        assert_eq!(nodes.collect::<Vec<_>>(), ["reply", "listen"]);
+
+        // All that is left is the step in the middle of that turn, changed by
+        // the component.
+        let mut middle = history.checkpoints[1].clone();
+        assert_eq!(delete(&component, "s", None).await, 2);
+        middle.metadata.checkpoint_id = "by the component".to_owned();
+        middle.state =
+            middle.state.replace("\"hello\"", "\"bonjour\"").replace("\"turn\": 1", "\"turn\": 41");
+        save(&component, &middle).await;
+        assert_eq!(llmfy.load("s", None).await, Some(middle));
+
+        // The engine goes on with the node behind it, and then with the next
+        // turn.
+        let end = take_turn(&server.url(), "s", "again").await;
+        assert_eq!(end, json!({ "turn": 41, "messages": ["bonjour", "again", "again, in turn 41"] }));
+        let end = take_turn(&server.url(), "s", "and again").await;
+        let messages = ["bonjour", "again", "again, in turn 41", "and again", "and again, in turn 42"];
+        assert_eq!(end, json!({ "turn": 42, "messages": messages }));
+        let history = component.list("s", None).await.expect("a history").checkpoints;
+        let nodes = history.iter().map(|checkpoint| checkpoint.metadata.node.as_str());
+        assert_eq!(nodes.collect::<Vec<_>>(), ["reply", "listen", "reply", "listen"]);
+        assert_eq!(llmfy.list("s").await, history);
+    }
+}
