@@ -67,6 +67,11 @@ pub fn documents_named_by<'a>(index: &'a str, member: &'a str) -> impl Iterator<
         .map(move |(at, _)| format!("{}{CHECKPOINT}{member}", &index[..at]))
 }
 
+/// Whether another prefix could have made the name of this index too.
+pub fn may_be_shared(index: &str) -> bool {
+    documents_named_by(index, "").nth(1).is_some()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,5 +92,7 @@ mod tests {
     fn an_index_that_several_prefixes_could_have_made_names_a_document_under_each() {
         let named: Vec<_> = documents_named_by("app:session:session:s1", "c1").collect();
         assert_eq!(named, ["app:checkpoint:c1", "app:session:checkpoint:c1"]);
+        assert!(may_be_shared("app:session:session:s1"));
+        assert!(!may_be_shared("app:session:s1:run:r1"));
     }
 }

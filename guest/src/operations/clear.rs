@@ -34,14 +34,14 @@ impl<K: Keyvalue> Checkpointer<K> {
             let page = self.bucket.scan(&documents, after.as_deref())?;
             if !page.keys.is_empty() {
                 let values = self.bucket.get(&page.keys, Some(HEAD))?;
-                let mut batches = Vec::new();
+                let (mut batches, mut decides) = (Vec::new(), Vec::new());
                 for (key, value) in page.keys.into_iter().zip(values) {
                     let Some(id) = key.strip_prefix(&documents).map(str::to_owned) else {
                         continue;
                     };
                     match self.owner(&key, value)? {
                         Held::Document(owner, guard) if owner.checkpoint_id == id => {
-                            batches.push(self.removal(key, &owner, guard));
+                            batches.extend(self.removal(key, &owner, guard));
                         }
                         Held::Garbage(_, text) if !Keys::may_be_of_longer_prefix(&id) => {
                             batches.push(Batch {
@@ -51,11 +51,16 @@ impl<K: Keyvalue> Checkpointer<K> {
                         }
                         _ => {}
                     }
+                    // The first batch of each removal decides.
+                    if decides.len() < batches.len() {
+                        decides.push(true);
+                        decides.resize(batches.len(), false);
+                    }
                 }
                 if !batches.is_empty() {
-                    for applied in self.bucket.commit(&batches)? {
-                        removed += u64::from(applied);
-                        overtaken |= !applied;
+                    for (applied, decides) in self.bucket.commit(&batches)?.into_iter().zip(decides) {
+                        removed += u64::from(applied && decides);
+                        overtaken |= !applied && decides;
                     }
                 }
             }

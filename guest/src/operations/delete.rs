@@ -34,10 +34,10 @@ impl<K: Keyvalue> Checkpointer<K> {
         let key = self.keys.document(checkpoint);
         for _ in 0..ATTEMPTS {
             let value = self.get(&key, Some(HEAD))?;
-            let Some(Deletion { batch, of }) = self.deletion(session, checkpoint.as_str(), value)? else {
+            let Some(Deletion { batches, of }) = self.deletion(session, checkpoint.as_str(), value)? else {
                 return Ok(0);
             };
-            let applied = self.commit(batch)?;
+            let applied = self.commit(&batches)?;
             if applied || of != Target::Document {
                 return Ok(u64::from(applied && of != Target::Entry));
             }
@@ -82,10 +82,11 @@ impl<K: Keyvalue> Checkpointer<K> {
             })?;
             let (mut batches, mut targets) = (Vec::new(), Vec::new());
             for found in page.entries {
-                if let Some(Deletion { batch, of }) = self.deletion(session, &found.member, found.value)? {
-                    runs.extend(run_indexes(&batch, &index));
-                    batches.push(batch);
-                    targets.push(of);
+                if let Some(deletion) = self.deletion(session, &found.member, found.value)? {
+                    runs.extend(run_indexes(&deletion, &index));
+                    targets.push(deletion.of);
+                    targets.resize(batches.len() + deletion.batches.len(), Target::Entry);
+                    batches.extend(deletion.batches);
                 }
             }
             if !batches.is_empty() {
@@ -123,19 +124,19 @@ impl<K: Keyvalue> Checkpointer<K> {
         // Another prefix may have an index of the same name.
         let others = keys::documents_named_by(&index, member).filter(|other| *other != key);
         let nobody_elses: Vec<_> = others.map(|other| vec![Condition::Absent(other)]).collect();
-        let (batch, of) = match self.owner(&key, value)? {
-            Held::Nothing => (sweeping(&index, member), Target::Entry),
+        let (batches, of) = match self.owner(&key, value)? {
+            Held::Nothing => (vec![sweeping(&index, member)], Target::Entry),
             // Not ours to remove; but the session need not name it.
             Held::Alien(_) => {
                 let operations = vec![Operation::IndexDelete(entry(index, member))];
-                (Batch { conditions: nobody_elses, operations }, Target::Entry)
+                (vec![Batch { conditions: nobody_elses, operations }], Target::Entry)
             }
             Held::Garbage(_, text) => {
                 let named = Condition::IndexHas(entry(index.clone(), member));
                 let mut conditions = nobody_elses;
                 conditions.extend([vec![named], vec![starts_with(key.clone(), text)]]);
                 let operations = vec![Operation::Delete(key), Operation::IndexDelete(entry(index, member))];
-                (Batch { conditions, operations }, Target::Garbage)
+                (vec![Batch { conditions, operations }], Target::Garbage)
             }
             Held::Document(owner, guard)
                 if owner.session_id == session.as_str() && owner.checkpoint_id == member =>
@@ -144,13 +145,14 @@ impl<K: Keyvalue> Checkpointer<K> {
             }
             Held::Document(..) => return Ok(None),
         };
-        Ok(Some(Deletion { batch, of }))
+        Ok(Some(Deletion { batches, of }))
     }
 }
 
-/// A batch that removes something.
+/// Batches that remove something. The first decides, the others tidy up after
+/// it.
 pub(super) struct Deletion {
-    pub batch: Batch,
+    pub batches: Vec<Batch>,
     of: Target,
 }
 
@@ -167,8 +169,9 @@ enum Target {
 }
 
 /// The indexes of runs that a removal touches.
-fn run_indexes(removal: &Batch, session: &str) -> impl Iterator<Item = String> {
-    removal.operations.iter().filter_map(move |operation| match operation {
+fn run_indexes(deletion: &Deletion, session: &str) -> impl Iterator<Item = String> {
+    let operations = deletion.batches.iter().flat_map(|batch| &batch.operations);
+    operations.filter_map(move |operation| match operation {
         Operation::IndexDelete(gone) if gone.index != session => Some(gone.index.clone()),
         _ => None,
     })

@@ -83,9 +83,10 @@ impl<K: Keyvalue> Checkpointer<K> {
         values.into_iter().next().ok_or_else(|| broken("gave no value for a key"))
     }
 
-    /// Applies one batch; says whether its conditions held.
-    fn commit(&self, batch: Batch) -> Result<bool, Error> {
-        let applied = self.bucket.commit(&[batch])?;
+    /// Applies batches in one step; says whether the conditions of the first
+    /// held.
+    fn commit(&self, batches: &[Batch]) -> Result<bool, Error> {
+        let applied = self.bucket.commit(batches)?;
         applied.first().copied().ok_or_else(|| broken("gave no outcome for a batch"))
     }
 
@@ -111,18 +112,24 @@ impl<K: Keyvalue> Checkpointer<K> {
         }
     }
 
-    /// The batch that removes a document, if it still begins with `guard`, and
-    /// the index entries that name it.
-    fn removal(&self, key: String, owner: &Owner, guard: String) -> Batch {
-        let session = Id::stored(&owner.session_id);
+    /// The batches that remove a document, if it still begins with `guard`, and
+    /// the index entries that name it. The first decides; the others are for
+    /// indexes that another prefix may share, and the entry with them.
+    fn removal(&self, key: String, owner: &Owner, guard: String) -> Vec<Batch> {
         let member = &owner.checkpoint_id;
-        let mut operations = vec![
-            Operation::Delete(key.clone()),
-            Operation::IndexDelete(entry(self.keys.session(&session), member)),
-        ];
-        let run = self.run_index(owner);
-        operations.extend(run.map(|run| Operation::IndexDelete(entry(run, member))));
-        Batch { conditions: vec![vec![starts_with(key, guard)]], operations }
+        let session = self.keys.session(&Id::stored(&owner.session_id));
+        let mut operations = vec![Operation::Delete(key.clone())];
+        let mut shared = Vec::new();
+        for index in [session].into_iter().chain(self.run_index(owner)) {
+            if keys::may_be_shared(&index) {
+                shared.push(sweeping(&index, member));
+            } else {
+                operations.push(Operation::IndexDelete(entry(index, member)));
+            }
+        }
+        let mut batches = vec![Batch { conditions: vec![vec![starts_with(key, guard)]], operations }];
+        batches.append(&mut shared);
+        batches
     }
 
     /// The index of the run that a document is of.

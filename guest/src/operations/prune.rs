@@ -25,6 +25,8 @@ pub(super) struct Room {
     pub conditions: Vec<Vec<Condition>>,
     /// What removes the oldest.
     pub operations: Vec<Operation>,
+    /// What tidies up after that.
+    pub tidying: Vec<Batch>,
     /// How many are still too many after that.
     pub excess: u64,
     /// Whether the newcomer itself is one of those that have to go.
@@ -59,6 +61,7 @@ impl<K: Keyvalue> Checkpointer<K> {
         let mut room = Room {
             conditions: vec![vec![Condition::IndexAtMost(IndexSize { index, size })]],
             operations: Vec::new(),
+            tidying: Vec::new(),
             excess: grown.saturating_sub(most),
             takes_newcomer: false,
         };
@@ -79,10 +82,13 @@ impl<K: Keyvalue> Checkpointer<K> {
             room.excess -= 1;
             // What is another session's by an index of the same name is not
             // ours to remove, and did not count.
-            if let Some(removal) = self.deletion(session, &entry.member, entry.value)? {
-                let Batch { conditions, operations } = removal.batch;
-                room.conditions.extend(conditions);
-                room.operations.extend(operations);
+            if let Some(deletion) = self.deletion(session, &entry.member, entry.value)? {
+                let mut batches = deletion.batches.into_iter();
+                for Batch { conditions, operations } in batches.by_ref().take(1) {
+                    room.conditions.extend(conditions);
+                    room.operations.extend(operations);
+                }
+                room.tidying.extend(batches);
             }
         }
         Ok(room)
@@ -93,11 +99,13 @@ impl<K: Keyvalue> Checkpointer<K> {
     pub(super) fn prune(&self, session: &Id, most: u64) -> Result<(), Error> {
         let mut refused = 0;
         while refused < ATTEMPTS {
-            let Room { conditions, operations, excess, .. } = self.room(session, most, None)?;
+            let Room { conditions, operations, tidying, excess, .. } = self.room(session, most, None)?;
             if operations.is_empty() {
                 return Ok(());
             }
-            if !self.commit(Batch { conditions, operations })? {
+            let mut batches = vec![Batch { conditions, operations }];
+            batches.extend(tidying);
+            if !self.commit(&batches)? {
                 refused += 1;
             } else if excess == 0 {
                 return Ok(());

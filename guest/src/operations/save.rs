@@ -7,6 +7,7 @@ use crate::compression;
 use crate::document;
 use crate::id::Id;
 use crate::json;
+use crate::keys;
 use crate::keyvalue::{Batch, Condition, IndexPut, Keyvalue, Operation, Put};
 use crate::timestamp::Timestamp;
 use crate::{Checkpoint, Conflict, Error, Excess, Metadata, Outcome};
@@ -71,11 +72,15 @@ impl<K: Keyvalue> Checkpointer<K> {
         let mut puts = vec![Operation::Put(put), index_put(&names.session)];
         puts.extend(names.run.as_ref().map(index_put));
         let written = puts.len();
-        let mut batch = Batch { conditions: Vec::new(), operations: puts };
+        // The first batch decides, the others tidy up after it.
+        let mut batches = vec![Batch { conditions: Vec::new(), operations: puts }];
         let mut standing = Standing::New;
         for _ in 0..ATTEMPTS {
-            batch.operations.truncate(written);
+            batches.truncate(1);
             let is_new = matches!(standing, Standing::New);
+            let mut tidying = Vec::new();
+            let batch = &mut batches[0];
+            batch.operations.truncate(written);
             batch.conditions = vec![match standing {
                 // Whether the session grows matters only if it has a limit.
                 Standing::New if self.max_checkpoints.is_some() => {
@@ -86,8 +91,9 @@ impl<K: Keyvalue> Checkpointer<K> {
                     starts_with(names.document.clone(), document::owner(metadata)),
                 ],
                 Standing::Ours { guard, run } => {
-                    let left = run.filter(|run| Some(run) != names.run.as_ref());
-                    batch.operations.extend(left.map(|run| Operation::IndexDelete(entry(run, id))));
+                    if let Some(left) = run.filter(|run| Some(run) != names.run.as_ref()) {
+                        tidying.push(leaving(&left, metadata, names));
+                    }
                     vec![starts_with(names.document.clone(), guard)]
                 }
             }];
@@ -99,10 +105,11 @@ impl<K: Keyvalue> Checkpointer<K> {
                 }
                 batch.conditions.extend(room.conditions);
                 batch.operations.extend(room.operations);
+                tidying.extend(room.tidying);
                 excess = room.excess;
             }
-            let applied = self.bucket.commit(std::slice::from_ref(&batch))?;
-            if applied.first() == Some(&true) {
+            batches.extend(tidying);
+            if self.commit(&batches)? {
                 if let Some(most) = self.max_checkpoints.filter(|_| excess > 0) {
                     self.prune(&names.id, most)?;
                 }
@@ -142,6 +149,16 @@ impl<K: Keyvalue> Checkpointer<K> {
             Held::Document(..) => Err(conflict(metadata, "it belongs to another session")),
         }
     }
+}
+
+/// The batch that takes a checkpoint out of the index of a run that it has just
+/// left, unless another prefix shares that index and has a checkpoint of this id.
+fn leaving(index: &str, metadata: &Metadata, names: &Names) -> Batch {
+    let id = &metadata.checkpoint_id;
+    let others = keys::documents_named_by(index, id).filter(|key| *key != names.document);
+    let mut conditions = vec![vec![starts_with(names.document.clone(), document::owner(metadata))]];
+    conditions.extend(others.map(|key| vec![Condition::Absent(key)]));
+    Batch { conditions, operations: vec![Operation::IndexDelete(entry(index.to_owned(), id))] }
 }
 
 /// What stands where a checkpoint is to be saved.
