@@ -51,6 +51,11 @@ impl Keys {
         format!("{}{SESSION}{session}{RUN}{run}", self.prefix)
     }
 
+    /// Whether the index of this session has the name of one of a run, too.
+    pub fn may_name_a_run(session: &Id) -> bool {
+        session.as_str().contains(RUN)
+    }
+
     /// Whether `checkpoint`, found behind [`Keys::documents`], might be the end
     /// of a key under a longer prefix.
     pub fn may_be_of_longer_prefix(checkpoint: &str) -> bool {

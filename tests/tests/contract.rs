@@ -82,6 +82,7 @@ checkpointer_contract! {
     a_stored_checkpoint_with_ids_too_long_can_be_removed,
     compressed_states_are_stored_as_llmfy_does_and_loaded_as_they_were,
     a_session_keeps_no_more_than_its_limit,
+    a_limit_counts_neither_the_dead_nor_others,
     a_limit_holds_for_many_at_once,
     timestamps_are_stored_as_python_writes_them,
     a_real_agent_run_is_kept_to_the_byte,

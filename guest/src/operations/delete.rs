@@ -113,12 +113,7 @@ impl<K: Keyvalue> Checkpointer<K> {
 
     /// How to remove what `value` says of `member` of a session; none where it
     /// is another session's.
-    pub(super) fn deletion(
-        &self,
-        session: &Id,
-        member: &str,
-        value: Value,
-    ) -> Result<Option<Deletion>, Error> {
+    fn deletion(&self, session: &Id, member: &str, value: Value) -> Result<Option<Deletion>, Error> {
         let index = self.keys.session(session);
         let key = format!("{}{member}", self.keys.documents());
         // Another prefix may have an index of the same name.
@@ -151,8 +146,8 @@ impl<K: Keyvalue> Checkpointer<K> {
 
 /// Batches that remove something. The first decides, the others tidy up after
 /// it.
-pub(super) struct Deletion {
-    pub batches: Vec<Batch>,
+struct Deletion {
+    batches: Vec<Batch>,
     of: Target,
 }
 

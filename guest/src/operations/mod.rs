@@ -128,7 +128,7 @@ impl<K: Keyvalue> Checkpointer<K> {
             }
         }
         let mut batches = vec![Batch { conditions: vec![vec![starts_with(key, guard)]], operations }];
-        batches.append(&mut shared);
+        batches.extend(shared);
         batches
     }
 
@@ -139,14 +139,13 @@ impl<K: Keyvalue> Checkpointer<K> {
     }
 
     /// Removes index entries that name nothing, by whatever prefix the index
-    /// was made with. It only tidies up, so nobody waits for a second try, and
-    /// its failure is nobody's.
-    fn sweep(&self, index: &str, members: &[String]) {
-        if members.is_empty() {
-            return;
+    /// was made with.
+    fn sweep(&self, index: &str, members: &[String]) -> Result<(), Error> {
+        if !members.is_empty() {
+            let batches: Vec<Batch> = members.iter().map(|member| sweeping(index, member)).collect();
+            self.bucket.commit(&batches)?;
         }
-        let batches: Vec<Batch> = members.iter().map(|member| sweeping(index, member)).collect();
-        let _ = self.bucket.commit(&batches);
+        Ok(())
     }
 
     /// Removes the entries of an index that name nothing, page by page.
@@ -174,7 +173,7 @@ impl<K: Keyvalue> Checkpointer<K> {
                 .filter(|entry| matches!(entry.value, Value::Absent))
                 .map(|entry| entry.member)
                 .collect();
-            self.sweep(index, &dead);
+            self.sweep(index, &dead)?;
             after = page.next;
             if after.is_none() {
                 return Ok(());

@@ -1,21 +1,23 @@
 //! The limit on how many checkpoints a session keeps: which of them have to go
 //! so that one can come.
 
-use super::{ATTEMPTS, Checkpointer, HEAD, overtaken};
+use super::{ATTEMPTS, Checkpointer, HEAD, Held, entry, overtaken, starts_with, sweeping};
 use crate::Error;
 use crate::id::Id;
-use crate::keyvalue::{Batch, Condition, IndexSize, Keyvalue, Operation, Order, Query};
+use crate::keys::{self, Keys};
+use crate::keyvalue::{Batch, Condition, IndexSize, Keyvalue, Operation, Order, Query, Value};
+
+/// How many entries to look at in one round trip.
+const PAGE: u32 = 1000;
 
 /// How many checkpoints go in one step. More than one goes only where a limit
 /// is new, or was lowered.
-const PAGE: u32 = 300;
+const STEP: usize = 300;
 
 /// A checkpoint that is about to be saved.
 pub(super) struct Newcomer<'a> {
     pub id: &'a str,
     pub score: f64,
-    /// Whether the session does not have it yet.
-    pub is_new: bool,
 }
 
 /// What it takes to keep to the limit.
@@ -27,10 +29,23 @@ pub(super) struct Room {
     pub operations: Vec<Operation>,
     /// What tidies up after that.
     pub tidying: Vec<Batch>,
-    /// How many are still too many after that.
-    pub excess: u64,
+    /// Whether there are still too many after that.
+    pub is_partial: bool,
     /// Whether the newcomer itself is one of those that have to go.
     pub takes_newcomer: bool,
+}
+
+/// The checkpoints of a session but for the newcomer.
+#[derive(Default)]
+struct Census {
+    size: u64,
+    living: u64,
+    /// How many of the living are older than the newcomer.
+    older: u64,
+    /// The oldest of the living, no more than [`STEP`].
+    oldest: Vec<String>,
+    /// Entries that name nothing, no more than [`STEP`].
+    dead: Vec<String>,
 }
 
 impl<K: Keyvalue> Checkpointer<K> {
@@ -42,56 +57,113 @@ impl<K: Keyvalue> Checkpointer<K> {
         newcomer: Option<&Newcomer<'_>>,
     ) -> Result<Room, Error> {
         let index = self.keys.session(session);
-        let page = self.bucket.range(&Query {
-            index: index.clone(),
-            order: Order::Ascending,
-            after: None,
-            limit: PAGE,
-            values_at: self.keys.documents(),
-            head: Some(HEAD),
-            resumable: true,
-            counted: true,
-        })?;
-        let size = page.size.unwrap_or_default();
-        // An earlier version that expired may have left its entry.
-        let grows = newcomer.is_some_and(|newcomer| {
-            newcomer.is_new && page.entries.iter().all(|entry| entry.member != newcomer.id)
-        });
-        let grown = size + u64::from(grows);
+        let census = self.census(session, &index, newcomer)?;
+        let excess = (census.living + u64::from(newcomer.is_some())).saturating_sub(most);
         let mut room = Room {
-            conditions: vec![vec![Condition::IndexAtMost(IndexSize { index, size })]],
+            conditions: vec![vec![Condition::IndexAtMost(IndexSize {
+                index: index.clone(),
+                size: census.size,
+            })]],
             operations: Vec::new(),
-            tidying: Vec::new(),
-            excess: grown.saturating_sub(most),
-            takes_newcomer: false,
+            tidying: census.dead.iter().map(|member| sweeping(&index, member)).collect(),
+            is_partial: excess > STEP as u64,
+            takes_newcomer: newcomer.is_some() && census.older < excess,
         };
-        for entry in page.entries {
-            if room.excess == 0 {
-                break;
-            }
-            if let Some(newcomer) = newcomer {
-                if entry.member == newcomer.id {
-                    continue;
+        let going = usize::try_from(excess).unwrap_or(usize::MAX).min(census.oldest.len());
+        let keys: Vec<_> = census.oldest[..going].iter().map(|id| self.keys.documents() + id).collect();
+        if keys.is_empty() || room.takes_newcomer {
+            return Ok(room);
+        }
+        let values = self.bucket.get(&keys, Some(HEAD))?;
+        for ((key, member), value) in keys.into_iter().zip(&census.oldest).zip(values) {
+            let text = match &value {
+                Value::Text(text) | Value::Head(text) => text.clone(),
+                Value::Absent | Value::Unreadable(_) => String::new(),
+            };
+            // If somebody has removed it since, the count is not true any more.
+            room.conditions.push(vec![Condition::IndexHas(entry(index.clone(), member))]);
+            match self.owner(&key, value)? {
+                // All that was read has to be there still: with another
+                // timestamp it might be the newest by now.
+                Held::Document(owner, _)
+                    if owner.session_id == session.as_str() && owner.checkpoint_id == *member =>
+                {
+                    let mut batches = self.removal(key, &owner, text).into_iter();
+                    for Batch { conditions, operations } in batches.by_ref().take(1) {
+                        room.conditions.extend(conditions);
+                        room.operations.extend(operations);
+                    }
+                    room.tidying.extend(batches);
                 }
-                let place = (entry.score.unwrap_or(f64::NEG_INFINITY), entry.member.as_str());
-                if (newcomer.score, newcomer.id) < place {
-                    room.takes_newcomer = true;
-                    break;
+                Held::Garbage(_, text) => {
+                    room.conditions.push(vec![starts_with(key.clone(), text)]);
+                    room.operations.push(Operation::Delete(key));
+                    room.tidying.push(sweeping(&index, member));
                 }
-            }
-            room.excess -= 1;
-            // What is another session's by an index of the same name is not
-            // ours to remove, and did not count.
-            if let Some(deletion) = self.deletion(session, &entry.member, entry.value)? {
-                let mut batches = deletion.batches.into_iter();
-                for Batch { conditions, operations } in batches.by_ref().take(1) {
-                    room.conditions.extend(conditions);
-                    room.operations.extend(operations);
+                Held::Alien(_) if !keys::may_be_shared(&index) => {
+                    room.operations.push(Operation::IndexDelete(entry(index.clone(), member)));
                 }
-                room.tidying.extend(batches);
+                Held::Nothing | Held::Alien(_) | Held::Document(..) => {}
             }
         }
         Ok(room)
+    }
+
+    /// Counts who lives in a session. The entries of an index alone do not say:
+    /// some name nothing any more, and where the name of the index may be that
+    /// of another session's run or of another prefix, some are not its own.
+    fn census(&self, session: &Id, index: &str, newcomer: Option<&Newcomer<'_>>) -> Result<Census, Error> {
+        let is_own = !keys::may_be_shared(index) && !Keys::may_name_a_run(session);
+        let head = if is_own { 1 } else { HEAD };
+        let mut census = Census::default();
+        let mut after = None;
+        loop {
+            let page = self.bucket.range(&Query {
+                index: index.to_owned(),
+                order: Order::Ascending,
+                after,
+                limit: PAGE,
+                values_at: self.keys.documents(),
+                head: Some(head),
+                resumable: true,
+                counted: true,
+            })?;
+            census.size = page.size.unwrap_or_default();
+            for found in page.entries {
+                if newcomer.is_some_and(|newcomer| newcomer.id == found.member) {
+                    continue;
+                }
+                if matches!(found.value, Value::Absent) {
+                    if census.dead.len() < STEP {
+                        census.dead.push(found.member);
+                    }
+                    continue;
+                }
+                if !is_own && !self.is_of(session, &found.member, found.value)? {
+                    continue;
+                }
+                census.living += 1;
+                let place = (found.score.unwrap_or(f64::NEG_INFINITY), found.member.as_str());
+                let is_older = newcomer.is_none_or(|newcomer| place < (newcomer.score, newcomer.id));
+                census.older += u64::from(is_older);
+                if census.oldest.len() < STEP {
+                    census.oldest.push(found.member);
+                }
+            }
+            after = page.next;
+            if after.is_none() {
+                return Ok(census);
+            }
+        }
+    }
+
+    /// Whether what stands at the key of `member` is this session's, as far as
+    /// can be told.
+    fn is_of(&self, session: &Id, member: &str, value: Value) -> Result<bool, Error> {
+        Ok(match self.owner(&(self.keys.documents() + member), value)? {
+            Held::Document(owner, _) => owner.session_id == session.as_str() && owner.checkpoint_id == member,
+            Held::Nothing | Held::Alien(_) | Held::Garbage(..) => false,
+        })
     }
 
     /// Removes the oldest checkpoints of a session that are over the limit, step
@@ -99,7 +171,7 @@ impl<K: Keyvalue> Checkpointer<K> {
     pub(super) fn prune(&self, session: &Id, most: u64) -> Result<(), Error> {
         let mut refused = 0;
         while refused < ATTEMPTS {
-            let Room { conditions, operations, tidying, excess, .. } = self.room(session, most, None)?;
+            let Room { conditions, operations, tidying, is_partial, .. } = self.room(session, most, None)?;
             if operations.is_empty() {
                 return Ok(());
             }
@@ -107,7 +179,7 @@ impl<K: Keyvalue> Checkpointer<K> {
             batches.extend(tidying);
             if !self.commit(&batches)? {
                 refused += 1;
-            } else if excess == 0 {
+            } else if !is_partial {
                 return Ok(());
             }
         }

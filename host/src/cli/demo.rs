@@ -65,7 +65,7 @@ async fn tell(options: &Options, opened: &Opened, out: &mut impl Write) -> Resul
     }
     writeln!(out, "\nThe history of the session, newest first:\n")?;
     let history = opened.at(checkpointer.list(SESSION, None).await)?;
-    show::history(SESSION, &history.checkpoints, out)?;
+    show::history(&history.checkpoints, out)?;
     writeln!(out, "\nLook around: checkpointer load {SESSION}")?;
     Ok(())
 }

@@ -118,7 +118,8 @@ pub async fn main() -> ExitCode {
     let command = Command::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_env("CHECKPOINTER_LOG").unwrap_or_default();
     // Without CHECKPOINTER_LOG only errors show: what fails is said anyway.
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    log.with_ansi(io::stderr().is_terminal()).init();
     match command.run().await {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::NotFound) => ExitCode::from(3),
@@ -223,14 +224,17 @@ impl Options {
         for file in files {
             let name =
                 if file.as_os_str() == "-" { "standard input".into() } else { file.display().to_string() };
-            let text = if file.as_os_str() == "-" {
-                let mut text = String::new();
-                io::stdin().lock().read_to_string(&mut text).map(|_| text)
+            let bytes = if file.as_os_str() == "-" {
+                let mut bytes = Vec::new();
+                io::stdin().lock().read_to_end(&mut bytes).map(|_| bytes)
             } else {
-                fs::read_to_string(&file)
+                fs::read(&file)
             };
-            let text = text.with_context(|| name.clone())?;
-            let documents = documents(&text);
+            let text = String::from_utf8(bytes.with_context(|| name.clone())?)
+                .map_err(|_| Usage(format!("{name}: not text in UTF-8")))?;
+            // Some editors put a byte order mark before it.
+            let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+            let documents = documents(text);
             if documents.is_empty() {
                 return Err(Usage(format!("{name}: no document in it")).into());
             }
@@ -280,7 +284,11 @@ impl Options {
                 None => opened.checkpointer.list(session, limit).await,
             };
             let history = opened.at(history)?;
-            show::history(session, &history.checkpoints, out)?;
+            if history.checkpoints.is_empty() {
+                show::nothing(session, run, limit, out)?;
+            } else {
+                show::history(&history.checkpoints, out)?;
+            }
             history.unreadable
         };
         for unreadable in unreadable {

@@ -17,7 +17,11 @@ pub fn saved(metadata: &Metadata, outcome: Outcome, json: bool, out: &mut impl W
         writeln!(
             out,
             "{} {}  {}  step {}  {}",
-            if outcome == Outcome::Kept { "saved" } else { "saved, and gone as the oldest over the limit:" },
+            if outcome == Outcome::Kept {
+                "saved"
+            } else {
+                "not kept, older than all that the session may keep:"
+            },
             plain(&metadata.session_id),
             plain(&metadata.checkpoint_id),
             metadata.step,
@@ -62,11 +66,17 @@ pub fn checkpoint(checkpoint: &Checkpoint, out: &mut impl Write) -> Result<()> {
     }
 }
 
-/// A timeline, newest first.
-pub fn history(session: &str, checkpoints: &[Checkpoint], out: &mut impl Write) -> Result<()> {
-    if checkpoints.is_empty() {
-        return writeln!(out, "no checkpoints in session {session:?}");
+/// That a list is empty.
+pub fn nothing(session: &str, run: Option<&str>, limit: Option<u32>, out: &mut impl Write) -> Result<()> {
+    match (limit, run) {
+        (Some(0), _) => writeln!(out, "a list of no more than 0 is empty"),
+        (_, Some(run)) => writeln!(out, "no checkpoints of run {run:?} in session {session:?}"),
+        (_, None) => writeln!(out, "no checkpoints in session {session:?}"),
     }
+}
+
+/// A timeline, newest first.
+pub fn history(checkpoints: &[Checkpoint], out: &mut impl Write) -> Result<()> {
     let columns = ["TIME", "STEP", "NODE", "RUN", "BYTES", "CHECKPOINT"];
     let rows: Vec<[String; 6]> = checkpoints
         .iter()

@@ -108,6 +108,9 @@ impl RedisAddress {
         if behind.contains('@') || text.contains('#') {
             return Err("in a user, password or path, the characters / ? # @ must be percent-encoded".into());
         }
+        if !place.is_empty() && place == text && !text.contains(':') {
+            return Err("says no kind of store; is it a file for sqlite:?".into());
+        }
         let url = Url::parse(text).map_err(|error| error.to_string())?;
         let unix = match url.scheme() {
             "redis" | "rediss" => false,
@@ -254,7 +257,7 @@ mod tests {
     fn says_what_is_wrong_with_the_rest() {
         for (text, fault) in [
             ("", "relative URL without a base"),
-            ("checkpoints.db", "relative URL without a base"),
+            ("checkpoints.db", "says no kind of store; is it a file for sqlite:?"),
             ("postgres://h/d", "\"postgres\" is no kind of store"),
             ("sqlite:", "names no file"),
             ("redis://", "names no host"),

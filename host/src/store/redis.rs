@@ -501,7 +501,7 @@ fn failure(error: RedisError, access: Access) -> StorageError {
         None if error.to_string().contains("invalid peer certificate") => {
             (StorageReason::Unavailable, Effect::None, "the store's certificate can't be trusted".to_owned())
         }
-        None if error.is_connection_refusal() => {
+        None if error.is_connection_refusal() || error.to_string().contains("failed to lookup address") => {
             (StorageReason::Unavailable, Effect::None, "the store can't be reached".to_owned())
         }
         None if error.is_timeout() => {

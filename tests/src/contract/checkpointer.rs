@@ -589,6 +589,49 @@ pub async fn a_session_keeps_no_more_than_its_limit(place: &Place, mode: Mode) {
     assert!(matches!(Subject::open(mode, place.store.clone(), &none).await, Err(Error::InvalidArgument(_))));
 }
 
+/// Only what lives and is the session's own counts towards its limit.
+pub async fn a_limit_counts_neither_the_dead_nor_others(place: &Place, mode: Mode) {
+    let limited = Opening { max_checkpoints: Some(3), ..Opening::default() };
+    let subject = place.open(mode, &limited).await;
+    let unlimited = place.open(mode, &Opening::default()).await;
+    // Expired ones among those that live, and newer than they.
+    for number in 1..=3 {
+        save(&unlimited, &checkpoint("s", &format!("c{number}"), "r", number)).await;
+    }
+    place.write(vec![Operation::Delete(key("checkpoint:c2")), Operation::Delete(key("checkpoint:c3"))]).await;
+    assert_eq!(subject.save(&checkpoint("s", "c0", "r", 0)).await.expect("saved"), Outcome::Kept);
+    assert_eq!(subject.save(&checkpoint("s", "c4", "r", 4)).await.expect("saved"), Outcome::Kept);
+    assert_eq!(subject.ids("s", 9).await, ["c4", "c1", "c0"]);
+    // Those of a run whose index has the name of the session's.
+    for number in 0..5 {
+        save(&unlimited, &checkpoint("a", &format!("f{number}"), "b", 50 + number)).await;
+    }
+    for (number, expected) in
+        [(10, Outcome::Kept), (11, Outcome::Kept), (9, Outcome::Kept), (8, Outcome::Pruned)]
+    {
+        let saved = checkpoint("a:run:b", &format!("o{number:02}"), "r", number);
+        assert_eq!(subject.save(&saved).await.expect("saved"), expected);
+    }
+    assert_eq!(subject.save(&checkpoint("a:run:b", "o12", "r", 12)).await.expect("saved"), Outcome::Kept);
+    assert_eq!(subject.ids("a:run:b", 9).await, ["o12", "o11", "o10"]);
+    assert_eq!(subject.ids_of_run("a", "b").await.len(), 5);
+    // Those of another prefix.
+    let inner = place.open(mode, &Opening { prefix: key("session:"), ..limited.clone() }).await;
+    for number in 0..4 {
+        save(&inner, &checkpoint("s1", &format!("i{number}"), "r", number)).await;
+        save(&subject, &checkpoint("session:s1", &format!("o{number}"), "r", number)).await;
+    }
+    assert_eq!(inner.ids("s1", 9).await, ["i3", "i2", "i1"]);
+    assert_eq!(subject.ids("session:s1", 9).await, ["o3", "o2", "o1"]);
+    // An id that moves within a session at its limit, beyond the first page.
+    let many = place.open(mode, &Opening { max_checkpoints: Some(1100), ..Opening::default() }).await;
+    for number in 0..1100 {
+        save(&unlimited, &checkpoint("many", &format!("m{number:04}"), "r", number + 10)).await;
+    }
+    assert_eq!(many.save(&checkpoint("many", "m1050", "r", 1)).await.expect("saved"), Outcome::Kept);
+    assert_eq!(many.ids("many", 2000).await.len(), 1100);
+}
+
 /// Many that save into one session at its limit keep to it.
 pub async fn a_limit_holds_for_many_at_once(place: &Place, mode: Mode) {
     let subject = place.open(mode, &Opening { max_checkpoints: Some(3), ..Opening::default() }).await;
