@@ -92,8 +92,7 @@ impl RedisServer {
         command.query_async(&mut connection).await
     }
 
-    /// All that the server holds: each key with its type, its expiry (`-1` for
-    /// none) and what stands there.
+    /// All that the server holds: each key with its type and what stands there.
     pub async fn keyspace(&self) -> Vec<(String, String, String)> {
         let mut keys: Vec<String> = self.command(&["KEYS", "*"]).await;
         keys.sort();

@@ -6,10 +6,10 @@ use super::{ATTEMPTS, Checkpointer, HEAD, Held, entry, overtaken, starts_with, s
 use crate::Error;
 use crate::id::Id;
 use crate::keys;
-use crate::keyvalue::{Batch, Condition, Keyvalue, Operation, Order, Query, Value};
+use crate::keyvalue::{Batch, Condition, Keyvalue, Operation, Value};
 
 /// How many checkpoints go in one step. Two round trips a page are at most
-/// 1 + n/100 for any n from 100 on, and Redis is busy for about a millisecond.
+/// 1 + n/100 for any n from 100 on, and a store is not busy with it for long.
 const PAGE: u32 = 300;
 
 /// How many indexes of runs are kept in mind at the most.
@@ -70,16 +70,7 @@ impl<K: Keyvalue> Checkpointer<K> {
         let mut runs = BTreeSet::new();
         let mut after = None;
         loop {
-            let page = self.bucket.range(&Query {
-                index: index.clone(),
-                order: Order::Ascending,
-                after,
-                limit: PAGE,
-                values_at: self.keys.documents(),
-                head: Some(HEAD),
-                resumable: true,
-                counted: false,
-            })?;
+            let page = self.oldest(&index, after, PAGE, HEAD, false)?;
             let (mut batches, mut targets) = (Vec::new(), Vec::new());
             for found in page.entries {
                 if let Some(deletion) = self.deletion(session, &found.member, found.value)? {

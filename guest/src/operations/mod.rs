@@ -11,8 +11,8 @@ use crate::document::{self, Owner};
 use crate::id::Id;
 use crate::keys::{self, Keys};
 use crate::keyvalue::{
-    Batch, Condition, Effect, Expiry, IndexMember, KeyText, Keyvalue, Operation, Order, Query, StorageError,
-    StorageReason, Value,
+    Batch, Condition, Effect, Expiry, IndexMember, IndexPage, KeyText, Keyvalue, Operation, Order, Position,
+    Query, StorageError, StorageReason, Value,
 };
 use crate::{Checkpoint, Error, Options};
 
@@ -81,6 +81,29 @@ impl<K: Keyvalue> Checkpointer<K> {
     fn get(&self, key: &str, head: Option<u32>) -> Result<Value, Error> {
         let values = self.bucket.get(&[key.to_owned()], head)?;
         values.into_iter().next().ok_or_else(|| broken("gave no value for a key"))
+    }
+
+    /// A page of an index, oldest first, each entry with no more than `head`
+    /// bytes of what it names; with the size of the index, if it is `counted`.
+    fn oldest(
+        &self,
+        index: &str,
+        after: Option<Position>,
+        limit: u32,
+        head: u32,
+        counted: bool,
+    ) -> Result<IndexPage, Error> {
+        let query = Query {
+            index: index.to_owned(),
+            order: Order::Ascending,
+            after,
+            limit,
+            values_at: self.keys.documents(),
+            head: Some(head),
+            resumable: true,
+            counted,
+        };
+        Ok(self.bucket.range(&query)?)
     }
 
     /// Applies batches in one step; says whether the conditions of the first
@@ -152,19 +175,9 @@ impl<K: Keyvalue> Checkpointer<K> {
     fn sweep_index(&self, index: &str) -> Result<(), Error> {
         let mut after = None;
         loop {
-            let page = self.bucket.range(&Query {
-                index: index.to_owned(),
-                order: Order::Ascending,
-                after,
-                limit: SWEEP_PAGE,
-                values_at: self.keys.documents(),
-                head: Some(1),
-                resumable: true,
-                counted: false,
-            });
-            let page = match page {
+            let page = match self.oldest(index, after, SWEEP_PAGE, 1, false) {
                 // A value under a longer prefix, not an index.
-                Err(error) if error.reason == StorageReason::WrongType => return Ok(()),
+                Err(Error::Storage(error)) if error.reason == StorageReason::WrongType => return Ok(()),
                 page => page?,
             };
             let dead: Vec<String> = page

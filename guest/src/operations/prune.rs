@@ -5,7 +5,7 @@ use super::{ATTEMPTS, Checkpointer, HEAD, Held, entry, overtaken, starts_with, s
 use crate::Error;
 use crate::id::Id;
 use crate::keys::{self, Keys};
-use crate::keyvalue::{Batch, Condition, IndexSize, Keyvalue, Operation, Order, Query, Value};
+use crate::keyvalue::{Batch, Condition, IndexSize, Keyvalue, Operation, Value};
 
 /// How many entries to look at in one round trip.
 const PAGE: u32 = 1000;
@@ -38,7 +38,8 @@ pub(super) struct Room {
 /// The checkpoints of a session but for the newcomer.
 #[derive(Default)]
 struct Census {
-    size: u64,
+    /// How many entries the index has; none before the first page.
+    size: Option<u64>,
     living: u64,
     /// How many of the living are older than the newcomer.
     older: u64,
@@ -62,7 +63,7 @@ impl<K: Keyvalue> Checkpointer<K> {
         let mut room = Room {
             conditions: vec![vec![Condition::IndexAtMost(IndexSize {
                 index: index.clone(),
-                size: census.size,
+                size: census.size.unwrap_or_default(),
             })]],
             operations: Vec::new(),
             tidying: census.dead.iter().map(|member| sweeping(&index, member)).collect(),
@@ -118,17 +119,10 @@ impl<K: Keyvalue> Checkpointer<K> {
         let mut census = Census::default();
         let mut after = None;
         loop {
-            let page = self.bucket.range(&Query {
-                index: index.to_owned(),
-                order: Order::Ascending,
-                after,
-                limit: PAGE,
-                values_at: self.keys.documents(),
-                head: Some(head),
-                resumable: true,
-                counted: true,
-            })?;
-            census.size = page.size.unwrap_or_default();
+            // The size of the beginning holds: what comes later has the save
+            // begin again.
+            let page = self.oldest(index, after, PAGE, head, census.size.is_none())?;
+            census.size = census.size.or(page.size);
             for found in page.entries {
                 if newcomer.is_some_and(|newcomer| newcomer.id == found.member) {
                     continue;

@@ -22,7 +22,8 @@ use super::{
     StorageError, StorageReason, Store, Value, check, invalid, storage_error, text_value, wrong_type,
 };
 
-/// How many keys a step of a scan looks at, which takes Redis about 0.1 ms.
+/// How many keys a step of a scan looks at: few enough not to keep others
+/// waiting.
 const SCAN_COUNT: u32 = 1000;
 
 /// A server, connected to when it is first used.
@@ -274,7 +275,6 @@ struct CommitCall<'a> {
     arguments: Vec<Argument<'a>>,
 }
 
-#[derive(Clone)]
 enum Argument<'a> {
     Text(&'a str),
     Own(String),
@@ -308,7 +308,7 @@ impl<'a> CommitCall<'a> {
         }
         let indexes = numbers.keys.len() - put;
         let counts = [put, indexes, batches.len()];
-        let mut arguments = counts.map(|count| Argument::Own(count.to_string())).to_vec();
+        let mut arguments = Vec::from(counts.map(|count| Argument::Own(count.to_string())));
         arguments.push(Argument::Text(if may_write { "" } else { "check" }));
         for batch in batches {
             arguments.push(Argument::Own(batch.conditions.len().to_string()));
