@@ -45,6 +45,10 @@ impl GuestCheckpointer for Checkpointer<Bucket> {
         Checkpointer::save(self, checkpoint)
     }
 
+    fn save_after(&self, checkpoint: Checkpoint, latest: Option<String>) -> Result<Outcome, Error> {
+        Checkpointer::save_after(self, checkpoint, latest.as_deref())
+    }
+
     fn save_document(&self, document: String) -> Result<(Metadata, Outcome), Error> {
         Checkpointer::save_document(self, document)
     }
@@ -72,6 +76,14 @@ impl GuestCheckpointer for Checkpointer<Bucket> {
         limit: Option<u32>,
     ) -> Result<Documents, Error> {
         Checkpointer::list_documents(self, &session, run.as_deref(), limit)
+    }
+
+    fn pin(&self, session: String, checkpoint: Option<String>) -> Result<u64, Error> {
+        Checkpointer::pin(self, &session, checkpoint.as_deref())
+    }
+
+    fn unpin(&self, session: String, checkpoint: Option<String>) -> Result<u64, Error> {
+        Checkpointer::unpin(self, &session, checkpoint.as_deref())
     }
 
     fn delete(&self, session: String, checkpoint: Option<String>) -> Result<u64, Error> {

@@ -8,6 +8,7 @@
 
 use std::ops::Range;
 
+use crate::id::Id;
 use crate::json::{self, Fault, Scanner};
 use crate::timestamp::Timestamp;
 use crate::{Checkpoint, Metadata, Run};
@@ -92,6 +93,14 @@ pub struct Owner {
     pub run_id: Option<String>,
     /// How many bytes of the text it takes to know this.
     pub known_from: usize,
+}
+
+impl Owner {
+    /// Whether the document is this checkpoint of this session: its key alone
+    /// does not say so.
+    pub fn is_of(&self, session: &Id, checkpoint: &str) -> bool {
+        self.session_id == session.as_str() && self.checkpoint_id == checkpoint
+    }
 }
 
 /// Whose a document is, as far as its `head` tells.

@@ -13,6 +13,7 @@ use crate::id::Id;
 const CHECKPOINT: &str = "checkpoint:";
 const SESSION: &str = "session:";
 const RUN: &str = ":run:";
+const PINNED: &str = "pinned:";
 
 /// The keys under one prefix.
 #[derive(Clone, Debug)]
@@ -49,6 +50,22 @@ impl Keys {
     /// The index of a run of a session.
     pub fn run(&self, session: &Id, run: &Id) -> String {
         format!("{}{SESSION}{session}{RUN}{run}", self.prefix)
+    }
+
+    /// What every key begins with.
+    pub fn prefix(&self) -> &str {
+        self.prefix.as_str()
+    }
+
+    /// What the key of every mark of a pinned session begins with; the session
+    /// id follows. It is the one kind of key that llmfy does not have.
+    pub fn pins(&self) -> String {
+        format!("{}{PINNED}", self.prefix)
+    }
+
+    /// Where the mark of a pinned session stands.
+    pub fn pin(&self, session: &Id) -> String {
+        format!("{}{PINNED}{session}", self.prefix)
     }
 
     /// Whether the index of this session has the name of one of a run, too.

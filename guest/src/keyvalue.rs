@@ -4,8 +4,8 @@
 //! described.
 
 pub use crate::bindings::flow::checkpoint::keyvalue::{
-    Batch, Condition, Entry, Expiry, IndexMember, IndexPage, IndexPut, IndexSize, KeyPage, KeyText,
-    Operation, Order, Position, Put, Query, Value,
+    Batch, Condition, Entry, Expire, Expiry, IndexHighest, IndexMember, IndexPage, IndexPut, IndexSize,
+    KeyPage, KeyText, Operation, Order, Position, Put, Query, Value,
 };
 pub use crate::bindings::flow::checkpoint::types::{Effect, StorageError, StorageReason};
 

@@ -10,10 +10,10 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use checkpointer_guest::keyvalue::{
-    Batch, Condition, Effect, Entry, Expiry, IndexPage, KeyPage, Keyvalue, Operation, Order, Position, Query,
-    StorageError, StorageReason, Value,
+    Batch, Condition, Effect, Entry, Expire, Expiry, IndexPage, KeyPage, Keyvalue, Operation, Order,
+    Position, Query, StorageError, StorageReason, Value,
 };
-use checkpointer_guest::{Checkpoint, Checkpointer, Error, Metadata, Options, Run};
+use checkpointer_guest::{Checkpoint, Checkpointer, Error, Lifetime, Metadata, Options, Run, Ttl};
 
 /// A store with a clock that tests set. Clones share what is in it.
 #[derive(Clone, Default)]
@@ -71,6 +71,22 @@ impl Fake {
             Condition::StartsWith(wanted) => {
                 self.value(&wanted.key).is_some_and(|value| value.starts_with(&wanted.text))
             }
+            Condition::StartsOtherwise(unwanted) => {
+                !self.value(&unwanted.key).is_some_and(|value| value.starts_with(&unwanted.text))
+            }
+            Condition::IndexHighest(wanted) => {
+                let counts = |member: &String| {
+                    !wanted.besides.contains(member)
+                        && self.value(&format!("{}{member}", wanted.values_at)).is_some()
+                };
+                let members = self.members(&wanted.index).into_iter();
+                let highest = members
+                    .filter(|(member, _)| counts(member))
+                    .max_by(|(a, x), (b, y)| x.total_cmp(y).then_with(|| a.cmp(b)));
+                let at_most = &wanted.at_most;
+                highest.as_ref().map(|(member, _)| member) == wanted.member.as_ref()
+                    && highest.is_none_or(|(a, x)| (x, &a) <= (at_most.score, &at_most.member))
+            }
             Condition::IndexAtMost(most) => self.members(&most.index).len() as u64 <= most.size,
             Condition::IndexHas(wanted) => self.members(&wanted.index).contains_key(&wanted.member),
         }
@@ -95,12 +111,8 @@ impl Fake {
                 let new = members.is_empty();
                 members.insert(put.member.clone(), put.score);
                 let mut indexes = self.shared.indexes.borrow_mut();
-                let old = indexes.get(&put.index).map(|(_, until)| *until).filter(|_| !new);
-                let until = match (old, self.until(put.expiry)) {
-                    (Some(None), _) | (_, None) => None,
-                    (Some(Some(old)), Some(until)) => Some(old.max(until)),
-                    (None, until) => until,
-                };
+                let mut until = indexes.get(&put.index).map_or(None, |(_, until)| *until);
+                self.expire(&mut until, put.expiry, new);
                 indexes.insert(put.index.clone(), (members, until));
             }
             Operation::IndexDelete(gone) => {
@@ -112,7 +124,27 @@ impl Fake {
                     }
                 }
             }
+            Operation::Expire(expire) => {
+                let (there, Expire { key, expiry, shorten }) = (self.value(&expire.key).is_some(), expire);
+                match self.shared.values.borrow_mut().get_mut(key) {
+                    Some((_, until)) if there => self.expire(until, *expiry, *shorten),
+                    _ => {}
+                }
+                if let (false, Some((_, until))) =
+                    (self.members(key).is_empty(), self.shared.indexes.borrow_mut().get_mut(key))
+                {
+                    self.expire(until, *expiry, *shorten);
+                }
+            }
         }
+    }
+
+    fn expire(&self, until: &mut Until, expiry: Expiry, shorten: bool) {
+        *until = match (*until, self.until(expiry)) {
+            (_, new) if shorten => new,
+            (Some(old), Some(new)) => Some(old.max(new)),
+            (None, _) | (_, None) => None,
+        };
     }
 
     fn calls(&self) -> Vec<&'static str> {
@@ -186,7 +218,11 @@ fn options(ttl_ms: Option<u64>) -> Options {
     Options {
         bucket: "default".into(),
         prefix: "p:".into(),
-        ttl_ms,
+        ttl: ttl_ms.map(|milliseconds| Ttl {
+            milliseconds,
+            lifetime: Lifetime::OfCheckpoint,
+            refresh_on_read: false,
+        }),
         max_state_bytes: None,
         compress: false,
         max_checkpoints: None,
@@ -347,6 +383,53 @@ fn what_expired_makes_room_once_it_is_seen() {
     store.shared.now.set(200);
     stays.save(checkpoint("t", "z", "r", 9)).expect("saved");
     assert_eq!(ids(&stays, "t"), ["z", "y", "x"]);
+}
+
+#[test]
+fn a_session_of_many_pages_lives_and_goes_as_a_whole() {
+    let store = Fake::default();
+    let of_session = |milliseconds| {
+        let ttl = Ttl { milliseconds, lifetime: Lifetime::OfSession, refresh_on_read: true };
+        open_with(store.clone(), &Options { ttl: Some(ttl), ..options(None) })
+    };
+    let (short, long) = (of_session(100), of_session(1000));
+    let each_by_itself = open(store.clone(), Some(100));
+    for number in 0..650 {
+        each_by_itself.save(checkpoint("s", &format!("c{number}"), "r", number % 60)).expect("saved");
+    }
+    let count = |checkpointer: &Checkpointer<Fake>| {
+        checkpointer.list("s", Some(1000)).expect("a list").checkpoints.len()
+    };
+    store.shared.now.set(99);
+    store.calls();
+    long.save(checkpoint("s", "last", "r", 59)).expect("saved");
+    assert_eq!(store.calls(), ["range", "commit", "range", "commit", "range", "commit"]);
+    store.shared.now.set(1098);
+    assert!(short.load("s", Some("last")).expect("loaded").is_some());
+    store.shared.now.set(1197);
+    assert_eq!(open(store.clone(), None).list("s", Some(1000)).expect("a list").checkpoints.len(), 651);
+    assert_eq!(short.pin("s", None), Ok(651));
+    store.shared.now.set(5000);
+    assert_eq!(count(&short), 651);
+    assert_eq!(short.unpin("s", None), Ok(651));
+    store.shared.now.set(5100);
+    assert_eq!(count(&short), 0);
+}
+
+#[test]
+fn a_pin_that_comes_between_holds_for_the_save_that_it_overtakes() {
+    let store = Fake::default();
+    let (ours, theirs) = (open(store.clone(), Some(100)), open(store.clone(), None));
+    store.interrupt(move || assert_eq!(theirs.pin("s", None), Ok(0)));
+    ours.save(checkpoint("s", "c", "r", 1)).expect("saved");
+    store.shared.now.set(100);
+    assert_eq!(ids(&ours, "s"), ["c"]);
+    // And the other way round.
+    let theirs = open(store.clone(), Some(100));
+    store.interrupt(move || assert_eq!(theirs.unpin("s", None), Ok(1)));
+    ours.save(checkpoint("s", "d", "r", 2)).expect("saved");
+    store.shared.now.set(200);
+    assert_eq!(ids(&ours, "s"), [""; 0]);
 }
 
 /// A store that is out of reach for everything.

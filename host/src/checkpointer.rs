@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::bindings::exports::flow::checkpoint::checkpointer::Options;
+use crate::bindings::exports::flow::checkpoint::checkpointer::{Lifetime, Options, Ttl};
 use crate::component::{Instance, Pool};
 use crate::keyvalue::KeyvalueCtx;
 use crate::store::{Address, Store};
@@ -30,6 +30,8 @@ pub struct Checkpointer {
 pub struct Builder {
     prefix: String,
     ttl: Option<Duration>,
+    lifetime: Lifetime,
+    refresh_on_read: bool,
     max_state_bytes: Option<u64>,
     compress: bool,
     max_checkpoints: Option<u32>,
@@ -63,6 +65,8 @@ impl Checkpointer {
         Builder {
             prefix: DEFAULT_PREFIX.to_owned(),
             ttl: None,
+            lifetime: Lifetime::OfCheckpoint,
+            refresh_on_read: false,
             max_state_bytes: None,
             compress: false,
             max_checkpoints: None,
@@ -77,6 +81,22 @@ impl Checkpointer {
     /// Any but [`Error::Corrupt`].
     pub async fn save(&self, checkpoint: &Checkpoint) -> Result<Outcome, Error> {
         call!(self.call_save(checkpoint))
+    }
+
+    /// Saves a checkpoint if `latest` is the session's latest one, or if it has
+    /// none at all, decided in the same atomic step as the write: of many tasks
+    /// that go on from the same checkpoint, one does.
+    ///
+    /// If the very checkpoint is there already, that is a success: it may be
+    /// repeated like every operation.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] with [`Conflict::Latest`](crate::Conflict::Latest) and
+    /// what the latest is, if it is another; [`Error::InvalidArgument`] if the
+    /// timestamp is such that the checkpoint would not be the latest; else as
+    /// [`Checkpointer::save`].
+    pub async fn save_after(&self, checkpoint: &Checkpoint, latest: Option<&str>) -> Result<Outcome, Error> {
+        call!(self.call_save_after(checkpoint, latest))
     }
 
     /// Saves a checkpoint given as the document that llmfy stores, of either
@@ -152,6 +172,25 @@ impl Checkpointer {
         call!(self.call_list_documents(session_id, run_id, limit))
     }
 
+    /// Keeps the checkpoint with this id from going away until it is saved again,
+    /// or all of the session and what is saved in it from now on. Says how many
+    /// checkpoints that were.
+    ///
+    /// # Errors
+    /// As [`Checkpointer::delete`].
+    pub async fn pin(&self, session_id: &str, checkpoint_id: Option<&str>) -> Result<u64, Error> {
+        call!(self.call_pin(session_id, checkpoint_id))
+    }
+
+    /// Ends that: what was pinned lives on as if it had just been saved. Says how
+    /// many checkpoints that were.
+    ///
+    /// # Errors
+    /// As [`Checkpointer::delete`].
+    pub async fn unpin(&self, session_id: &str, checkpoint_id: Option<&str>) -> Result<u64, Error> {
+        call!(self.call_unpin(session_id, checkpoint_id))
+    }
+
     /// Removes the checkpoint with this id from this session, or the whole
     /// session, oldest first; says how many checkpoints that were.
     ///
@@ -181,9 +220,27 @@ impl Builder {
     }
 
     /// What is saved goes away after this time, at least a millisecond; a
-    /// fraction of one is dropped.
+    /// fraction of one is dropped. Each checkpoint counts from when it was saved.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
+        self.lifetime = Lifetime::OfCheckpoint;
+        self
+    }
+
+    /// The same for a session as a whole: all of it goes away when so much time
+    /// has passed since a checkpoint was last saved in it. A save takes two round
+    /// trips then, and two more for each 300 checkpoints beyond the first 300.
+    pub fn session_ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
+        self.lifetime = Lifetime::OfSession;
+        self
+    }
+
+    /// What is read lives on as if it had just been saved: checkpoints, or with
+    /// [`Builder::session_ttl`] their session. A read that can't do so fails. It
+    /// means nothing without a ttl.
+    pub fn refresh_on_read(mut self, refresh: bool) -> Self {
+        self.refresh_on_read = refresh;
         self
     }
 
@@ -228,7 +285,11 @@ impl Builder {
         let options = Options {
             bucket: BUCKET.to_owned(),
             prefix: self.prefix,
-            ttl_ms: self.ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
+            ttl: self.ttl.map(|ttl| Ttl {
+                milliseconds: u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX),
+                lifetime: self.lifetime,
+                refresh_on_read: self.refresh_on_read,
+            }),
             max_state_bytes: self.max_state_bytes,
             compress: self.compress,
             max_checkpoints: self.max_checkpoints,

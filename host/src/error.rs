@@ -4,6 +4,7 @@ use thiserror::Error;
 
 use crate::bindings::exports::flow::checkpoint::checkpointer;
 use crate::store::{AddressError, Effect, StorageError, StorageReason};
+use crate::{Conflict, Taken};
 
 /// Why an operation failed. [`Error::effect`] says what became of a write; every
 /// operation is safe to repeat.
@@ -16,14 +17,10 @@ pub enum Error {
     /// The address of the store is at fault.
     #[error(transparent)]
     Address(#[from] AddressError),
-    /// The id of the checkpoint is taken. Nothing was written.
-    #[error("the checkpoint {checkpoint_id:?} can't be saved: {reason}")]
-    Conflict {
-        /// The id.
-        checkpoint_id: String,
-        /// What is in the way.
-        reason: String,
-    },
+    /// What is there does not allow it: the id of the checkpoint is taken, or the
+    /// session's latest checkpoint is another than was said. Nothing was written.
+    #[error("{}", describe(.0))]
+    Conflict(Conflict),
     /// The checkpoint that was asked for is there, and can't be read.
     #[error("the checkpoint {checkpoint_id:?} can't be read: {reason}")]
     Corrupt {
@@ -71,13 +68,21 @@ impl Error {
     }
 }
 
+fn describe(conflict: &Conflict) -> String {
+    match conflict {
+        Conflict::Taken(Taken { checkpoint_id, reason }) => {
+            format!("the checkpoint {checkpoint_id:?} can't be saved: {reason}")
+        }
+        Conflict::Latest(Some(id)) => format!("the latest checkpoint of the session is {id:?}"),
+        Conflict::Latest(None) => "the session has no checkpoint".to_owned(),
+    }
+}
+
 impl From<checkpointer::Error> for Error {
     fn from(error: checkpointer::Error) -> Self {
         match error {
             checkpointer::Error::InvalidArgument(message) => Self::InvalidArgument(message),
-            checkpointer::Error::Conflict(conflict) => {
-                Self::Conflict { checkpoint_id: conflict.checkpoint_id, reason: conflict.reason }
-            }
+            checkpointer::Error::Conflict(conflict) => Self::Conflict(conflict),
             checkpointer::Error::Corrupt(unreadable) => {
                 Self::Corrupt { checkpoint_id: unreadable.checkpoint_id, reason: unreadable.reason }
             }

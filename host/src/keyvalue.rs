@@ -217,9 +217,13 @@ impl Bucket {
         for condition in batch.conditions.iter_mut().flatten() {
             prefix(match condition {
                 Condition::Absent(key) => key,
-                Condition::StartsWith(text) => &mut text.key,
+                Condition::StartsWith(text) | Condition::StartsOtherwise(text) => &mut text.key,
                 Condition::IndexHas(member) => &mut member.index,
                 Condition::IndexAtMost(most) => &mut most.index,
+                Condition::IndexHighest(highest) => {
+                    prefix(&mut highest.values_at);
+                    &mut highest.index
+                }
             });
         }
         for operation in &mut batch.operations {
@@ -228,6 +232,7 @@ impl Bucket {
                 Operation::Delete(key) => key,
                 Operation::IndexPut(put) => &mut put.index,
                 Operation::IndexDelete(member) => &mut member.index,
+                Operation::Expire(expire) => &mut expire.key,
             });
         }
         batch

@@ -47,7 +47,7 @@ pub mod keyvalue;
 pub mod store;
 
 pub use bindings::exports::flow::checkpoint::checkpointer::{
-    Checkpoint, Conflict, Documents, Excess, History, Metadata, Outcome, Run, Unreadable,
+    Checkpoint, Conflict, Documents, Excess, History, Metadata, Outcome, Run, Taken, Unreadable,
 };
 pub use checkpointer::{Builder, Checkpointer, DEFAULT_PREFIX};
 pub use component::{COMPILED, COMPONENT};

@@ -16,8 +16,8 @@ pub use self::address::{Address, AddressError};
 pub use self::redis::RedisStore;
 pub use self::sqlite::SqliteStore;
 pub use crate::bindings::flow::checkpoint::keyvalue::{
-    Batch, Condition, Entry, Expiry, IndexMember, IndexPage, IndexPut, IndexSize, KeyPage, KeyText,
-    Operation, Order, Position, Put, Query, Value,
+    Batch, Condition, Entry, Expire, Expiry, IndexHighest, IndexMember, IndexPage, IndexPut, IndexSize,
+    KeyPage, KeyText, Operation, Order, Position, Put, Query, Value,
 };
 pub use crate::bindings::flow::checkpoint::types::{Effect, StorageError, StorageReason};
 
@@ -49,6 +49,11 @@ const MAX_EXPIRY_MS: u64 = 9_000_000_000_000_000_000;
 /// What no store can take: an expiry of 0 or too far away, a score that has no
 /// place in an order, a key that changes its type half-way.
 fn check(batches: &[Batch]) -> Result<(), StorageError> {
+    for condition in batches.iter().flat_map(|batch| &batch.conditions).flatten() {
+        if matches!(condition, Condition::IndexHighest(highest) if !highest.at_most.score.is_finite()) {
+            return Err(invalid("a score must be a finite number"));
+        }
+    }
     let (mut values, mut indexes) = (HashSet::new(), HashSet::new());
     for operation in batches.iter().flat_map(|batch| &batch.operations) {
         match operation {
@@ -56,10 +61,12 @@ fn check(batches: &[Batch]) -> Result<(), StorageError> {
             Operation::Delete(key) => values.insert(key),
             Operation::IndexPut(put) => indexes.insert(&put.index),
             Operation::IndexDelete(gone) => indexes.insert(&gone.index),
+            Operation::Expire(_) => true,
         };
         let (expiry, score) = match operation {
             Operation::Put(put) => (put.expiry, 0.0),
             Operation::IndexPut(put) => (put.expiry, put.score),
+            Operation::Expire(expire) => (expire.expiry, 0.0),
             Operation::Delete(_) | Operation::IndexDelete(_) => continue,
         };
         if matches!(expiry, Expiry::AfterMs(milliseconds) if !(1..=MAX_EXPIRY_MS).contains(&milliseconds)) {

@@ -3,6 +3,8 @@
 //! when it passes.
 
 pub mod checkpointer;
+pub mod concurrency;
+pub mod lifetime;
 pub mod store;
 
 use std::sync::Arc;

@@ -92,6 +92,16 @@ fn condition(condition: &guest::Condition) -> host::Condition {
         guest::Condition::IndexAtMost(most) => {
             host::Condition::IndexAtMost(host::IndexSize { index: most.index, size: most.size })
         }
+        guest::Condition::StartsOtherwise(unwanted) => {
+            host::Condition::StartsOtherwise(host::KeyText { key: unwanted.key, text: unwanted.text })
+        }
+        guest::Condition::IndexHighest(wanted) => host::Condition::IndexHighest(host::IndexHighest {
+            index: wanted.index,
+            values_at: wanted.values_at,
+            besides: wanted.besides,
+            member: wanted.member,
+            at_most: host::Position { score: wanted.at_most.score, member: wanted.at_most.member },
+        }),
         guest::Condition::IndexHas(wanted) => host::Condition::IndexHas(index_member(wanted)),
     }
 }
@@ -109,6 +119,11 @@ fn operation(operation: &guest::Operation) -> host::Operation {
             expiry: expiry(put.expiry),
         }),
         guest::Operation::IndexDelete(gone) => host::Operation::IndexDelete(index_member(gone)),
+        guest::Operation::Expire(expire) => host::Operation::Expire(host::Expire {
+            key: expire.key,
+            expiry: expiry(expire.expiry),
+            shorten: expire.shorten,
+        }),
     }
 }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use checkpointer::store::{Effect, StorageReason, Store};
 use checkpointer::{
-    Checkpoint, Checkpointer, DEFAULT_PREFIX, Error, History, Metadata, Outcome, Run, Unreadable,
+    Checkpoint, Checkpointer, Conflict, DEFAULT_PREFIX, Error, History, Metadata, Outcome, Run, Taken,
+    Unreadable,
 };
 use checkpointer_guest as guest;
 use tokio::runtime::Handle;
@@ -33,6 +34,10 @@ pub struct Opening {
     pub ttl: Option<Duration>,
     /// The largest state.
     pub max_state_bytes: Option<u64>,
+    /// Whether the ttl is that of a session as a whole.
+    pub of_session: bool,
+    /// Whether what is read lives on.
+    pub refresh_on_read: bool,
     /// Whether states are stored compressed.
     pub compress: bool,
     /// How many checkpoints a session keeps.
@@ -44,6 +49,8 @@ impl Default for Opening {
         Self {
             prefix: DEFAULT_PREFIX.to_owned(),
             ttl: None,
+            of_session: false,
+            refresh_on_read: false,
             max_state_bytes: None,
             compress: false,
             max_checkpoints: None,
@@ -81,7 +88,8 @@ impl Subject {
             Mode::Component => {
                 let mut builder = Checkpointer::builder().prefix(&opening.prefix).compress(opening.compress);
                 if let Some(ttl) = opening.ttl {
-                    builder = builder.ttl(ttl);
+                    builder = if opening.of_session { builder.session_ttl(ttl) } else { builder.ttl(ttl) };
+                    builder = builder.refresh_on_read(opening.refresh_on_read);
                 }
                 if let Some(bytes) = opening.max_state_bytes {
                     builder = builder.max_state_bytes(bytes);
@@ -95,7 +103,15 @@ impl Subject {
                 let options = guest::Options {
                     bucket: "default".to_owned(),
                     prefix: opening.prefix.clone(),
-                    ttl_ms: opening.ttl.map(|ttl| ttl.as_millis() as u64),
+                    ttl: opening.ttl.map(|ttl| guest::Ttl {
+                        milliseconds: ttl.as_millis() as u64,
+                        lifetime: if opening.of_session {
+                            guest::Lifetime::OfSession
+                        } else {
+                            guest::Lifetime::OfCheckpoint
+                        },
+                        refresh_on_read: opening.refresh_on_read,
+                    }),
                     max_state_bytes: opening.max_state_bytes,
                     compress: opening.compress,
                     max_checkpoints: opening.max_checkpoints,
@@ -113,6 +129,21 @@ impl Subject {
             Self::Component(component) => component.save(checkpoint).await,
             Self::Native(native) => {
                 on(native, move |native| native.save(guest::Checkpoint { metadata, state }))
+                    .await
+                    .map(outcome)
+            }
+        }
+    }
+
+    /// See [`Checkpointer::save_after`].
+    pub async fn save_after(&self, checkpoint: &Checkpoint, latest: Option<&str>) -> Answer<Outcome> {
+        let (metadata, state) = (guest_metadata(&checkpoint.metadata), checkpoint.state.clone());
+        let latest_id = latest.map(str::to_owned);
+        match self {
+            Self::Component(component) => component.save_after(checkpoint, latest).await,
+            Self::Native(native) => {
+                let checkpoint = guest::Checkpoint { metadata, state };
+                on(native, move |native| native.save_after(checkpoint, latest_id.as_deref()))
                     .await
                     .map(outcome)
             }
@@ -174,6 +205,28 @@ impl Subject {
             Self::Component(component) => component.list_by_run(session, run, limit).await,
             Self::Native(native) => {
                 on(native, move |native| native.list_by_run(&session_id, &run_id, limit)).await.map(history)
+            }
+        }
+    }
+
+    /// See [`Checkpointer::pin`].
+    pub async fn pin(&self, session: &str, id: Option<&str>) -> Answer<u64> {
+        let (session_id, checkpoint_id) = (session.to_owned(), id.map(str::to_owned));
+        match self {
+            Self::Component(component) => component.pin(session, id).await,
+            Self::Native(native) => {
+                on(native, move |native| native.pin(&session_id, checkpoint_id.as_deref())).await
+            }
+        }
+    }
+
+    /// See [`Checkpointer::unpin`].
+    pub async fn unpin(&self, session: &str, id: Option<&str>) -> Answer<u64> {
+        let (session_id, checkpoint_id) = (session.to_owned(), id.map(str::to_owned));
+        match self {
+            Self::Component(component) => component.unpin(session, id).await,
+            Self::Native(native) => {
+                on(native, move |native| native.unpin(&session_id, checkpoint_id.as_deref())).await
             }
         }
     }
@@ -293,9 +346,11 @@ fn history(history: guest::History) -> History {
 fn error(error: guest::Error) -> Error {
     match error {
         guest::Error::InvalidArgument(message) => Error::InvalidArgument(message),
-        guest::Error::Conflict(conflict) => {
-            Error::Conflict { checkpoint_id: conflict.checkpoint_id, reason: conflict.reason }
-        }
+        guest::Error::Conflict(guest::Conflict::Taken(taken)) => Error::Conflict(Conflict::Taken(Taken {
+            checkpoint_id: taken.checkpoint_id,
+            reason: taken.reason,
+        })),
+        guest::Error::Conflict(guest::Conflict::Latest(latest)) => Error::Conflict(Conflict::Latest(latest)),
         guest::Error::Corrupt(unreadable) => {
             Error::Corrupt { checkpoint_id: unreadable.checkpoint_id, reason: unreadable.reason }
         }

@@ -1,7 +1,7 @@
 //! Every store passes the contract of stores, and the checkpointer passes its
 //! own over every store, natively and as the component.
 
-use checkpointer_tests::contract::{Kind, Place, checkpointer, store};
+use checkpointer_tests::contract::{self, Kind, Place, store};
 use checkpointer_tests::subject::Mode;
 
 macro_rules! store_contract {
@@ -24,21 +24,24 @@ macro_rules! store_contract {
 }
 
 macro_rules! checkpointer_contract {
-    ($($promise:ident,)*) => {
-        checkpointer_contract!(@ memory_native Memory Native $($promise)*);
-        checkpointer_contract!(@ memory_component Memory Component $($promise)*);
-        checkpointer_contract!(@ file_native File Native $($promise)*);
-        checkpointer_contract!(@ file_component File Component $($promise)*);
-        checkpointer_contract!(@ redis_native Redis Native $($promise)*);
-        checkpointer_contract!(@ redis_component Redis Component $($promise)*);
+    ($($part:ident: $promises:tt)*) => {
+        $(mod $part {
+            use super::*;
+            checkpointer_contract!(@ memory_native $part Memory Native $promises);
+            checkpointer_contract!(@ memory_component $part Memory Component $promises);
+            checkpointer_contract!(@ file_native $part File Native $promises);
+            checkpointer_contract!(@ file_component $part File Component $promises);
+            checkpointer_contract!(@ redis_native $part Redis Native $promises);
+            checkpointer_contract!(@ redis_component $part Redis Component $promises);
+        })*
     };
-    (@ $module:ident $kind:ident $mode:ident $($promise:ident)*) => {
+    (@ $module:ident $part:ident $kind:ident $mode:ident { $($promise:ident,)* }) => {
         mod $module {
             use super::*;
             $(
                 #[tokio::test(flavor = "multi_thread")]
                 async fn $promise() {
-                    checkpointer::$promise(&Place::new(Kind::$kind).await, Mode::$mode).await;
+                    contract::$part::$promise(&Place::new(Kind::$kind).await, Mode::$mode).await;
                 }
             )*
         }
@@ -50,7 +53,9 @@ store_contract! {
     keeps_an_index_in_order_of_scores_then_bytes,
     goes_on_behind_any_place_in_an_index,
     applies_a_batch_only_if_its_conditions_hold,
+    knows_the_highest_entry_that_counts,
     applies_the_batches_of_a_call_in_order,
+    a_life_is_cut_short_only_where_that_is_said,
     values_expire_and_setting_them_again_sets_the_expiry,
     an_index_lives_as_long_as_its_longest_lived_member,
     what_is_deleted_is_gone,
@@ -61,29 +66,45 @@ store_contract! {
 }
 
 checkpointer_contract! {
-    a_saved_checkpoint_is_loaded_as_it_was,
-    none_is_loaded_only_where_there_is_none,
-    a_list_is_newest_first_and_no_longer_than_asked,
-    saving_an_id_again_moves_it,
-    sessions_keep_apart,
-    an_index_entry_does_not_make_a_checkpoint_ones_own,
-    what_expires_hides_nothing_that_lives,
-    a_ttl_is_kept_for_values_and_indexes_alike,
-    a_session_named_like_a_run_is_a_session_of_its_own,
-    clear_all_clears_one_prefix_and_no_other,
-    prefixes_that_share_an_index_by_its_name_keep_apart,
-    an_unreadable_checkpoint_is_named_beside_the_others,
-    a_value_of_another_type_is_said_to_be_one,
-    both_generations_are_read_in_one_session,
-    deleting_counts_and_leaves_nothing_behind,
-    large_sessions_go_page_by_page,
-    a_save_that_races_a_delete_leaves_nothing_unnamed,
-    bad_input_is_refused_with_the_reason,
-    a_stored_checkpoint_with_ids_too_long_can_be_removed,
-    compressed_states_are_stored_as_llmfy_does_and_loaded_as_they_were,
-    a_session_keeps_no_more_than_its_limit,
-    a_limit_counts_neither_the_dead_nor_others,
-    a_limit_holds_for_many_at_once,
-    timestamps_are_stored_as_python_writes_them,
-    a_real_agent_run_is_kept_to_the_byte,
+    checkpointer: {
+        a_saved_checkpoint_is_loaded_as_it_was,
+        none_is_loaded_only_where_there_is_none,
+        a_list_is_newest_first_and_no_longer_than_asked,
+        saving_an_id_again_moves_it,
+        sessions_keep_apart,
+        an_index_entry_does_not_make_a_checkpoint_ones_own,
+        a_session_named_like_a_run_is_a_session_of_its_own,
+        clear_all_clears_one_prefix_and_no_other,
+        prefixes_that_share_an_index_by_its_name_keep_apart,
+        an_unreadable_checkpoint_is_named_beside_the_others,
+        a_value_of_another_type_is_said_to_be_one,
+        both_generations_are_read_in_one_session,
+        deleting_counts_and_leaves_nothing_behind,
+        large_sessions_go_page_by_page,
+        bad_input_is_refused_with_the_reason,
+        a_stored_checkpoint_with_ids_too_long_can_be_removed,
+        compressed_states_are_stored_as_llmfy_does_and_loaded_as_they_were,
+        a_session_keeps_no_more_than_its_limit,
+        a_limit_counts_neither_the_dead_nor_others,
+        timestamps_are_stored_as_python_writes_them,
+        a_real_agent_run_is_kept_to_the_byte,
+    }
+    lifetime: {
+        what_expires_hides_nothing_that_lives,
+        a_list_is_right_while_its_checkpoints_expire_one_by_one,
+        a_ttl_is_kept_for_values_and_indexes_alike,
+        a_session_with_a_ttl_of_its_own_goes_as_a_whole,
+        what_is_read_lives_on,
+        what_is_pinned_stays,
+        pins_of_one_prefix_are_none_of_another,
+    }
+    concurrency: {
+        a_save_that_races_a_delete_leaves_nothing_unnamed,
+        saves_of_different_ids_never_disturb_each_other,
+        a_save_after_another_latest_is_told_which_it_is,
+        a_latest_checkpoint_is_one_that_lives_and_is_the_sessions_own,
+        of_many_that_extend_a_session_each_comes_after_another,
+        a_save_after_keeps_to_the_limit_of_a_session,
+        a_limit_holds_for_many_at_once,
+    }
 }

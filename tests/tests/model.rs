@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use checkpointer::store::Operation;
-use checkpointer::{Checkpoint, Error};
+use checkpointer::{Checkpoint, Conflict, Error};
 use checkpointer_tests::contract::{Kind, Place};
 use checkpointer_tests::samples::{checkpoint, plain};
 use checkpointer_tests::subject::{Mode, Opening, Subject};
@@ -123,7 +123,7 @@ async fn take(step: &Step, place: &Place, subjects: &[Subject], model: &mut Mode
                 model.checkpoints.get(&key).is_some_and(|old| old.metadata.session_id != SESSIONS[session]);
             match subjects[prefix].save(&saved).await {
                 Ok(_) if !taken => drop(model.checkpoints.insert(key, saved)),
-                Err(Error::Conflict { .. }) if taken => {}
+                Err(Error::Conflict(Conflict::Taken(_))) if taken => {}
                 other => panic!("{other:?}, and the id is taken: {taken}"),
             }
         }

@@ -3,6 +3,7 @@
 
 use super::{ATTEMPTS, Checkpointer, HEAD, Held, overtaken, starts_with};
 use crate::Error;
+use crate::id::Id;
 use crate::keys::Keys;
 use crate::keyvalue::{Batch, Keyvalue, Operation};
 
@@ -17,7 +18,7 @@ impl<K: Keyvalue> Checkpointer<K> {
             let (more, overtaken) = self.clear_documents()?;
             removed += more;
             if !overtaken {
-                self.clear_indexes()?;
+                self.clear_indexes_and_marks()?;
                 return Ok(removed);
             }
         }
@@ -71,13 +72,20 @@ impl<K: Keyvalue> Checkpointer<K> {
         }
     }
 
-    /// Removes the index entries that are left, which name nothing any more.
-    fn clear_indexes(&self) -> Result<(), Error> {
+    /// Removes the index entries that are left, which name nothing any more, and
+    /// the marks of pinned sessions.
+    fn clear_indexes_and_marks(&self) -> Result<(), Error> {
+        let (indexes, pins) = (self.keys.indexes(), self.keys.pins());
         let mut after = None;
         loop {
-            let page = self.bucket.scan(&self.keys.indexes(), after.as_deref())?;
-            for index in &page.keys {
+            let page = self.bucket.scan(self.keys.prefix(), after.as_deref())?;
+            for index in page.keys.iter().filter(|key| key.starts_with(&indexes)) {
                 self.sweep_index(index)?;
+            }
+            let pinned = page.keys.iter().filter_map(|key| key.strip_prefix(&pins));
+            let marks: Vec<_> = pinned.map(|session| self.unmarking(&Id::stored(session))).collect();
+            if !marks.is_empty() {
+                self.bucket.commit(&marks)?;
             }
             after = page.next;
             if after.is_none() {

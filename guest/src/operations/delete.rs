@@ -6,7 +6,7 @@ use super::{ATTEMPTS, Checkpointer, HEAD, Held, entry, overtaken, starts_with, s
 use crate::Error;
 use crate::id::Id;
 use crate::keys;
-use crate::keyvalue::{Batch, Condition, Keyvalue, Operation, Value};
+use crate::keyvalue::{Batch, Condition, Keyvalue, Operation, Order, Query, Value};
 
 /// How many checkpoints go in one step. Two round trips a page are at most
 /// 1 + n/100 for any n from 100 on, and a store is not busy with it for long.
@@ -70,7 +70,8 @@ impl<K: Keyvalue> Checkpointer<K> {
         let mut runs = BTreeSet::new();
         let mut after = None;
         loop {
-            let page = self.oldest(&index, after, PAGE, HEAD, false)?;
+            let query = self.query(&index, Order::Ascending, PAGE);
+            let page = self.bucket.range(&Query { after, head: Some(HEAD), resumable: true, ..query })?;
             let (mut batches, mut targets) = (Vec::new(), Vec::new());
             for found in page.entries {
                 if let Some(deletion) = self.deletion(session, &found.member, found.value)? {
@@ -80,8 +81,11 @@ impl<K: Keyvalue> Checkpointer<K> {
                     batches.extend(deletion.batches);
                 }
             }
-            if !batches.is_empty() {
+            after = page.next;
+            let marks = after.is_none().then(|| self.unmarking(session));
+            if !batches.is_empty() || marks.is_some() {
                 batches.extend(runs.iter().map(|run| is_gone(run)));
+                batches.extend(marks);
                 let mut applied = self.bucket.commit(&batches)?.into_iter();
                 for of in targets {
                     let applied = applied.next().unwrap_or_default();
@@ -90,7 +94,6 @@ impl<K: Keyvalue> Checkpointer<K> {
                 }
                 runs.retain(|_| !applied.next().unwrap_or_default());
             }
-            after = page.next;
             if after.is_none() || runs.len() > RUNS {
                 for run in std::mem::take(&mut runs) {
                     self.sweep_index(&run)?;
@@ -124,9 +127,7 @@ impl<K: Keyvalue> Checkpointer<K> {
                 let operations = vec![Operation::Delete(key), Operation::IndexDelete(entry(index, member))];
                 (vec![Batch { conditions, operations }], Target::Garbage)
             }
-            Held::Document(owner, guard)
-                if owner.session_id == session.as_str() && owner.checkpoint_id == member =>
-            {
+            Held::Document(owner, guard) if owner.is_of(session, member) => {
                 (self.removal(key, &owner, guard), Target::Document)
             }
             Held::Document(..) => return Ok(None),

@@ -1,9 +1,10 @@
 //! `list` and `list-by-run`: the newest checkpoints of an index, whatever has
 //! expired or gone wrong among them.
 
+use super::load::Reading;
 use super::{Checkpointer, Found};
 use crate::id::Id;
-use crate::keyvalue::{Entry, IndexPage, Keyvalue, Order, Position, Query, StorageReason, Value};
+use crate::keyvalue::{Entry, Keyvalue, Order, Query, StorageReason, Value};
 use crate::{Documents, Error, History, Unreadable};
 
 /// llmfy's defaults as well.
@@ -74,7 +75,9 @@ impl<K: Keyvalue> Checkpointer<K> {
         };
         let mut history = History { checkpoints: Vec::new(), unreadable: Vec::new() };
         let mut documents = Vec::new();
-        for found in self.newest(&wanted)? {
+        let newest = self.newest(&wanted)?;
+        self.refresh(&session, newest.iter().flatten())?;
+        for found in newest {
             match found {
                 Ok(found) => {
                     history.checkpoints.push(found.checkpoint);
@@ -99,14 +102,14 @@ impl<K: Keyvalue> Checkpointer<K> {
             counted: 0,
             dead: Vec::new(),
             passed: 0,
-            compress: self.compress,
+            reading: self.reading(wanted.with_text),
         };
         if wanted.limit == 0 {
             return Ok(walk.found);
         }
         // Nearly always one page without a place to go on is all it takes.
         if wanted.limit <= PAGE {
-            let page = self.page(&index, None, wanted.limit, false)?;
+            let page = self.bucket.range(&self.query(&index, Order::Descending, wanted.limit))?;
             let at_the_end = page.entries.len() < wanted.limit as usize;
             walk.take(page.entries);
             if at_the_end || walk.counted == wanted.limit {
@@ -124,9 +127,11 @@ impl<K: Keyvalue> Checkpointer<K> {
             let missing = wanted.limit - walk.counted;
             // Entries that count for nothing come in rows: look further ahead
             // the more of them there were, unless that is more than fits.
-            let page = match self.page(&index, after.clone(), missing.saturating_add(ahead).min(PAGE), true) {
-                Err(Error::Storage(error)) if error.reason == StorageReason::TooLarge && ahead > 0 => {
-                    self.page(&index, after, missing.min(PAGE), true)?
+            let limit = missing.saturating_add(ahead).min(PAGE);
+            let query = Query { after, resumable: true, ..self.query(&index, Order::Descending, limit) };
+            let page = match self.bucket.range(&query) {
+                Err(error) if error.reason == StorageReason::TooLarge && ahead > 0 => {
+                    self.bucket.range(&Query { limit: missing.min(PAGE), ..query })?
                 }
                 page => page?,
             };
@@ -142,28 +147,8 @@ impl<K: Keyvalue> Checkpointer<K> {
 
     /// Removes entries that name nothing. What was read stands without it, so
     /// that a failure, for instance where nothing may be written, is nobody's.
-    fn tidy_up(&self, index: &str, dead: &[String]) {
+    pub(super) fn tidy_up(&self, index: &str, dead: &[String]) {
         let _ = self.sweep(index, dead);
-    }
-
-    fn page(
-        &self,
-        index: &str,
-        after: Option<Position>,
-        limit: u32,
-        resumable: bool,
-    ) -> Result<IndexPage, Error> {
-        let query = Query {
-            index: index.to_owned(),
-            order: Order::Descending,
-            after,
-            limit,
-            values_at: self.keys.documents(),
-            head: None,
-            resumable,
-            counted: false,
-        };
-        Ok(self.bucket.range(&query)?)
     }
 }
 
@@ -176,7 +161,7 @@ struct Walk<'a> {
     dead: Vec<String>,
     /// How many entries of the page did not count.
     passed: u32,
-    compress: bool,
+    reading: Reading,
 }
 
 impl Walk<'_> {
@@ -192,9 +177,7 @@ impl Walk<'_> {
                     continue;
                 }
                 Value::Unreadable(what) => Err(format!("its key holds {what}")),
-                Value::Text(text) | Value::Head(text) => {
-                    Found::read(text, self.wanted.with_text, self.compress)
-                }
+                Value::Text(text) | Value::Head(text) => self.reading.read(text),
             };
             match read {
                 Ok(found) if !self.is_wanted(&found, &entry.member) => self.passed += 1,

@@ -29,35 +29,65 @@ impl<K: Keyvalue> Checkpointer<K> {
 
     fn find(&self, session: &str, checkpoint: Option<&str>, with_text: bool) -> Result<Option<Found>, Error> {
         let session = Id::new("session id", session)?;
-        let Some(checkpoint) = checkpoint else {
-            let wanted = Wanted { session: &session, run: None, limit: 1, with_text, readable_only: false };
-            let newest = self.newest(&wanted)?.into_iter().next();
-            return newest.transpose().map_err(Error::Corrupt);
+        let found = match checkpoint {
+            Some(checkpoint) => self.one(&session, &Id::new("checkpoint id", checkpoint)?, with_text)?,
+            None => {
+                let wanted =
+                    Wanted { session: &session, run: None, limit: 1, with_text, readable_only: false };
+                self.newest(&wanted)?.into_iter().next().transpose().map_err(Error::Corrupt)?
+            }
         };
-        let key = self.keys.document(&Id::new("checkpoint id", checkpoint)?);
-        let corrupt = |reason| Error::Corrupt(Unreadable { checkpoint_id: checkpoint.to_owned(), reason });
-        let text = match self.get(&key, None)? {
+        self.refresh(&session, &found)?;
+        Ok(found)
+    }
+
+    fn one(&self, session: &Id, checkpoint: &Id, with_text: bool) -> Result<Option<Found>, Error> {
+        let corrupt = |reason| Error::Corrupt(Unreadable { checkpoint_id: checkpoint.to_string(), reason });
+        let text = match self.get(&self.keys.document(checkpoint), None)? {
             Value::Absent => return Ok(None),
             Value::Unreadable(what) => return Err(corrupt(format!("its key holds {what}"))),
             Value::Text(text) | Value::Head(text) => text,
         };
-        let found = Found::read(text, with_text, self.compress).map_err(corrupt)?;
-        Ok(found.is_of(checkpoint, &session).then_some(found))
+        let found = self.reading(with_text).read(text).map_err(corrupt)?;
+        Ok(found.is_of(checkpoint.as_str(), session).then_some(found))
+    }
+
+    /// How documents are to be read.
+    pub(super) fn reading(&self, with_text: bool) -> Reading {
+        let refreshes = self.ttl.is_some_and(|ttl| ttl.refresh_on_read);
+        Reading { with_text, with_owner: refreshes, compressed: self.compress }
+    }
+}
+
+/// How documents are to be read.
+#[derive(Clone, Copy)]
+pub(super) struct Reading {
+    with_text: bool,
+    with_owner: bool,
+    /// Whether states may be compressed, which only those of generation B are.
+    compressed: bool,
+}
+
+impl Reading {
+    /// Reads a document.
+    pub fn read(self, text: String) -> Result<Found, String> {
+        let owner = if self.with_owner {
+            let owner = document::read_owner(&text).map_err(|fault| fault.to_string())?;
+            let guard = text[..owner.known_from].to_owned();
+            Some((owner, guard))
+        } else {
+            None
+        };
+        let document = self.with_text.then(|| text.clone());
+        let mut checkpoint = document::read(text)?;
+        if self.compressed && checkpoint.metadata.run.is_some() {
+            checkpoint.state = compression::expand(checkpoint.state)?;
+        }
+        Ok(Found { checkpoint, document, owner })
     }
 }
 
 impl Found {
-    /// Reads a document, and keeps its text if asked to. Its state is expanded if
-    /// it may be compressed, which only generation B is.
-    pub(super) fn read(text: String, with_text: bool, compressed: bool) -> Result<Self, String> {
-        let document = with_text.then(|| text.clone());
-        let mut checkpoint = document::read(text)?;
-        if compressed && checkpoint.metadata.run.is_some() {
-            checkpoint.state = compression::expand(checkpoint.state)?;
-        }
-        Ok(Self { checkpoint, document })
-    }
-
     /// Whether the document is this checkpoint of this session: its key alone
     /// does not say so.
     pub(super) fn is_of(&self, checkpoint: &str, session: &Id) -> bool {

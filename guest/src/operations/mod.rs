@@ -3,6 +3,8 @@
 mod clear;
 mod delete;
 mod history;
+mod latest;
+mod lifetime;
 mod load;
 mod prune;
 mod save;
@@ -11,10 +13,10 @@ use crate::document::{self, Owner};
 use crate::id::Id;
 use crate::keys::{self, Keys};
 use crate::keyvalue::{
-    Batch, Condition, Effect, Expiry, IndexMember, IndexPage, KeyText, Keyvalue, Operation, Order, Position,
-    Query, StorageError, StorageReason, Value,
+    Batch, Condition, Effect, Expiry, IndexMember, KeyText, Keyvalue, Operation, Order, Query, StorageError,
+    StorageReason, Value,
 };
-use crate::{Checkpoint, Error, Options};
+use crate::{Checkpoint, Error, Options, Ttl};
 
 /// llmfy's default as well.
 const DEFAULT_MAX_STATE_BYTES: u64 = 25 * 1024 * 1024;
@@ -37,7 +39,7 @@ const ATTEMPTS: usize = 16;
 pub struct Checkpointer<K> {
     bucket: K,
     keys: Keys,
-    expiry: Expiry,
+    ttl: Option<Ttl>,
     max_state_bytes: u64,
     compress: bool,
     max_checkpoints: Option<u64>,
@@ -50,9 +52,8 @@ impl<K: Keyvalue> Checkpointer<K> {
     /// # Errors
     /// [`Error::InvalidArgument`] if an option is at fault.
     pub fn open(bucket: K, options: &Options) -> Result<Self, Error> {
-        let expiry = match options.ttl_ms {
-            None => Expiry::Never,
-            Some(ttl @ 1..=MAX_TTL_MS) => Expiry::AfterMs(ttl),
+        match options.ttl.map(|ttl| ttl.milliseconds) {
+            None | Some(1..=MAX_TTL_MS) => {}
             Some(0) => {
                 return Err(Error::InvalidArgument(
                     "the ttl is 0: what is saved would be gone at once".into(),
@@ -63,14 +64,14 @@ impl<K: Keyvalue> Checkpointer<K> {
                     format!("the ttl of {ttl} ms is more than the {MAX_TTL_MS} ms that a store can count");
                 return Err(Error::InvalidArgument(message));
             }
-        };
+        }
         if options.max_checkpoints == Some(0) {
             return Err(Error::InvalidArgument("a session must keep at least 1 checkpoint".into()));
         }
         Ok(Self {
             bucket,
             keys: Keys::new(Id::new("prefix", &options.prefix)?),
-            expiry,
+            ttl: options.ttl,
             max_state_bytes: options.max_state_bytes.unwrap_or(DEFAULT_MAX_STATE_BYTES),
             compress: options.compress,
             max_checkpoints: options.max_checkpoints.map(u64::from),
@@ -83,27 +84,24 @@ impl<K: Keyvalue> Checkpointer<K> {
         values.into_iter().next().ok_or_else(|| broken("gave no value for a key"))
     }
 
-    /// A page of an index, oldest first, each entry with no more than `head`
-    /// bytes of what it names; with the size of the index, if it is `counted`.
-    fn oldest(
-        &self,
-        index: &str,
-        after: Option<Position>,
-        limit: u32,
-        head: u32,
-        counted: bool,
-    ) -> Result<IndexPage, Error> {
-        let query = Query {
+    /// When what is saved now goes away.
+    fn expiry(&self) -> Expiry {
+        self.ttl.map_or(Expiry::Never, |ttl| Expiry::AfterMs(ttl.milliseconds))
+    }
+
+    /// A page from the beginning of an index, each entry with the whole of what
+    /// it names, and no place to go on.
+    fn query(&self, index: &str, order: Order, limit: u32) -> Query {
+        Query {
             index: index.to_owned(),
-            order: Order::Ascending,
-            after,
+            order,
+            after: None,
             limit,
             values_at: self.keys.documents(),
-            head: Some(head),
-            resumable: true,
-            counted,
-        };
-        Ok(self.bucket.range(&query)?)
+            head: None,
+            resumable: false,
+            counted: false,
+        }
     }
 
     /// Applies batches in one step; says whether the conditions of the first
@@ -122,6 +120,10 @@ impl<K: Keyvalue> Checkpointer<K> {
             Value::Text(text) => (text, true),
             Value::Head(text) => (text, false),
         };
+        if lifetime::is_mark(&text) {
+            // Of another prefix, whose names look like ours.
+            return Ok(Held::Alien("the mark of a pinned session".to_owned()));
+        }
         match document::read_owner(&text) {
             Ok(owner) => {
                 let guard = text[..owner.known_from].to_owned();
@@ -175,9 +177,10 @@ impl<K: Keyvalue> Checkpointer<K> {
     fn sweep_index(&self, index: &str) -> Result<(), Error> {
         let mut after = None;
         loop {
-            let page = match self.oldest(index, after, SWEEP_PAGE, 1, false) {
+            let query = self.query(index, Order::Ascending, SWEEP_PAGE);
+            let page = match self.bucket.range(&Query { after, head: Some(1), resumable: true, ..query }) {
                 // A value under a longer prefix, not an index.
-                Err(Error::Storage(error)) if error.reason == StorageReason::WrongType => return Ok(()),
+                Err(error) if error.reason == StorageReason::WrongType => return Ok(()),
                 page => page?,
             };
             let dead: Vec<String> = page
@@ -245,8 +248,11 @@ impl From<StorageError> for Error {
     }
 }
 
-/// A document that was read, with its text if that was asked for.
+/// A document that was read, with its text if that was asked for, and whose it
+/// is if it is to live on.
 struct Found {
     checkpoint: Checkpoint,
     document: Option<String>,
+    /// And the text that it begins with.
+    owner: Option<(Owner, String)>,
 }

@@ -5,7 +5,7 @@ use super::{ATTEMPTS, Checkpointer, HEAD, Held, entry, overtaken, starts_with, s
 use crate::Error;
 use crate::id::Id;
 use crate::keys::{self, Keys};
-use crate::keyvalue::{Batch, Condition, IndexSize, Keyvalue, Operation, Value};
+use crate::keyvalue::{Batch, Condition, IndexSize, Keyvalue, Operation, Order, Position, Query, Value};
 
 /// How many entries to look at in one round trip.
 const PAGE: u32 = 1000;
@@ -13,12 +13,6 @@ const PAGE: u32 = 1000;
 /// How many checkpoints go in one step. More than one goes only where a limit
 /// is new, or was lowered.
 const STEP: usize = 300;
-
-/// A checkpoint that is about to be saved.
-pub(super) struct Newcomer<'a> {
-    pub id: &'a str,
-    pub score: f64,
-}
 
 /// What it takes to keep to the limit.
 pub(super) struct Room {
@@ -50,13 +44,9 @@ struct Census {
 }
 
 impl<K: Keyvalue> Checkpointer<K> {
-    /// How to keep to `most` checkpoints in a session when `newcomer` comes.
-    pub(super) fn room(
-        &self,
-        session: &Id,
-        most: u64,
-        newcomer: Option<&Newcomer<'_>>,
-    ) -> Result<Room, Error> {
+    /// How to keep to `most` checkpoints in a session when one comes to the place
+    /// of `newcomer`.
+    pub(super) fn room(&self, session: &Id, most: u64, newcomer: Option<&Position>) -> Result<Room, Error> {
         let index = self.keys.session(session);
         let census = self.census(session, &index, newcomer)?;
         let excess = (census.living + u64::from(newcomer.is_some())).saturating_sub(most);
@@ -86,9 +76,7 @@ impl<K: Keyvalue> Checkpointer<K> {
             match self.owner(&key, value)? {
                 // All that was read has to be there still: with another
                 // timestamp it might be the newest by now.
-                Held::Document(owner, _)
-                    if owner.session_id == session.as_str() && owner.checkpoint_id == *member =>
-                {
+                Held::Document(owner, _) if owner.is_of(session, member) => {
                     let mut batches = self.removal(key, &owner, text).into_iter();
                     for Batch { conditions, operations } in batches.by_ref().take(1) {
                         room.conditions.extend(conditions);
@@ -113,7 +101,7 @@ impl<K: Keyvalue> Checkpointer<K> {
     /// Counts who lives in a session. The entries of an index alone do not say:
     /// some name nothing any more, and where the name of the index may be that
     /// of another session's run or of another prefix, some are not its own.
-    fn census(&self, session: &Id, index: &str, newcomer: Option<&Newcomer<'_>>) -> Result<Census, Error> {
+    fn census(&self, session: &Id, index: &str, newcomer: Option<&Position>) -> Result<Census, Error> {
         let is_own = !keys::may_be_shared(index) && !Keys::may_name_a_run(session);
         let head = if is_own { 1 } else { HEAD };
         let mut census = Census::default();
@@ -121,10 +109,13 @@ impl<K: Keyvalue> Checkpointer<K> {
         loop {
             // The size of the beginning holds: what comes later has the save
             // begin again.
-            let page = self.oldest(index, after, PAGE, head, census.size.is_none())?;
+            let counted = census.size.is_none();
+            let query = self.query(index, Order::Ascending, PAGE);
+            let page =
+                self.bucket.range(&Query { after, head: Some(head), resumable: true, counted, ..query })?;
             census.size = census.size.or(page.size);
             for found in page.entries {
-                if newcomer.is_some_and(|newcomer| newcomer.id == found.member) {
+                if newcomer.is_some_and(|newcomer| newcomer.member == found.member) {
                     continue;
                 }
                 if matches!(found.value, Value::Absent) {
@@ -138,7 +129,8 @@ impl<K: Keyvalue> Checkpointer<K> {
                 }
                 census.living += 1;
                 let place = (found.score.unwrap_or(f64::NEG_INFINITY), found.member.as_str());
-                let is_older = newcomer.is_none_or(|newcomer| place < (newcomer.score, newcomer.id));
+                let is_older =
+                    newcomer.is_none_or(|newcomer| place < (newcomer.score, newcomer.member.as_str()));
                 census.older += u64::from(is_older);
                 if census.oldest.len() < STEP {
                     census.oldest.push(found.member);
@@ -155,7 +147,7 @@ impl<K: Keyvalue> Checkpointer<K> {
     /// can be told.
     fn is_of(&self, session: &Id, member: &str, value: Value) -> Result<bool, Error> {
         Ok(match self.owner(&(self.keys.documents() + member), value)? {
-            Held::Document(owner, _) => owner.session_id == session.as_str() && owner.checkpoint_id == member,
+            Held::Document(owner, _) => owner.is_of(session, member),
             Held::Nothing | Held::Alien(_) | Held::Garbage(..) => false,
         })
     }

@@ -1,16 +1,17 @@
 //! `save`: one atomic batch of the document, its index entries and their
 //! expiry.
 
-use super::prune::Newcomer;
-use super::{ATTEMPTS, Checkpointer, Found, HEAD, Held, entry, overtaken, starts_with};
+use super::latest::Expected;
+use super::lifetime::Until;
+use super::{ATTEMPTS, Checkpointer, HEAD, Held, entry, overtaken, starts_with};
 use crate::compression;
 use crate::document;
 use crate::id::Id;
 use crate::json;
 use crate::keys;
-use crate::keyvalue::{Batch, Condition, IndexPut, Keyvalue, Operation, Put};
+use crate::keyvalue::{Batch, Condition, Expiry, IndexPut, Keyvalue, Operation, Position, Put, Value};
 use crate::timestamp::Timestamp;
-use crate::{Checkpoint, Conflict, Error, Excess, Metadata, Outcome};
+use crate::{Checkpoint, Conflict, Error, Excess, Lifetime, Metadata, Outcome, Taken};
 
 /// Redis keeps no longer text.
 const MAX_DOCUMENT_BYTES: u64 = 512 * 1024 * 1024;
@@ -19,34 +20,27 @@ impl<K: Keyvalue> Checkpointer<K> {
     /// Saves a checkpoint, in place of the one with the same id in its session.
     ///
     /// One round trip if the id is new, or stays in its run. Where the number of
-    /// checkpoints is limited, one more to count them, and one to see which go.
+    /// checkpoints is limited, one more to count them, and one to see which go;
+    /// where a session lives as a whole, one more, and two for each 300 of it
+    /// beyond the first.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`], [`Error::TooLarge`], [`Error::Conflict`]:
     /// nothing was written. [`Error::Storage`]: see its effect.
     pub fn save(&self, checkpoint: Checkpoint) -> Result<Outcome, Error> {
-        let Checkpoint { mut metadata, state } = checkpoint;
-        let size = state.len() as u64;
-        if size > self.max_state_bytes {
-            return Err(Error::TooLarge(Excess { size, limit: self.max_state_bytes }));
-        }
-        json::check(&state).map_err(|fault| invalid(format!("the state is not JSON: {fault}")))?;
-        let timestamp = Timestamp::parse(&metadata.timestamp).ok_or_else(|| {
-            invalid(format!("{:?} is not an ISO 8601 timestamp of the years 1 to 9999", metadata.timestamp))
-        })?;
-        metadata.timestamp = timestamp.to_string();
-        let names = Names::of(self, &metadata)?;
-        let text = if self.compress && metadata.run.is_some() {
-            document::write(&metadata, &compression::compress(&state))
-        } else {
-            document::write(&metadata, &state)
-        };
-        drop(state);
-        let size = text.len() as u64;
-        if size > MAX_DOCUMENT_BYTES {
-            return Err(Error::TooLarge(Excess { size, limit: MAX_DOCUMENT_BYTES }));
-        }
-        self.put(&metadata, &names, text, timestamp.score())
+        self.put(Newcomer::new(self, checkpoint)?, None)
+    }
+
+    /// Saves a checkpoint if `latest` is the latest of its session, or if it has
+    /// none. One round trip, as for [`Checkpointer::save`].
+    ///
+    /// # Errors
+    /// [`Conflict::Latest`] says what the latest is if it is another;
+    /// [`Error::InvalidArgument`] if the checkpoint would not be the latest
+    /// itself; else as [`Checkpointer::save`].
+    pub fn save_after(&self, checkpoint: Checkpoint, latest: Option<&str>) -> Result<Outcome, Error> {
+        let latest = latest.map(|id| Id::new("id of the latest checkpoint", id)).transpose()?;
+        self.put(Newcomer::new(self, checkpoint)?, Some(Expected::new(latest)))
     }
 
     /// Saves a checkpoint given as a document of either generation.
@@ -55,106 +49,117 @@ impl<K: Keyvalue> Checkpointer<K> {
     /// [`Error::InvalidArgument`] if it can't be read, else as
     /// [`Checkpointer::save`].
     pub fn save_document(&self, text: String) -> Result<(Metadata, Outcome), Error> {
-        let found = Found::read(text, false, self.compress);
+        let found = self.reading(false).read(text);
         let checkpoint = found.map_err(|reason| invalid(format!("not a checkpoint: {reason}")))?.checkpoint;
         let metadata = checkpoint.metadata.clone();
         let outcome = self.save(checkpoint)?;
         Ok((metadata, outcome))
     }
 
-    fn put(&self, metadata: &Metadata, names: &Names, text: String, score: f64) -> Result<Outcome, Error> {
-        let id = &metadata.checkpoint_id;
-        let index_put = |index: &String| {
-            let (index, member) = (index.clone(), id.clone());
-            Operation::IndexPut(IndexPut { index, member, score, expiry: self.expiry })
-        };
-        let put = Put { key: names.document.clone(), value: text, expiry: self.expiry };
-        let mut puts = vec![Operation::Put(put), index_put(&names.session)];
-        puts.extend(names.run.as_ref().map(index_put));
-        let written = puts.len();
-        // The first batch decides, the others tidy up after it.
-        let mut batches = vec![Batch { conditions: Vec::new(), operations: puts }];
-        let mut standing = Standing::New;
+    fn put(&self, mut newcomer: Newcomer, mut expected: Option<Expected>) -> Result<Outcome, Error> {
+        let (mut standing, mut is_pinned) = (Standing::New, false);
         for _ in 0..ATTEMPTS {
-            batches.truncate(1);
+            let expiry = if is_pinned { Expiry::Never } else { self.expiry() };
+            // The first batch decides, the others tidy up after it.
+            let mut batch = Batch { conditions: Vec::new(), operations: newcomer.operations(expiry) };
             let mut tidying = Vec::new();
-            let batch = &mut batches[0];
-            batch.operations.truncate(written);
-            batch.conditions = vec![match standing {
+            batch.conditions.push(match standing {
                 Standing::New => vec![
-                    Condition::Absent(names.document.clone()),
-                    starts_with(names.document.clone(), document::owner(metadata)),
+                    Condition::Absent(newcomer.document.clone()),
+                    starts_with(newcomer.document.clone(), document::owner(&newcomer.metadata)),
                 ],
                 Standing::Ours { guard, run } => {
-                    if let Some(left) = run.filter(|run| Some(run) != names.run.as_ref()) {
-                        tidying.push(leaving(&left, metadata, names));
+                    if let Some(left) = run.filter(|run| Some(run) != newcomer.run_index.as_ref()) {
+                        tidying.push(newcomer.leaving(&left));
                     }
-                    vec![starts_with(names.document.clone(), guard)]
+                    vec![starts_with(newcomer.document.clone(), guard)]
                 }
-            }];
+            });
+            if self.ttl.is_some() {
+                let mark = self.mark(&newcomer.session);
+                let as_seen = if is_pinned { Condition::StartsWith } else { Condition::StartsOtherwise };
+                batch.conditions.push(vec![as_seen(mark)]);
+            }
+            if let Some(expected) = &expected {
+                let place = newcomer.place();
+                batch.conditions.extend(self.comes_after(expected, &newcomer.session, &place));
+            }
             let mut is_partial = false;
             if let Some(most) = self.max_checkpoints {
-                let room = self.room(&names.id, most, Some(&Newcomer { id, score }))?;
-                if room.takes_newcomer {
-                    return self.prune_newcomer(metadata, names, most);
+                let room = self.room(&newcomer.session, most, Some(&newcomer.place()))?;
+                if room.takes_newcomer && expected.is_none() {
+                    return self.prune_newcomer(&newcomer, most);
                 }
                 batch.conditions.extend(room.conditions);
                 batch.operations.extend(room.operations);
                 tidying.extend(room.tidying);
                 is_partial = room.is_partial;
             }
+            if self.ttl.is_some_and(|ttl| ttl.lifetime == Lifetime::OfSession) {
+                let (_, others) =
+                    self.all_but_the_last_page_live(&newcomer.session, Until::at_least(expiry))?;
+                tidying.extend(others.into_iter().map(|other| newcomer.with_it(other)));
+            }
+            let mut batches = vec![batch];
             batches.extend(tidying);
             if self.commit(&batches)? {
                 if let Some(most) = self.max_checkpoints.filter(|_| is_partial) {
                     // What fails here is left to the next save; this one stands.
-                    let _ = self.prune(&names.id, most);
+                    let _ = self.prune(&newcomer.session, most);
                 }
                 return Ok(Outcome::Kept);
             }
-            standing = self.standing(metadata, names)?;
+            newcomer.take_back(batches);
+            standing = self.standing(&newcomer)?;
+            if let Some(expected) = &mut expected {
+                if self.is_there_already(&newcomer, &standing)? {
+                    return Ok(Outcome::Kept);
+                }
+                self.look_again(expected, &newcomer.session, &newcomer.place())?;
+            }
+            is_pinned = self.ttl.is_some() && self.is_pinned(&newcomer.session)?;
         }
         Err(overtaken())
     }
 
     /// Ends the save of a checkpoint that is too old to be kept: an earlier
     /// version of it goes too.
-    fn prune_newcomer(&self, metadata: &Metadata, names: &Names, most: u64) -> Result<Outcome, Error> {
-        if let Standing::Ours { .. } = self.standing(metadata, names)? {
-            self.delete_one(&names.id, &Id::stored(&metadata.checkpoint_id))?;
+    fn prune_newcomer(&self, newcomer: &Newcomer, most: u64) -> Result<Outcome, Error> {
+        if let Standing::Ours { .. } = self.standing(newcomer)? {
+            self.delete_one(&newcomer.session, &newcomer.id)?;
         }
-        let _ = self.prune(&names.id, most);
+        let _ = self.prune(&newcomer.session, most);
         Ok(Outcome::Pruned)
     }
 
     /// Looks at what stands in the way of a save that was refused.
-    fn standing(&self, metadata: &Metadata, names: &Names) -> Result<Standing, Error> {
-        let value = self.get(&names.document, Some(HEAD))?;
-        match self.owner(&names.document, value)? {
+    fn standing(&self, newcomer: &Newcomer) -> Result<Standing, Error> {
+        let value = self.get(&newcomer.document, Some(HEAD))?;
+        match self.owner(&newcomer.document, value)? {
             Held::Nothing => Ok(Standing::New),
-            Held::Alien(what) => Err(conflict(metadata, &format!("its key holds {what}"))),
+            Held::Alien(what) => Err(newcomer.taken(format!("its key holds {what}"))),
             Held::Garbage(why, _) => {
                 let reason = format!("its key holds text that is no checkpoint ({why}); delete it first");
-                Err(conflict(metadata, &reason))
+                Err(newcomer.taken(reason))
             }
-            Held::Document(owner, guard)
-                if owner.checkpoint_id == metadata.checkpoint_id
-                    && owner.session_id == metadata.session_id =>
-            {
+            Held::Document(owner, guard) if owner.is_of(&newcomer.session, newcomer.id.as_str()) => {
                 Ok(Standing::Ours { guard, run: self.run_index(&owner) })
             }
-            Held::Document(..) => Err(conflict(metadata, "it belongs to another session")),
+            Held::Document(..) => Err(newcomer.taken("it belongs to another session".to_owned())),
         }
     }
-}
 
-/// The batch that takes a checkpoint out of the index of a run that it has just
-/// left, unless another prefix shares that index and has a checkpoint of this id.
-fn leaving(index: &str, metadata: &Metadata, names: &Names) -> Batch {
-    let id = &metadata.checkpoint_id;
-    let others = keys::documents_named_by(index, id).filter(|key| *key != names.document);
-    let mut conditions = vec![vec![starts_with(names.document.clone(), document::owner(metadata))]];
-    conditions.extend(others.map(|key| vec![Condition::Absent(key)]));
-    Batch { conditions, operations: vec![Operation::IndexDelete(entry(index.to_owned(), id))] }
+    /// Whether the very document that is to be saved is there: then the answer
+    /// to an earlier try was lost.
+    fn is_there_already(&self, newcomer: &Newcomer, standing: &Standing) -> Result<bool, Error> {
+        match standing {
+            Standing::New => Ok(false),
+            Standing::Ours { .. } => {
+                let value = self.get(&newcomer.document, None)?;
+                Ok(matches!(value, Value::Text(text) if text == newcomer.text))
+            }
+        }
+    }
 }
 
 /// What stands where a checkpoint is to be saved.
@@ -167,36 +172,102 @@ enum Standing {
     Ours { guard: String, run: Option<String> },
 }
 
-/// Where a checkpoint stands and what names it.
-struct Names {
-    /// The session's id.
+/// A checkpoint that is about to be saved, where it will stand and what will
+/// name it.
+struct Newcomer {
+    metadata: Metadata,
+    /// The document.
+    text: String,
+    score: f64,
+    session: Id,
     id: Id,
     document: String,
-    session: String,
-    run: Option<String>,
+    session_index: String,
+    run_index: Option<String>,
 }
 
-impl Names {
-    fn of<K: Keyvalue>(checkpointer: &Checkpointer<K>, metadata: &Metadata) -> Result<Self, Error> {
-        let keys = &checkpointer.keys;
+impl Newcomer {
+    fn new<K: Keyvalue>(checkpointer: &Checkpointer<K>, checkpoint: Checkpoint) -> Result<Self, Error> {
+        let Checkpoint { mut metadata, state } = checkpoint;
+        let (size, limit) = (state.len() as u64, checkpointer.max_state_bytes);
+        if size > limit {
+            return Err(Error::TooLarge(Excess { size, limit }));
+        }
+        json::check(&state).map_err(|fault| invalid(format!("the state is not JSON: {fault}")))?;
+        let timestamp = Timestamp::parse(&metadata.timestamp).ok_or_else(|| {
+            invalid(format!("{:?} is not an ISO 8601 timestamp of the years 1 to 9999", metadata.timestamp))
+        })?;
+        metadata.timestamp = timestamp.to_string();
         let session = Id::new("session id", &metadata.session_id)?;
-        let run = match &metadata.run {
-            Some(run) => Some(keys.run(&session, &Id::new("run id", &run.run_id)?)),
-            None => None,
+        let id = Id::new("checkpoint id", &metadata.checkpoint_id)?;
+        let run = metadata.run.as_ref().map(|run| Id::new("run id", &run.run_id)).transpose()?;
+        let text = if checkpointer.compress && run.is_some() {
+            document::write(&metadata, &compression::compress(&state))
+        } else {
+            document::write(&metadata, &state)
         };
+        let (size, limit) = (text.len() as u64, MAX_DOCUMENT_BYTES);
+        if size > limit {
+            return Err(Error::TooLarge(Excess { size, limit }));
+        }
+        let keys = &checkpointer.keys;
         Ok(Self {
-            document: keys.document(&Id::new("checkpoint id", &metadata.checkpoint_id)?),
-            session: keys.session(&session),
-            run,
-            id: session,
+            text,
+            score: timestamp.score(),
+            document: keys.document(&id),
+            session_index: keys.session(&session),
+            run_index: run.map(|run| keys.run(&session, &run)),
+            metadata,
+            session,
+            id,
         })
+    }
+
+    /// The place that it will have in the indexes.
+    fn place(&self) -> Position {
+        Position { score: self.score, member: self.id.to_string() }
+    }
+
+    /// What puts it there. The text goes along, until it is taken back.
+    fn operations(&mut self, expiry: Expiry) -> Vec<Operation> {
+        let value = std::mem::take(&mut self.text);
+        let put = Operation::Put(Put { key: self.document.clone(), value, expiry });
+        let index_put = |index: &String| {
+            let (index, member) = (index.clone(), self.id.to_string());
+            Operation::IndexPut(IndexPut { index, member, score: self.score, expiry })
+        };
+        let indexes = [&self.session_index].into_iter().chain(&self.run_index);
+        [put].into_iter().chain(indexes.map(index_put)).collect()
+    }
+
+    /// Takes the text back out of batches that were refused.
+    fn take_back(&mut self, batches: Vec<Batch>) {
+        if let Some(Operation::Put(put)) = batches.into_iter().flat_map(|batch| batch.operations).next() {
+            self.text = put.value;
+        }
+    }
+
+    /// The batch that takes it out of the index of a run that it has just left,
+    /// unless another prefix shares that index and has a checkpoint of this id.
+    fn leaving(&self, index: &str) -> Batch {
+        let id = self.id.as_str();
+        let others = keys::documents_named_by(index, id).filter(|key| *key != self.document);
+        let conditions = others.map(|key| vec![Condition::Absent(key)]).collect();
+        let operations = vec![Operation::IndexDelete(entry(index.to_owned(), id))];
+        self.with_it(Batch { conditions, operations })
+    }
+
+    /// A batch that does nothing unless this was saved before it.
+    fn with_it(&self, mut batch: Batch) -> Batch {
+        batch.conditions.push(vec![starts_with(self.document.clone(), document::owner(&self.metadata))]);
+        batch
+    }
+
+    fn taken(&self, reason: String) -> Error {
+        Error::Conflict(Conflict::Taken(Taken { checkpoint_id: self.id.to_string(), reason }))
     }
 }
 
 fn invalid(message: String) -> Error {
     Error::InvalidArgument(message)
-}
-
-fn conflict(metadata: &Metadata, reason: &str) -> Error {
-    Error::Conflict(Conflict { checkpoint_id: metadata.checkpoint_id.clone(), reason: reason.to_owned() })
 }

@@ -2,10 +2,11 @@
 --
 -- KEYS  those that are put, then those of indexes, then all others
 -- ARGV  how many are put, how many are of indexes, how many batches there are,
---       'check' if it is not yet known that the user may write; then for each batch the number of its conditions, each one the number
---       of its alternatives, and the number of its operations. An alternative
---       or operation is a name, the number of a key, and what the functions
---       below take.
+--       'check' if it is not yet known that the user may write; then for each
+--       batch the number of its conditions, each one the number of its
+--       alternatives, and the number of its operations. An alternative or
+--       operation is a name, the number of a key, and what the functions below
+--       take.
 -- Gives 1 for each batch that was applied, 0 for the others.
 
 -- Redis does not take back what a script wrote before it failed, so whatever
@@ -40,16 +41,25 @@ local function take()
   return ARGV[at]
 end
 
+local function starts_with(key, text)
+  -- GETRANGE can't ask for no bytes.
+  if text == '' then return redis.call('TYPE', key).ok == 'string' end
+  -- A key of another type gives an error here, which equals no text.
+  return redis.pcall('GETRANGE', key, 0, #text - 1) == text
+end
+
+-- How many entries of an index `index-highest` looks at, in steps.
+local LOOKED_AT, STEP = 1000, 50
+
 local conditions = {
   ['absent'] = function(key)
     return redis.call('EXISTS', key) == 0
   end,
   ['starts-with'] = function(key)
-    local text = take()
-    -- GETRANGE can't ask for no bytes.
-    if text == '' then return redis.call('TYPE', key).ok == 'string' end
-    -- A key of another type gives an error here, which equals no text.
-    return redis.pcall('GETRANGE', key, 0, #text - 1) == text
+    return starts_with(key, take())
+  end,
+  ['starts-otherwise'] = function(key)
+    return not starts_with(key, take())
   end,
   ['index-at-most'] = function(key)
     local most, size = tonumber(take()), redis.pcall('ZCARD', key)
@@ -58,7 +68,35 @@ local conditions = {
   ['index-has'] = function(key)
     return type(redis.pcall('ZSCORE', key, take())) == 'string'
   end,
+  ['index-highest'] = function(key)
+    local values_at, besides = take(), {}
+    for _ = 1, take() do besides[take()] = true end
+    local wanted = take() == 'one' and take()
+    local score, bound = tonumber(take()), take()
+    for start = 0, LOOKED_AT - 1, STEP do
+      local entries = redis.pcall('ZRANGE', key, start, start + STEP - 1, 'REV', 'WITHSCORES')
+      if entries.err then return false end
+      for i = 1, #entries, 2 do
+        local member, at = entries[i], tonumber(entries[i + 1])
+        if not besides[member] and redis.call('EXISTS', values_at .. member) == 1 then
+          return member == wanted and (at < score or at == score and not before(bound, member))
+        end
+      end
+      if #entries < 2 * STEP then return not wanted end
+    end
+    return false
+  end,
 }
+
+-- Lets a key live at least as long as `expiry` says; `left` is its PTTL before,
+-- -2 if it is new and -1 without an expiry.
+local function prolong(key, expiry, left)
+  if expiry == 'never' then
+    if left >= 0 then redis.call('PERSIST', key) end
+  elseif left == -2 or (left >= 0 and left < tonumber(expiry)) then
+    redis.call('PEXPIRE', key, expiry)
+  end
+end
 
 local operations = {
   ['put'] = function(key, apply)
@@ -76,17 +114,23 @@ local operations = {
   ['index-put'] = function(key, apply)
     local member, score, expiry = take(), take(), take()
     if not apply then return end
-    local left = redis.call('PTTL', key) -- -2 without a key, -1 without an expiry
+    local left = redis.call('PTTL', key)
     redis.call('ZADD', key, score, member)
-    if expiry == 'never' then
-      if left >= 0 then redis.call('PERSIST', key) end
-    elseif left == -2 or (left >= 0 and left < tonumber(expiry)) then
-      redis.call('PEXPIRE', key, expiry)
-    end
+    prolong(key, expiry, left)
   end,
   ['index-delete'] = function(key, apply)
     local member = take()
     if apply then redis.call('ZREM', key, member) end
+  end,
+  ['expire'] = function(key, apply)
+    local expiry, shorten = take(), take() == 'shorten'
+    if not apply then return end
+    local left = redis.call('PTTL', key)
+    if shorten and expiry ~= 'never' then
+      redis.call('PEXPIRE', key, expiry)
+    elseif left ~= -2 then
+      prolong(key, expiry, left)
+    end
   end,
 }
 

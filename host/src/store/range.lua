@@ -4,23 +4,13 @@
 -- ARGV  'ascending' or 'descending', the limit, what the key of a value begins
 --       with, how many bytes of a value to read or '', and the score and the
 --       member behind which to begin, if there are such.
--- Gives how many entries the index has, then member, score, value for each of
--- the page: the value is false if there is
--- none, and a list with a type if it is of another type than string.
+-- Gives how many entries the index has, then member, score and value for each
+-- of the page.
 
 local index = KEYS[1]
 local descending = ARGV[1] == 'descending'
 local limit, values_at, head = tonumber(ARGV[2]), ARGV[3], ARGV[4]
 local score, member = ARGV[5], ARGV[6]
-
--- `<` on strings follows the server's locale, the order of members does not.
-local function before(a, b)
-  for i = 1, math.min(#a, #b) do
-    local x, y = a:byte(i), b:byte(i)
-    if x ~= y then return x < y end
-  end
-  return #a < #b
-end
 
 -- How many members with the same score are not behind the given one. They are
 -- in order, and a step looks at one in the middle of those left.
@@ -56,19 +46,8 @@ local members = limit > 0 and redis.call(unpack(range)) or {}
 
 local entries = { redis.call('ZCARD', index) }
 for i = 1, #members, 2 do
-  local key = values_at .. members[i]
-  local value
-  if head == '' then
-    value = redis.pcall('GET', key)
-  else
-    value = redis.pcall('GETRANGE', key, 0, head)
-    if value == '' and redis.call('EXISTS', key) == 0 then value = false end
-  end
-  if type(value) == 'table' then
-    value = { redis.call('TYPE', key).ok }
-  end
   entries[#entries + 1] = members[i]
   entries[#entries + 1] = members[i + 1]
-  entries[#entries + 1] = value
+  entries[#entries + 1] = read(values_at .. members[i], head)
 end
 return entries

@@ -18,8 +18,8 @@ use tracing::{debug, warn};
 
 use super::address::{Endpoint, RedisAddress};
 use super::{
-    Batch, Condition, Effect, Entry, Expiry, IndexPage, KeyPage, Operation, Order, Position, Query,
-    StorageError, StorageReason, Store, Value, check, invalid, storage_error, text_value, wrong_type,
+    Batch, Condition, Effect, Entry, Expiry, IndexHighest, IndexPage, KeyPage, Operation, Order, Position,
+    Query, StorageError, StorageReason, Store, Value, check, invalid, storage_error, text_value, wrong_type,
 };
 
 /// How many keys a step of a scan looks at: few enough not to keep others
@@ -78,9 +78,9 @@ impl RedisStore {
             .set_min_delay(std::time::Duration::from_millis(50));
         Ok(Self {
             connection: ConnectionManager::new_lazy_with_config(client, configuration).map_err(refused)?,
-            commit: Program::new(include_str!("commit.lua")),
-            range: Program::new(include_str!("range.lua")),
-            get: Program::new(include_str!("get.lua")),
+            commit: Program::new(concat!(include_str!("prelude.lua"), include_str!("commit.lua"))),
+            range: Program::new(concat!(include_str!("prelude.lua"), include_str!("range.lua"))),
+            get: Program::new(concat!(include_str!("prelude.lua"), include_str!("get.lua"))),
             may_sort: AtomicBool::new(true),
             may_write: AtomicBool::new(false),
         })
@@ -303,7 +303,7 @@ impl<'a> CommitCall<'a> {
             match operation {
                 Operation::IndexPut(put) => drop(numbers.of(&put.index)),
                 Operation::IndexDelete(member) => drop(numbers.of(&member.index)),
-                Operation::Put(_) | Operation::Delete(_) => {}
+                Operation::Put(_) | Operation::Delete(_) | Operation::Expire(_) => {}
             }
         }
         let indexes = numbers.keys.len() - put;
@@ -315,20 +315,26 @@ impl<'a> CommitCall<'a> {
             for alternatives in &batch.conditions {
                 arguments.push(Argument::Own(alternatives.len().to_string()));
                 for condition in alternatives {
-                    let (name, key, argument) = match condition {
-                        Condition::Absent(key) => ("absent", key, None),
+                    let (name, key, rest) = match condition {
+                        Condition::Absent(key) => ("absent", key, vec![]),
                         Condition::StartsWith(text) => {
-                            ("starts-with", &text.key, Some(Argument::Text(&text.text)))
+                            ("starts-with", &text.key, vec![Argument::Text(&text.text)])
+                        }
+                        Condition::StartsOtherwise(text) => {
+                            ("starts-otherwise", &text.key, vec![Argument::Text(&text.text)])
                         }
                         Condition::IndexHas(member) => {
-                            ("index-has", &member.index, Some(Argument::Text(&member.member)))
+                            ("index-has", &member.index, vec![Argument::Text(&member.member)])
                         }
                         Condition::IndexAtMost(most) => {
-                            ("index-at-most", &most.index, Some(Argument::Own(most.size.to_string())))
+                            ("index-at-most", &most.index, vec![Argument::Own(most.size.to_string())])
+                        }
+                        Condition::IndexHighest(highest) => {
+                            ("index-highest", &highest.index, highest_arguments(highest))
                         }
                     };
                     arguments.extend([Argument::Text(name), numbers.of(key)]);
-                    arguments.extend(argument);
+                    arguments.extend(rest);
                 }
             }
             arguments.push(Argument::Own(batch.operations.len().to_string()));
@@ -354,6 +360,12 @@ impl<'a> CommitCall<'a> {
                         numbers.of(&member.index),
                         Argument::Text(&member.member),
                     ]),
+                    Operation::Expire(expire) => arguments.extend([
+                        Argument::Text("expire"),
+                        numbers.of(&expire.key),
+                        expiry_argument(expire.expiry),
+                        Argument::Text(if expire.shorten { "shorten" } else { "" }),
+                    ]),
                 }
             }
         }
@@ -376,6 +388,19 @@ impl<'a> KeyNumbers<'a> {
         });
         Argument::Own(number.to_string())
     }
+}
+
+fn highest_arguments(highest: &IndexHighest) -> Vec<Argument<'_>> {
+    let mut arguments = vec![Argument::Text(&highest.values_at)];
+    arguments.push(Argument::Own(highest.besides.len().to_string()));
+    arguments.extend(highest.besides.iter().map(|member| Argument::Text(member)));
+    match &highest.member {
+        Some(member) => arguments.extend([Argument::Text("one"), Argument::Text(member)]),
+        None => arguments.push(Argument::Text("none")),
+    }
+    arguments.push(Argument::Own(highest.at_most.score.to_string()));
+    arguments.push(Argument::Text(&highest.at_most.member));
+    arguments
 }
 
 fn expiry_argument(expiry: Expiry) -> Argument<'static> {

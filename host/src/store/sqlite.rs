@@ -13,8 +13,8 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, Transactio
 use tracing::warn;
 
 use super::{
-    Batch, Condition, Effect, Entry, Expiry, IndexPage, KeyPage, Operation, Order, Position, Query,
-    StorageError, StorageReason, Store, Value, check, storage_error, text_value, wrong_type,
+    Batch, Condition, Effect, Entry, Expiry, IndexHighest, IndexPage, KeyPage, KeyText, Operation, Order,
+    Position, Query, StorageError, StorageReason, Store, Value, check, storage_error, text_value, wrong_type,
 };
 
 /// How long to wait for another process that is writing.
@@ -23,6 +23,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How much that has expired goes with each commit: more than a commit adds, so
 /// that it can't pile up.
 const SWEEP: u32 = 64;
+
+/// How many entries of an index `index-highest` looks at.
+const LOOKED_AT: u32 = 1000;
 
 /// How many keys a page of a scan has.
 const SCAN_PAGE: u32 = 1000;
@@ -349,13 +352,8 @@ fn condition_holds(connection: &Connection, condition: &Condition, now: i64) -> 
         Condition::Absent(key) => {
             Ok(!holds_value(connection, key, now)? && index_id(connection, key, now)?.is_none())
         }
-        Condition::StartsWith(wanted) => connection
-            .prepare_cached(
-                "SELECT 1 FROM checkpointer_value
-                  WHERE key = ?1 AND (expires_at IS NULL OR expires_at > ?2)
-                    AND coalesce(substr(CAST(value AS BLOB), 1, length(?3)), x'') = ?3",
-            )?
-            .exists(params![wanted.key, now, wanted.text.as_bytes()]),
+        Condition::StartsWith(wanted) => starts_with(connection, wanted, now),
+        Condition::StartsOtherwise(unwanted) => Ok(!starts_with(connection, unwanted, now)?),
         Condition::IndexAtMost(most) => {
             if holds_value(connection, &most.index, now)? {
                 return Ok(false);
@@ -370,7 +368,44 @@ fn condition_holds(connection: &Connection, condition: &Condition, now: i64) -> 
                   WHERE name = ?1 AND (expires_at IS NULL OR expires_at > ?2) AND member = ?3",
             )?
             .exists(params![wanted.index, now, wanted.member]),
+        Condition::IndexHighest(wanted) => is_highest(connection, wanted, now),
     }
+}
+
+fn starts_with(connection: &Connection, wanted: &KeyText, now: i64) -> rusqlite::Result<bool> {
+    connection
+        .prepare_cached(
+            "SELECT 1 FROM checkpointer_value
+              WHERE key = ?1 AND (expires_at IS NULL OR expires_at > ?2)
+                AND coalesce(substr(CAST(value AS BLOB), 1, length(?3)), x'') = ?3",
+        )?
+        .exists(params![wanted.key, now, wanted.text.as_bytes()])
+}
+
+fn is_highest(connection: &Connection, wanted: &IndexHighest, now: i64) -> rusqlite::Result<bool> {
+    if holds_value(connection, &wanted.index, now)? {
+        return Ok(false);
+    }
+    let Some(index) = index_id(connection, &wanted.index, now)? else { return Ok(wanted.member.is_none()) };
+    let mut statement = connection.prepare_cached(
+        "SELECT member, score FROM checkpointer_member WHERE index_id = ?1
+          ORDER BY score DESC, member DESC LIMIT ?2",
+    )?;
+    let mut entries = statement.query(params![index, LOOKED_AT])?;
+    let mut looked_at = 0;
+    while let Some(entry) = entries.next()? {
+        looked_at += 1;
+        let member: String = entry.get(0)?;
+        let key = format!("{}{member}", wanted.values_at);
+        let counts = !wanted.besides.contains(&member)
+            && (holds_value(connection, &key, now)? || index_id(connection, &key, now)?.is_some());
+        if counts {
+            let place = (entry.get::<_, f64>(1)?, &member);
+            let at_most = (wanted.at_most.score, &wanted.at_most.member);
+            return Ok(wanted.member.as_ref() == Some(&member) && place <= at_most);
+        }
+    }
+    Ok(wanted.member.is_none() && looked_at < LOOKED_AT)
 }
 
 fn apply(transaction: &Transaction<'_>, operation: &Operation, now: i64) -> Result<(), Failure> {
@@ -421,6 +456,24 @@ fn apply(transaction: &Transaction<'_>, operation: &Operation, now: i64) -> Resu
                         AND NOT EXISTS (SELECT 1 FROM checkpointer_member WHERE index_id = ?1)",
                 )?
                 .execute([index])?;
+        }
+        Operation::Expire(expire) => {
+            let until = expires_at(expire.expiry, now);
+            for update in [
+                "UPDATE checkpointer_value SET expires_at = ?2 WHERE key = ?1
+                    AND (expires_at IS NULL AND ?4
+                      OR expires_at > ?3 AND (?4 OR ?2 IS NULL OR expires_at < ?2))",
+                "UPDATE checkpointer_index SET expires_at = ?2 WHERE name = ?1
+                    AND (expires_at IS NULL AND ?4
+                      OR expires_at > ?3 AND (?4 OR ?2 IS NULL OR expires_at < ?2))",
+            ] {
+                transaction.prepare_cached(update)?.execute(params![
+                    expire.key,
+                    until,
+                    now,
+                    expire.shorten
+                ])?;
+            }
         }
     }
     Ok(())

@@ -1,20 +1,18 @@
 //! What the checkpointer keeps to over every store, natively and as the
 //! component. The numbers are those of llmfy's defects, which are not here.
 
-use std::time::Duration;
-
-use checkpointer::store::{Effect, Expiry, IndexMember, IndexPut, Operation, Order, Query};
-use checkpointer::{Checkpoint, DEFAULT_PREFIX, Error, History, Metadata, Outcome};
+use checkpointer::store::{Expiry, IndexMember, IndexPut, Operation};
+use checkpointer::{Checkpoint, Conflict, DEFAULT_PREFIX, Error, History, Metadata, Outcome};
 
 use super::Place;
 use crate::samples::{checkpoint, data, plain, timestamp};
 use crate::subject::{Mode, Opening, Subject};
 
-fn key(rest: &str) -> String {
+pub(super) fn key(rest: &str) -> String {
     format!("{DEFAULT_PREFIX}{rest}")
 }
 
-async fn save(subject: &Subject, checkpoint: &Checkpoint) {
+pub(super) async fn save(subject: &Subject, checkpoint: &Checkpoint) {
     subject.save(checkpoint).await.expect("saved");
 }
 
@@ -122,7 +120,10 @@ pub async fn sessions_keep_apart(place: &Place, mode: Mode) {
     assert_eq!(subject.delete("bob", Some("c")).await.expect("an answer"), 0);
     for stolen in [checkpoint("bob", "c", "r", 2), plain("bob", "c", 2), checkpoint("bob", "c", "x", 2)] {
         let error = subject.save(&stolen).await.expect_err("a conflict");
-        assert!(matches!(&error, Error::Conflict { checkpoint_id, .. } if checkpoint_id == "c"), "{error}");
+        assert!(
+            matches!(&error, Error::Conflict(Conflict::Taken(taken)) if taken.checkpoint_id == "c"),
+            "{error}"
+        );
     }
     assert_eq!(place.text(&key("checkpoint:c")).await, before);
     assert_eq!(subject.latest("alice").await.as_deref(), Some("c"));
@@ -144,61 +145,6 @@ pub async fn an_index_entry_does_not_make_a_checkpoint_ones_own(place: &Place, m
     assert_eq!(subject.ids_of_run("alice", "r").await, ["mine"]);
     assert_eq!(subject.delete("alice", None).await.expect("deleted"), 1);
     assert_eq!(subject.ids("bob", 9).await, ["c"]);
-}
-
-/// Expired checkpoints hide no others, also when the newest go first (3).
-pub async fn what_expires_hides_nothing_that_lives(place: &Place, mode: Mode) {
-    let (long, short) =
-        (place.open(mode, &Opening::default()).await, place.open(mode, &Opening::ttl_ms(150)).await);
-    save(&long, &checkpoint("s", "a", "r", 1)).await;
-    save(&short, &checkpoint("s", "b", "r", 2)).await;
-    save(&long, &checkpoint("s", "c", "r", 3)).await;
-    for number in 0..20 {
-        save(&short, &checkpoint("s", &format!("d{number}"), "r", 10 + number)).await;
-    }
-    tokio::time::sleep(Duration::from_millis(250)).await;
-    assert_eq!(long.latest("s").await.as_deref(), Some("c"));
-    assert_eq!(long.ids("s", 2).await, ["c", "a"]);
-    assert_eq!(long.ids_of_run("s", "r").await, ["c", "a"]);
-    // What names nothing is removed in passing.
-    assert_eq!(long.ids("s", 9).await, ["c", "a"]);
-    assert_eq!(index_members(place, &key("session:s")).await, ["a", "c"]);
-    assert_eq!(index_members(place, &key("session:s:run:r")).await, ["a", "c"]);
-}
-
-async fn index_members(place: &Place, index: &str) -> Vec<String> {
-    let query = Query {
-        index: index.to_owned(),
-        order: Order::Ascending,
-        after: None,
-        limit: 1000,
-        values_at: String::new(),
-        head: Some(1),
-        resumable: true,
-        counted: false,
-    };
-    let page = place.store.range(query).await.expect("a page");
-    page.entries.into_iter().map(|entry| entry.member).collect()
-}
-
-/// With a ttl everything goes, and a longer life is never cut short (4, 12).
-pub async fn a_ttl_is_kept_for_values_and_indexes_alike(place: &Place, mode: Mode) {
-    let short = place.open(mode, &Opening::ttl_ms(80)).await;
-    save(&short, &checkpoint("gone", "g", "r", 1)).await;
-    let long = place.open(mode, &Opening::ttl_ms(60_000)).await;
-    save(&long, &checkpoint("stays", "s", "r", 1)).await;
-    save(&short, &checkpoint("stays", "t", "r", 2)).await;
-    tokio::time::sleep(Duration::from_millis(160)).await;
-    let expected = ["checkpoint:s", "session:stays", "session:stays:run:r"].map(key);
-    assert_eq!(place.keys("").await, expected);
-    assert_eq!(long.latest("stays").await.as_deref(), Some("s"));
-    for (ttl, refused) in [(0, true), (1, false), (9_000_000_000_000_000_000, false), (u64::MAX, true)] {
-        let opened = Subject::open(mode, place.store.clone(), &Opening::ttl_ms(ttl)).await;
-        assert_eq!(matches!(opened, Err(Error::InvalidArgument(_))), refused, "{ttl}");
-    }
-    let far = place.open(mode, &Opening::ttl_ms(9_000_000_000_000_000_000)).await;
-    save(&far, &checkpoint("far", "f", "r", 1)).await;
-    assert_eq!(far.latest("far").await.as_deref(), Some("f"));
 }
 
 /// A session may be named like a run of another one (8).
@@ -313,7 +259,7 @@ pub async fn an_unreadable_checkpoint_is_named_beside_the_others(place: &Place, 
         );
     }
     let error = subject.save(&checkpoint("s", "c3", "r", 9)).await.expect_err("in the way");
-    assert!(matches!(error, Error::Conflict { .. }), "{error}");
+    assert!(matches!(error, Error::Conflict(Conflict::Taken(_))), "{error}");
     assert_eq!(subject.delete("other", Some("c3")).await.expect("an answer"), 0);
     assert_eq!(subject.delete("s", Some("c3")).await.expect("deleted"), 1);
     assert_eq!(subject.delete("s", None).await.expect("deleted"), 3);
@@ -336,7 +282,10 @@ pub async fn a_value_of_another_type_is_said_to_be_one(place: &Place, mode: Mode
     }
     let history = subject.list("s", None).await.expect("a history");
     assert_eq!((history.checkpoints.len(), history.unreadable.len()), (1, 1));
-    assert!(matches!(subject.save(&checkpoint("s", "c2", "r", 2)).await, Err(Error::Conflict { .. })));
+    assert!(matches!(
+        subject.save(&checkpoint("s", "c2", "r", 2)).await,
+        Err(Error::Conflict(Conflict::Taken(_)))
+    ));
     assert_eq!(subject.delete("s", None).await.expect("deleted"), 1);
     // It is not ours to remove. Its run is not known, so that index names it on.
     assert_eq!(place.keys("").await, ["checkpoint:c2", "session:s:run:r"].map(key));
@@ -393,33 +342,6 @@ pub async fn large_sessions_go_page_by_page(place: &Place, mode: Mode) {
     fill("t").await;
     assert_eq!(subject.clear_all().await.expect("cleared"), u64::from(count));
     assert_eq!(place.keys("").await, [""; 0]);
-}
-
-/// A save that races a delete is there as a whole or not at all (5).
-pub async fn a_save_that_races_a_delete_leaves_nothing_unnamed(place: &Place, mode: Mode) {
-    let subject = place.open(mode, &Opening::default()).await;
-    for round in 0..20 {
-        for number in 0..5 {
-            save(&subject, &checkpoint("s", &format!("c{number}"), "r", number)).await;
-        }
-        let racing = checkpoint("s", &format!("c{}", round % 7), &format!("r{}", round % 3), 50);
-        let (saved, deleted) = tokio::join!(subject.save(&racing), subject.delete("s", None));
-        saved.expect("saved");
-        deleted.expect("deleted");
-        let ids = subject.ids("s", 100).await;
-        let mut expected: Vec<String> = Vec::new();
-        for id in &ids {
-            let run =
-                subject.load("s", Some(id)).await.expect("an answer").and_then(|found| found.metadata.run);
-            let run = run.expect("a checkpoint of a run").run_id;
-            assert_eq!(subject.ids_of_run("s", &run).await, std::slice::from_ref(id));
-            expected.extend([key(&format!("checkpoint:{id}")), key(&format!("session:s:run:{run}"))]);
-        }
-        expected.extend((!ids.is_empty()).then(|| key("session:s")));
-        expected.sort();
-        assert_eq!(place.keys("").await, expected);
-        subject.delete("s", None).await.expect("deleted");
-    }
 }
 
 /// What can't be saved is refused with the reason, and nothing is written.
@@ -568,7 +490,7 @@ pub async fn a_session_keeps_no_more_than_its_limit(place: &Place, mode: Mode) {
     assert_eq!(three.save(&checkpoint("s", "e", "r", 35)).await.expect("saved"), Outcome::Kept);
     assert_eq!(three.ids("s", 9).await, ["c5", "c4", "e"]);
     let other = three.save(&checkpoint("other", "c5", "r", 1)).await.expect_err("a conflict");
-    assert!(matches!(other, Error::Conflict { .. }), "{other}");
+    assert!(matches!(other, Error::Conflict(Conflict::Taken(_))), "{other}");
     // A limit that comes late takes what is over it, however much that is.
     let unlimited = place.open(mode, &Opening::default()).await;
     for number in 0..700 {
@@ -630,31 +552,6 @@ pub async fn a_limit_counts_neither_the_dead_nor_others(place: &Place, mode: Mod
     }
     assert_eq!(many.save(&checkpoint("many", "m1050", "r", 1)).await.expect("saved"), Outcome::Kept);
     assert_eq!(many.ids("many", 2000).await.len(), 1100);
-}
-
-/// Many that save into one session at its limit keep to it.
-pub async fn a_limit_holds_for_many_at_once(place: &Place, mode: Mode) {
-    let subject = place.open(mode, &Opening { max_checkpoints: Some(3), ..Opening::default() }).await;
-    let tasks: Vec<_> = (0..4)
-        .map(|writer| {
-            let subject = subject.clone();
-            tokio::spawn(async move {
-                for number in 0..10 {
-                    let saved = checkpoint("s", &format!("{writer}-{number}"), "r", number);
-                    // Overtaken again and again, a save may give up, and says so.
-                    while let Err(error) = subject.save(&saved).await {
-                        assert!(matches!(error, Error::Storage { effect: Effect::None, .. }), "{error}");
-                    }
-                    assert!(subject.ids("s", 100).await.len() <= 3);
-                }
-            })
-        })
-        .collect();
-    for task in tasks {
-        task.await.expect("a task");
-    }
-    assert_eq!(subject.ids("s", 100).await, ["3-9", "2-9", "1-9"]);
-    assert_eq!(place.keys(&key("checkpoint:")).await.len(), 3);
 }
 
 /// Times are stored as Python writes them, and order by the moment they name.

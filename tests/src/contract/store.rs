@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use checkpointer::store::{
-    Batch, Condition, Effect, Entry, Expiry, IndexMember, IndexPut, IndexSize, KeyText, Operation, Order,
-    Position, Put, Query, StorageReason, Value,
+    Batch, Condition, Effect, Entry, Expire, Expiry, IndexHighest, IndexMember, IndexPut, IndexSize, KeyText,
+    Operation, Order, Position, Put, Query, StorageReason, Value,
 };
 
 use super::Place;
@@ -142,6 +142,8 @@ pub async fn applies_a_batch_only_if_its_conditions_hold(place: &Place) {
     let has = |member: &str| Condition::IndexHas(IndexMember { index: "i".into(), member: member.into() });
     let at_most = |index: &str, size| Condition::IndexAtMost(IndexSize { index: index.into(), size });
     let absent = |key: &str| Condition::Absent(key.into());
+    let otherwise =
+        |key: &str, text: &str| Condition::StartsOtherwise(KeyText { key: key.into(), text: text.into() });
     for (conditions, expected) in [
         (vec![], true),
         (vec![vec![]], false),
@@ -165,6 +167,13 @@ pub async fn applies_a_batch_only_if_its_conditions_hold(place: &Place) {
         (vec![vec![at_most("i", 0)]], false),
         (vec![vec![at_most("none", 0)]], true),
         (vec![vec![at_most("a", 9)]], false),
+        (vec![vec![otherwise("a", "text*of?b")]], true),
+        (vec![vec![otherwise("a", "text*of?a")]], false),
+        (vec![vec![otherwise("a", "")]], false),
+        (vec![vec![otherwise("b", "")]], true),
+        (vec![vec![otherwise("b", "t")]], true),
+        (vec![vec![otherwise("i", "")]], true),
+        (vec![vec![otherwise("i", "t")]], true),
         (vec![vec![absent("a"), has("m")]], true),
         (vec![vec![absent("b")], vec![has("n")]], false),
         (vec![vec![absent("b")], vec![has("n"), starts_with("a", "text")]], true),
@@ -175,6 +184,98 @@ pub async fn applies_a_batch_only_if_its_conditions_hold(place: &Place) {
         assert_eq!(place.text("seen").await.is_some(), expected, "{conditions:?}");
         place.write(vec![Operation::Delete("seen".into()), index_delete("i", "x")]).await;
     }
+}
+
+/// The highest entry that counts is the one that is told, and no higher.
+pub async fn knows_the_highest_entry_that_counts(place: &Place) {
+    for (member, score) in [("a", 1.0), ("b", 2.0), ("B", 2.0), ("dead", 3.0), ("other", 4.0)] {
+        place.write(vec![index_put("i", member, score, Expiry::Never)]).await;
+    }
+    for member in ["a", "b", "B", "other"] {
+        place.put(&format!("v:{member}"), "").await;
+    }
+    place.put("text", "").await;
+    let holds = async |index: &str, besides: &[&str], member: Option<&str>, at_most: (f64, &str)| {
+        let highest = Condition::IndexHighest(IndexHighest {
+            index: index.into(),
+            values_at: "v:".into(),
+            besides: besides.iter().map(|member| (*member).to_owned()).collect(),
+            member: member.map(str::to_owned),
+            at_most: Position { score: at_most.0, member: at_most.1.into() },
+        });
+        let batch = Batch { conditions: vec![vec![highest]], operations: Vec::new() };
+        place.store.commit(vec![batch]).await.expect("an outcome")[0]
+    };
+    let far = (9.0, "");
+    for (index, besides, member, at_most, expected) in [
+        ("i", &[][..], Some("other"), far, true),
+        ("i", &["other"], Some("b"), far, true),
+        ("i", &["other"], Some("B"), far, false),
+        ("i", &["other"], Some("dead"), far, false),
+        ("i", &["other"], None, far, false),
+        ("i", &["other"], Some("b"), (2.0, "b"), true),
+        ("i", &["other"], Some("b"), (2.0, "c"), true),
+        ("i", &["other"], Some("b"), (2.0, "a"), false),
+        ("i", &["other"], Some("b"), (1.9, "z"), false),
+        ("i", &["other", "b"], Some("B"), far, true),
+        ("i", &["other", "b", "B", "a"], None, far, true),
+        ("i", &["other", "b", "B", "a"], Some("a"), far, false),
+        ("none", &[], None, far, true),
+        ("none", &[], Some("a"), far, false),
+        ("text", &[], None, far, false),
+        ("text", &[], Some("a"), far, false),
+    ] {
+        let found = holds(index, besides, member, at_most).await;
+        assert_eq!(found, expected, "{index} {besides:?} {member:?} {at_most:?}");
+    }
+    // A store looks at 1,000 entries.
+    let dead = |count: u32| {
+        (0..count).map(|number| index_put("long", &format!("{number:04}"), 5.0, Expiry::Never)).collect()
+    };
+    place.write(vec![index_put("long", "a", 1.0, Expiry::Never)]).await;
+    place.write(dead(999)).await;
+    assert!(holds("long", &[], Some("a"), far).await);
+    place.write(dead(1000)).await;
+    assert!(!holds("long", &[], Some("a"), far).await);
+    place.write(vec![index_delete("long", "a"), index_delete("long", "0000")]).await;
+    assert!(holds("long", &[], None, far).await);
+}
+
+/// A life is made longer, and shorter only where that is said.
+pub async fn a_life_is_cut_short_only_where_that_is_said(place: &Place) {
+    let (soon, late) = (Expiry::AfterMs(60), Expiry::AfterMs(60_000));
+    for (number, (before, then, shorten, is_there)) in [
+        (soon, late, false, true),
+        (soon, Expiry::Never, false, true),
+        (soon, soon, false, false),
+        (late, soon, false, true),
+        (late, soon, true, false),
+        (Expiry::Never, soon, false, true),
+        (Expiry::Never, soon, true, false),
+        (soon, late, true, true),
+        (soon, Expiry::Never, true, true),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        for (key, made) in [
+            (format!("value {number}"), put(&format!("value {number}"), "1", before)),
+            (format!("index {number}"), index_put(&format!("index {number}"), "m", 1.0, before)),
+        ] {
+            place.write(vec![made]).await;
+            place.write(vec![Operation::Expire(Expire { key: key.clone(), expiry: then, shorten })]).await;
+            if !is_there {
+                tokio::time::sleep(Duration::from_millis(120)).await;
+            }
+            assert_eq!(place.keys(&key).await.len(), usize::from(is_there), "{key}");
+        }
+    }
+    tokio::time::sleep(Duration::from_millis(120)).await;
+    assert_eq!(place.keys("").await.len(), 12);
+    for shorten in [true, false] {
+        place.write(vec![Operation::Expire(Expire { key: "none".into(), expiry: late, shorten })]).await;
+    }
+    assert_eq!(place.keys("none").await, [""; 0]);
 }
 
 /// The batches of one call see what those before them wrote.

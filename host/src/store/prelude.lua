@@ -1,0 +1,26 @@
+-- What stands before each script.
+
+-- `<` on strings follows the server's locale, the order of members does not.
+local function before(a, b)
+  for i = 1, math.min(#a, #b) do
+    local x, y = a:byte(i), b:byte(i)
+    if x ~= y then return x < y end
+  end
+  return #a < #b
+end
+
+-- What stands at a key, no more than one byte beyond `head` of it, or all for
+-- ''. It is false if there is nothing, and a list with a type if it is of another
+-- type than string.
+local function read(key, head)
+  local value
+  if head == '' then
+    value = redis.pcall('GET', key)
+  else
+    value = redis.pcall('GETRANGE', key, 0, head)
+    if value == '' and redis.call('EXISTS', key) == 0 then value = false end
+  end
+  if type(value) == 'table' then value = { redis.call('TYPE', key).ok } end
+  return value
+end
+

@@ -1,0 +1,252 @@
+//! What the checkpointer keeps to where things expire.
+
+use std::time::{Duration, Instant};
+
+use checkpointer::Error;
+use checkpointer::store::{Effect, Order, Query};
+
+use super::Place;
+use super::checkpointer::{key, save};
+use crate::samples::checkpoint;
+use crate::subject::{Mode, Opening, Subject};
+
+async fn sleep_ms(milliseconds: u64) {
+    tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+}
+
+/// Expired checkpoints hide no others, also when the newest go first (3).
+pub async fn what_expires_hides_nothing_that_lives(place: &Place, mode: Mode) {
+    let (long, short) =
+        (place.open(mode, &Opening::default()).await, place.open(mode, &Opening::ttl_ms(150)).await);
+    save(&long, &checkpoint("s", "a", "r", 1)).await;
+    save(&short, &checkpoint("s", "b", "r", 2)).await;
+    save(&long, &checkpoint("s", "c", "r", 3)).await;
+    for number in 0..20 {
+        save(&short, &checkpoint("s", &format!("d{number}"), "r", 10 + number)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(250)).await;
+    assert_eq!(long.latest("s").await.as_deref(), Some("c"));
+    assert_eq!(long.ids("s", 2).await, ["c", "a"]);
+    assert_eq!(long.ids_of_run("s", "r").await, ["c", "a"]);
+    // What names nothing is removed in passing.
+    assert_eq!(long.ids("s", 9).await, ["c", "a"]);
+    assert_eq!(index_members(place, &key("session:s")).await, ["a", "c"]);
+    assert_eq!(index_members(place, &key("session:s:run:r")).await, ["a", "c"]);
+}
+
+async fn index_members(place: &Place, index: &str) -> Vec<String> {
+    let query = Query {
+        index: index.to_owned(),
+        order: Order::Ascending,
+        after: None,
+        limit: 1000,
+        values_at: String::new(),
+        head: Some(1),
+        resumable: true,
+        counted: false,
+    };
+    let page = place.store.range(query).await.expect("a page");
+    page.entries.into_iter().map(|entry| entry.member).collect()
+}
+
+/// With a ttl everything goes, and a longer life is never cut short (4, 12).
+pub async fn a_ttl_is_kept_for_values_and_indexes_alike(place: &Place, mode: Mode) {
+    let short = place.open(mode, &Opening::ttl_ms(80)).await;
+    save(&short, &checkpoint("gone", "g", "r", 1)).await;
+    let long = place.open(mode, &Opening::ttl_ms(60_000)).await;
+    save(&long, &checkpoint("stays", "s", "r", 1)).await;
+    save(&short, &checkpoint("stays", "t", "r", 2)).await;
+    tokio::time::sleep(Duration::from_millis(160)).await;
+    let expected = ["checkpoint:s", "session:stays", "session:stays:run:r"].map(key);
+    assert_eq!(place.keys("").await, expected);
+    assert_eq!(long.latest("stays").await.as_deref(), Some("s"));
+    for (ttl, refused) in [(0, true), (1, false), (9_000_000_000_000_000_000, false), (u64::MAX, true)] {
+        let opened = Subject::open(mode, place.store.clone(), &Opening::ttl_ms(ttl)).await;
+        assert_eq!(matches!(opened, Err(Error::InvalidArgument(_))), refused, "{ttl}");
+    }
+    let far = place.open(mode, &Opening::ttl_ms(9_000_000_000_000_000_000)).await;
+    save(&far, &checkpoint("far", "f", "r", 1)).await;
+    assert_eq!(far.latest("far").await.as_deref(), Some("f"));
+}
+
+/// As checkpoints expire one by one, the newest first or last, what is left is
+/// listed as it is; and what was saved again lives.
+pub async fn a_list_is_right_while_its_checkpoints_expire_one_by_one(place: &Place, mode: Mode) {
+    let lives = [400, 100, 300, 200, 500, 100, 250, 350];
+    for order in [[0, 1, 2, 3, 4, 5, 6, 7], [7, 6, 5, 4, 3, 2, 1, 0]] {
+        let session = format!("s{}", order[0]);
+        let start = Instant::now();
+        let mut ends = Vec::new();
+        for (number, second) in order.into_iter().enumerate() {
+            let subject = place.open(mode, &Opening::ttl_ms(lives[number])).await;
+            save(&subject, &checkpoint(&session, &format!("{session}/{number}"), "r", second)).await;
+            ends.push((second, number, start.elapsed() + Duration::from_millis(lives[number])));
+        }
+        ends.sort();
+        ends.reverse();
+        let subject = place.open(mode, &Opening::default()).await;
+        save(&subject, &checkpoint(&session, &format!("{session}/1"), "r", order[1])).await;
+        let stays = order[1];
+        while start.elapsed() < Duration::from_millis(700) {
+            let before = start.elapsed();
+            let ids = subject.ids(&session, 100).await;
+            let latest = subject.latest(&session).await;
+            let after = start.elapsed();
+            // Of those whose time has not come when the list was there, none may
+            // be missing; of those whose time had come before, none may be there.
+            // A store may be a moment early or late.
+            let moment = Duration::from_millis(30);
+            let alive = |at: Duration, early: bool| {
+                let alive = ends.iter().filter(|(second, _, end)| {
+                    *second == stays || if early { *end > at + moment } else { *end + moment > at }
+                });
+                alive.map(|(_, number, _)| format!("{session}/{number}")).collect::<Vec<_>>()
+            };
+            let (at_least, at_most) = (alive(after, true), alive(before, false));
+            assert!(at_least.iter().all(|id| ids.contains(id)), "{ids:?} lacks some of {at_least:?}");
+            let in_order: Vec<_> = at_most.iter().filter(|id| ids.contains(id)).cloned().collect();
+            assert_eq!(ids, in_order);
+            assert!(latest.is_some_and(|latest| ids.contains(&latest)));
+            sleep_ms(20).await;
+        }
+        assert_eq!(subject.ids(&session, 100).await, [format!("{session}/1")]);
+        assert_eq!(index_members(place, &key(&format!("session:{session}"))).await, [format!("{session}/1")]);
+    }
+}
+
+/// With a ttl of the session nothing goes while something is saved, and then
+/// all goes at once.
+pub async fn a_session_with_a_ttl_of_its_own_goes_as_a_whole(place: &Place, mode: Mode) {
+    let opening = Opening { of_session: true, ..Opening::ttl_ms(250) };
+    let subject = place.open(mode, &opening).await;
+    for number in 0..4 {
+        save(&subject, &checkpoint("s", &format!("c{number}"), &format!("r{}", number % 2), number)).await;
+        sleep_ms(100).await;
+    }
+    assert_eq!(subject.ids("s", 9).await, ["c3", "c2", "c1", "c0"]);
+    assert_eq!(subject.ids_of_run("s", "r0").await, ["c2", "c0"]);
+    // Another session does not keep it alive, and a refused save does not either.
+    let other = checkpoint("other", "o", "r", 1);
+    save(&subject, &other).await;
+    subject.save(&checkpoint("s", "o", "r", 9)).await.expect_err("a conflict");
+    sleep_ms(200).await;
+    assert_eq!(place.keys(&key("session:s")).await, [""; 0]);
+    assert_eq!(subject.ids("s", 9).await, [""; 0]);
+    sleep_ms(100).await;
+    assert_eq!(place.keys("").await, [""; 0]);
+}
+
+/// What is read lives on as if it had just been saved: checkpoints by
+/// themselves, or their session.
+pub async fn what_is_read_lives_on(place: &Place, mode: Mode) {
+    let plain = place.open(mode, &Opening::ttl_ms(300)).await;
+    let refreshing = Opening { refresh_on_read: true, ..Opening::ttl_ms(300) };
+    let by_checkpoint = place.open(mode, &refreshing).await;
+    let by_session = place.open(mode, &Opening { of_session: true, ..refreshing }).await;
+    for session in ["loaded", "latest", "listed", "run", "whole", "unread"] {
+        for number in 0..3 {
+            save(&plain, &checkpoint(session, &format!("{session}{number}"), "r", number)).await;
+        }
+    }
+    for _ in 0..4 {
+        sleep_ms(120).await;
+        assert!(by_checkpoint.load("loaded", Some("loaded0")).await.expect("loaded").is_some());
+        assert_eq!(by_checkpoint.latest("latest").await.as_deref(), Some("latest2"));
+        assert_eq!(by_checkpoint.ids("listed", 2).await, ["listed2", "listed1"]);
+        assert_eq!(
+            by_checkpoint.list_by_run("run", "r", Some(1)).await.expect("a list").checkpoints.len(),
+            1
+        );
+        assert!(by_session.load("whole", Some("whole1")).await.expect("loaded").is_some());
+    }
+    assert_eq!(plain.ids("loaded", 9).await, ["loaded0"]);
+    assert_eq!(plain.ids("latest", 9).await, ["latest2"]);
+    assert_eq!(plain.ids("listed", 9).await, ["listed2", "listed1"]);
+    assert_eq!(plain.ids("run", 9).await, ["run2"]);
+    assert_eq!(plain.ids_of_run("run", "r").await, ["run2"]);
+    assert_eq!(plain.ids("whole", 9).await, ["whole2", "whole1", "whole0"]);
+    assert_eq!(plain.ids("unread", 9).await, [""; 0]);
+    // To be read without a ttl, or for a shorter time, cuts no life short.
+    let forever = place.open(mode, &Opening::default()).await;
+    save(&forever, &checkpoint("stays", "stays", "r", 1)).await;
+    assert!(by_checkpoint.load("stays", None).await.expect("loaded").is_some());
+    assert!(by_session.load("stays", None).await.expect("loaded").is_some());
+    sleep_ms(400).await;
+    assert_eq!(forever.latest("stays").await.as_deref(), Some("stays"));
+}
+
+/// What is pinned does not go away: a checkpoint until it is saved again, a
+/// session with all that is saved in it until that is ended.
+pub async fn what_is_pinned_stays(place: &Place, mode: Mode) {
+    let subject = place.open(mode, &Opening::ttl_ms(200)).await;
+    for session in ["one", "all", "ended", "none"] {
+        for number in 0..2 {
+            save(&subject, &checkpoint(session, &format!("{session}{number}"), "r", number)).await;
+        }
+    }
+    assert_eq!(subject.pin("one", Some("one0")).await.expect("pinned"), 1);
+    assert_eq!(subject.pin("one", Some("all0")).await.expect("an answer"), 0);
+    assert_eq!(subject.pin("one", Some("nothing")).await.expect("an answer"), 0);
+    for session in ["all", "ended"] {
+        assert_eq!(subject.pin(session, None).await.expect("pinned"), 2);
+        assert_eq!(subject.pin(session, None).await.expect("pinned again"), 2);
+        save(&subject, &checkpoint(session, &format!("{session}2"), "r2", 2)).await;
+        save(&subject, &checkpoint(session, &format!("{session}1"), "r2", 1)).await;
+    }
+    assert_eq!(subject.unpin("ended", None).await.expect("ended"), 3);
+    save(&subject, &checkpoint("ended", "ended3", "r2", 3)).await;
+    sleep_ms(300).await;
+    assert_eq!(subject.ids("one", 9).await, ["one0"]);
+    assert_eq!(subject.ids("all", 9).await, ["all2", "all1", "all0"]);
+    assert_eq!(subject.ids_of_run("all", "r2").await, ["all2", "all1"]);
+    assert_eq!(subject.ids("ended", 9).await, [""; 0]);
+    assert_eq!(subject.ids("none", 9).await, [""; 0]);
+    assert_eq!(subject.unpin("one", Some("one0")).await.expect("ended"), 1);
+    save(&subject, &checkpoint("all", "all3", "r", 3)).await;
+    sleep_ms(300).await;
+    assert_eq!(subject.ids("one", 9).await, [""; 0]);
+    assert_eq!(subject.latest("all").await.as_deref(), Some("all3"));
+    // An index that named something pinned has no end; what it still names goes
+    // in passing.
+    for (session, run) in [("one", "r"), ("ended", "r"), ("ended", "r2")] {
+        assert_eq!(subject.ids_of_run(session, run).await, [""; 0]);
+    }
+    // The mark goes with the session, and with all.
+    assert_eq!(subject.delete("all", None).await.expect("deleted"), 4);
+    assert_eq!(place.keys("").await, [""; 0]);
+    assert_eq!(subject.pin("later", None).await.expect("pinned"), 0);
+    save(&subject, &checkpoint("later", "l", "r", 1)).await;
+    sleep_ms(300).await;
+    assert_eq!(subject.latest("later").await.as_deref(), Some("l"));
+    assert_eq!(subject.clear_all().await.expect("cleared"), 1);
+    assert_eq!(place.keys("").await, [""; 0]);
+}
+
+/// Marks of prefixes whose names look like one another's are kept apart.
+pub async fn pins_of_one_prefix_are_none_of_another(place: &Place, mode: Mode) {
+    let outer = place.open(mode, &Opening { prefix: "app:".into(), ..Opening::ttl_ms(60_000) }).await;
+    let inner = place.open(mode, &Opening { prefix: "app:pinned:".into(), ..Opening::ttl_ms(60_000) }).await;
+    // The mark of each of these stands where the inner prefix has a document, an
+    // index or a mark.
+    for session in ["checkpoint:c", "session:s", "pinned:x"] {
+        outer.pin(session, None).await.expect("pinned");
+    }
+    let error = inner.save(&checkpoint("t", "c", "r", 1)).await.expect_err("the key is taken");
+    assert!(matches!(error, Error::Conflict(_)), "{error}");
+    assert!(matches!(inner.pin("x", None).await, Err(Error::Storage { effect: Effect::None, .. })));
+    assert_eq!(inner.clear_all().await.expect("cleared"), 0);
+    assert_eq!(
+        place.keys("").await,
+        ["app:pinned:checkpoint:c", "app:pinned:pinned:x", "app:pinned:session:s"]
+    );
+    assert_eq!(outer.clear_all().await.expect("cleared"), 0);
+    assert_eq!(place.keys("").await, [""; 0]);
+    // And the other way round.
+    save(&inner, &checkpoint("s", "c", "r", 1)).await;
+    for session in ["checkpoint:c", "session:s"] {
+        assert!(outer.pin(session, None).await.is_err());
+        save(&outer, &checkpoint(session, session, "r", 1)).await;
+    }
+    assert_eq!(outer.clear_all().await.expect("cleared"), 2);
+    assert_eq!(inner.ids("s", 9).await, ["c"]);
+}
