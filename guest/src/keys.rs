@@ -13,7 +13,7 @@ use crate::id::Id;
 const CHECKPOINT: &str = "checkpoint:";
 const SESSION: &str = "session:";
 const RUN: &str = ":run:";
-const PINNED: &str = "pinned:";
+const PINNED: &str = "pinned\0";
 
 /// The keys under one prefix.
 #[derive(Clone, Debug)]
@@ -58,7 +58,8 @@ impl Keys {
     }
 
     /// What the key of every mark of a pinned session begins with; the session
-    /// id follows. It is the one kind of key that llmfy does not have.
+    /// id follows. llmfy has no such keys. With a NUL, which no id and no prefix
+    /// has, they are one-to-one and like no other key.
     pub fn pins(&self) -> String {
         format!("{}{PINNED}", self.prefix)
     }

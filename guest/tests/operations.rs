@@ -71,9 +71,6 @@ impl Fake {
             Condition::StartsWith(wanted) => {
                 self.value(&wanted.key).is_some_and(|value| value.starts_with(&wanted.text))
             }
-            Condition::StartsOtherwise(unwanted) => {
-                !self.value(&unwanted.key).is_some_and(|value| value.starts_with(&unwanted.text))
-            }
             Condition::IndexHighest(wanted) => {
                 let counts = |member: &String| {
                     !wanted.besides.contains(member)

@@ -217,7 +217,7 @@ impl Bucket {
         for condition in batch.conditions.iter_mut().flatten() {
             prefix(match condition {
                 Condition::Absent(key) => key,
-                Condition::StartsWith(text) | Condition::StartsOtherwise(text) => &mut text.key,
+                Condition::StartsWith(text) => &mut text.key,
                 Condition::IndexHas(member) => &mut member.index,
                 Condition::IndexAtMost(most) => &mut most.index,
                 Condition::IndexHighest(highest) => {

@@ -8,12 +8,15 @@ pub mod lifetime;
 pub mod store;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::checkpointer::store::{Address, Batch, Expiry, Operation, Put, RedisStore, SqliteStore, Store, Value};
 use tempfile::TempDir;
 
 use crate::redis_server::RedisServer;
 use crate::subject::{Mode, Opening, Subject};
+
+const DATABASE: &str = "checkpoints.db";
 
 /// The stores that there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +35,7 @@ pub struct Place {
     pub store: Arc<dyn Store>,
     /// The server, if there is one.
     pub server: Option<RedisServer>,
-    _folder: Option<TempDir>,
+    folder: Option<TempDir>,
 }
 
 impl Place {
@@ -41,17 +44,16 @@ impl Place {
         match kind {
             Kind::Memory => {
                 let store = SqliteStore::in_memory().await.expect("a database in memory");
-                Self { store: Arc::new(store), server: None, _folder: None }
+                Self { store: Arc::new(store), server: None, folder: None }
             }
             Kind::File => {
                 let folder = TempDir::new().expect("a temporary folder");
-                let store =
-                    SqliteStore::open(&folder.path().join("checkpoints.db")).await.expect("a database");
-                Self { store: Arc::new(store), server: None, _folder: Some(folder) }
+                let store = SqliteStore::open(&folder.path().join(DATABASE)).await.expect("a database");
+                Self { store: Arc::new(store), server: None, folder: Some(folder) }
             }
             Kind::Redis => {
                 let server = RedisServer::start().await;
-                Self { store: redis_store(&server.url()), server: Some(server), _folder: None }
+                Self { store: redis_store(&server.url()), server: Some(server), folder: None }
             }
         }
     }
@@ -59,6 +61,29 @@ impl Place {
     /// Opens a checkpointer over it.
     pub async fn open(&self, mode: Mode, opening: &Opening) -> Subject {
         Subject::open(mode, Arc::clone(&self.store), opening).await.expect("a checkpointer")
+    }
+
+    /// Lets time pass for all that expires, as its store has noted it, without
+    /// waiting. A database in memory can't be reached for that.
+    pub async fn pass(&self, time: Duration) {
+        let milliseconds = time.as_millis().to_string();
+        match (&self.server, &self.folder) {
+            (Some(server), _) => {
+                let earlier = "for _, key in ipairs(redis.call('KEYS', '*')) do
+                     local left = redis.call('PTTL', key)
+                     if left >= 0 then redis.call('PEXPIRE', key, left - ARGV[1]) end
+                 end";
+                server.command::<()>(&["EVAL", earlier, "0", &milliseconds]).await;
+            }
+            (None, Some(folder)) => {
+                let database = rusqlite::Connection::open(folder.path().join(DATABASE)).expect("a database");
+                for table in ["checkpointer_value", "checkpointer_index"] {
+                    let earlier = format!("UPDATE {table} SET expires_at = expires_at - {milliseconds}");
+                    database.execute_batch(&earlier).expect("earlier");
+                }
+            }
+            (None, None) => panic!("time does not pass for a database in memory"),
+        }
     }
 
     /// Puts a text at a key, as anybody else might.

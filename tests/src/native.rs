@@ -92,9 +92,6 @@ fn condition(condition: &guest::Condition) -> host::Condition {
         guest::Condition::IndexAtMost(most) => {
             host::Condition::IndexAtMost(host::IndexSize { index: most.index, size: most.size })
         }
-        guest::Condition::StartsOtherwise(unwanted) => {
-            host::Condition::StartsOtherwise(host::KeyText { key: unwanted.key, text: unwanted.text })
-        }
         guest::Condition::IndexHighest(wanted) => host::Condition::IndexHighest(host::IndexHighest {
             index: wanted.index,
             values_at: wanted.values_at,

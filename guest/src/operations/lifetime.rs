@@ -5,21 +5,14 @@
 //! saved in it later with it, is a mark at a key of its own, which every save
 //! with a ttl looks at in the very step that writes.
 
-use super::{ATTEMPTS, Checkpointer, Found, HEAD, Held, overtaken, starts_with, storage_error};
+use super::{ATTEMPTS, Checkpointer, Found, HEAD, Held, overtaken, starts_with};
 use crate::document::Owner;
 use crate::id::Id;
-use crate::json;
-use crate::keyvalue::{
-    Batch, Condition, Effect, Expire, Expiry, KeyText, Keyvalue, Operation, Order, Put, Query, StorageReason,
-    Value,
-};
+use crate::keyvalue::{Batch, Condition, Expire, Expiry, Keyvalue, Operation, Order, Put, Query, Value};
 use crate::{Error, Lifetime};
 
 /// How many checkpoints live on in one step.
 const PAGE: u32 = 300;
-
-/// What the mark of a pinned session begins with.
-const MARK: &str = "{\"pinned_session\": ";
 
 /// Until when something is to live.
 #[derive(Clone, Copy)]
@@ -47,7 +40,9 @@ impl<K: Keyvalue> Checkpointer<K> {
         let session = Id::new("session id", session)?;
         let until = Until::at_least(Expiry::Never);
         let Some(checkpoint) = checkpoint else {
-            self.set_mark(&session)?;
+            let mark = Put { key: self.keys.pin(&session), value: String::new(), expiry: Expiry::Never };
+            self.bucket
+                .commit(&[Batch { conditions: Vec::new(), operations: vec![Operation::Put(mark)] }])?;
             return self.session_lives(&session, until);
         };
         self.checkpoint_lives(&session, &Id::new("checkpoint id", checkpoint)?, until)
@@ -159,46 +154,21 @@ impl<K: Keyvalue> Checkpointer<K> {
         Batch { conditions: vec![vec![starts_with(key, guard)]], operations }
     }
 
-    /// Marks a session as pinned.
-    fn set_mark(&self, session: &Id) -> Result<(), Error> {
-        let mark = self.mark(session);
-        let free = vec![Condition::Absent(mark.key.clone()), Condition::StartsWith(mark.clone())];
-        let put = Put { key: mark.key, value: mark.text, expiry: Expiry::Never };
-        if self.commit(&[Batch { conditions: vec![free], operations: vec![Operation::Put(put)] }])? {
-            return Ok(());
-        }
-        let message = "the key for the mark of a pinned session holds something else".to_owned();
-        Err(storage_error(StorageReason::WrongType, Effect::None, message))
-    }
-
     /// Whether a session is pinned.
     pub(super) fn is_pinned(&self, session: &Id) -> Result<bool, Error> {
-        let mark = self.mark(session);
-        Ok(matches!(self.get(&mark.key, None)?, Value::Text(text) if text == mark.text))
+        Ok(self.get(&self.keys.pin(session), Some(0))? != Value::Absent)
+    }
+
+    /// That a session is pinned, or that it is not.
+    pub(super) fn pinned_as_seen(&self, session: &Id, is_pinned: bool) -> Condition {
+        let mark = self.keys.pin(session);
+        if is_pinned { starts_with(mark, String::new()) } else { Condition::Absent(mark) }
     }
 
     /// The batch that takes the mark of a pinned session away.
     pub(super) fn unmarking(&self, session: &Id) -> Batch {
-        let mark = self.mark(session);
-        let key = mark.key.clone();
-        Batch {
-            conditions: vec![vec![Condition::StartsWith(mark)]],
-            operations: vec![Operation::Delete(key)],
-        }
+        Batch { conditions: Vec::new(), operations: vec![Operation::Delete(self.keys.pin(session))] }
     }
-
-    /// Where the mark of a pinned session stands, and what it is.
-    pub(super) fn mark(&self, session: &Id) -> KeyText {
-        let mut text = MARK.to_owned();
-        json::write_string(session.as_str(), &mut text);
-        text.push('}');
-        KeyText { key: self.keys.pin(session), text }
-    }
-}
-
-/// Whether a text is the mark of a pinned session, under whatever prefix.
-pub(super) fn is_mark(text: &str) -> bool {
-    text.starts_with(MARK)
 }
 
 fn count_of(applied: Vec<bool>) -> u64 {

@@ -120,10 +120,6 @@ impl<K: Keyvalue> Checkpointer<K> {
             Value::Text(text) => (text, true),
             Value::Head(text) => (text, false),
         };
-        if lifetime::is_mark(&text) {
-            // Of another prefix, whose names look like ours.
-            return Ok(Held::Alien("the mark of a pinned session".to_owned()));
-        }
         match document::read_owner(&text) {
             Ok(owner) => {
                 let guard = text[..owner.known_from].to_owned();

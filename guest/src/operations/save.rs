@@ -76,9 +76,7 @@ impl<K: Keyvalue> Checkpointer<K> {
                 }
             });
             if self.ttl.is_some() {
-                let mark = self.mark(&newcomer.session);
-                let as_seen = if is_pinned { Condition::StartsWith } else { Condition::StartsOtherwise };
-                batch.conditions.push(vec![as_seen(mark)]);
+                batch.conditions.push(vec![self.pinned_as_seen(&newcomer.session, is_pinned)]);
             }
             if let Some(expected) = &expected {
                 let place = newcomer.place();

@@ -41,13 +41,6 @@ local function take()
   return ARGV[at]
 end
 
-local function starts_with(key, text)
-  -- GETRANGE can't ask for no bytes.
-  if text == '' then return redis.call('TYPE', key).ok == 'string' end
-  -- A key of another type gives an error here, which equals no text.
-  return redis.pcall('GETRANGE', key, 0, #text - 1) == text
-end
-
 -- How many entries of an index `index-highest` looks at, in steps.
 local LOOKED_AT, STEP = 1000, 50
 
@@ -56,10 +49,11 @@ local conditions = {
     return redis.call('EXISTS', key) == 0
   end,
   ['starts-with'] = function(key)
-    return starts_with(key, take())
-  end,
-  ['starts-otherwise'] = function(key)
-    return not starts_with(key, take())
+    local text = take()
+    -- GETRANGE can't ask for no bytes.
+    if text == '' then return redis.call('TYPE', key).ok == 'string' end
+    -- A key of another type gives an error here, which equals no text.
+    return redis.pcall('GETRANGE', key, 0, #text - 1) == text
   end,
   ['index-at-most'] = function(key)
     local most, size = tonumber(take()), redis.pcall('ZCARD', key)

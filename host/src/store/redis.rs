@@ -320,9 +320,6 @@ impl<'a> CommitCall<'a> {
                         Condition::StartsWith(text) => {
                             ("starts-with", &text.key, vec![Argument::Text(&text.text)])
                         }
-                        Condition::StartsOtherwise(text) => {
-                            ("starts-otherwise", &text.key, vec![Argument::Text(&text.text)])
-                        }
                         Condition::IndexHas(member) => {
                             ("index-has", &member.index, vec![Argument::Text(&member.member)])
                         }

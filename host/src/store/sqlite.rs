@@ -13,8 +13,8 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, Transactio
 use tracing::warn;
 
 use super::{
-    Batch, Condition, Effect, Entry, Expiry, IndexHighest, IndexPage, KeyPage, KeyText, Operation, Order,
-    Position, Query, StorageError, StorageReason, Store, Value, check, storage_error, text_value, wrong_type,
+    Batch, Condition, Effect, Entry, Expiry, IndexHighest, IndexPage, KeyPage, Operation, Order, Position,
+    Query, StorageError, StorageReason, Store, Value, check, storage_error, text_value, wrong_type,
 };
 
 /// How long to wait for another process that is writing.
@@ -352,8 +352,13 @@ fn condition_holds(connection: &Connection, condition: &Condition, now: i64) -> 
         Condition::Absent(key) => {
             Ok(!holds_value(connection, key, now)? && index_id(connection, key, now)?.is_none())
         }
-        Condition::StartsWith(wanted) => starts_with(connection, wanted, now),
-        Condition::StartsOtherwise(unwanted) => Ok(!starts_with(connection, unwanted, now)?),
+        Condition::StartsWith(wanted) => connection
+            .prepare_cached(
+                "SELECT 1 FROM checkpointer_value
+                  WHERE key = ?1 AND (expires_at IS NULL OR expires_at > ?2)
+                    AND coalesce(substr(CAST(value AS BLOB), 1, length(?3)), x'') = ?3",
+            )?
+            .exists(params![wanted.key, now, wanted.text.as_bytes()]),
         Condition::IndexAtMost(most) => {
             if holds_value(connection, &most.index, now)? {
                 return Ok(false);
@@ -370,16 +375,6 @@ fn condition_holds(connection: &Connection, condition: &Condition, now: i64) -> 
             .exists(params![wanted.index, now, wanted.member]),
         Condition::IndexHighest(wanted) => is_highest(connection, wanted, now),
     }
-}
-
-fn starts_with(connection: &Connection, wanted: &KeyText, now: i64) -> rusqlite::Result<bool> {
-    connection
-        .prepare_cached(
-            "SELECT 1 FROM checkpointer_value
-              WHERE key = ?1 AND (expires_at IS NULL OR expires_at > ?2)
-                AND coalesce(substr(CAST(value AS BLOB), 1, length(?3)), x'') = ?3",
-        )?
-        .exists(params![wanted.key, now, wanted.text.as_bytes()])
 }
 
 fn is_highest(connection: &Connection, wanted: &IndexHighest, now: i64) -> rusqlite::Result<bool> {

@@ -142,8 +142,6 @@ pub async fn applies_a_batch_only_if_its_conditions_hold(place: &Place) {
     let has = |member: &str| Condition::IndexHas(IndexMember { index: "i".into(), member: member.into() });
     let at_most = |index: &str, size| Condition::IndexAtMost(IndexSize { index: index.into(), size });
     let absent = |key: &str| Condition::Absent(key.into());
-    let otherwise =
-        |key: &str, text: &str| Condition::StartsOtherwise(KeyText { key: key.into(), text: text.into() });
     for (conditions, expected) in [
         (vec![], true),
         (vec![vec![]], false),
@@ -167,13 +165,6 @@ pub async fn applies_a_batch_only_if_its_conditions_hold(place: &Place) {
         (vec![vec![at_most("i", 0)]], false),
         (vec![vec![at_most("none", 0)]], true),
         (vec![vec![at_most("a", 9)]], false),
-        (vec![vec![otherwise("a", "text*of?b")]], true),
-        (vec![vec![otherwise("a", "text*of?a")]], false),
-        (vec![vec![otherwise("a", "")]], false),
-        (vec![vec![otherwise("b", "")]], true),
-        (vec![vec![otherwise("b", "t")]], true),
-        (vec![vec![otherwise("i", "")]], true),
-        (vec![vec![otherwise("i", "t")]], true),
         (vec![vec![absent("a"), has("m")]], true),
         (vec![vec![absent("b")], vec![has("n")]], false),
         (vec![vec![absent("b")], vec![has("n"), starts_with("a", "text")]], true),
