@@ -429,6 +429,21 @@ fn a_pin_that_comes_between_holds_for_the_save_that_it_overtakes() {
     assert_eq!(ids(&ours, "s"), [""; 0]);
 }
 
+#[test]
+fn a_save_that_is_refused_lets_nothing_live_longer() {
+    let store = Fake::default();
+    let ttl = Ttl { milliseconds: 100, lifetime: Lifetime::OfSession, refresh_on_read: false };
+    let checkpointer = open_with(store.clone(), &Options { ttl: Some(ttl), ..options(None) });
+    checkpointer.save(checkpoint("s", "a", "r", 1)).expect("saved");
+    checkpointer.save(checkpoint("s", "b", "r", 2)).expect("saved");
+    store.shared.now.set(50);
+    // It stands there already, in the same run, but is not the latest.
+    let refused = checkpointer.save_after(checkpoint("s", "a", "r", 0), Some("a"));
+    assert!(matches!(refused, Err(Error::Conflict(_))));
+    store.shared.now.set(100);
+    assert_eq!(ids(&checkpointer, "s"), [""; 0]);
+}
+
 /// A store that is out of reach for everything.
 struct Down;
 

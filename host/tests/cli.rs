@@ -113,6 +113,10 @@ fn the_exit_status_says_how_it_went() {
         (&["--ttl", "0", "list", "s"], 2),
         (&["--ttl", "-1", "list", "s"], 2),
         (&["--ttl", "1.5", "list", "s"], 2),
+        (&["--session-ttl", "0", "list", "s"], 2),
+        (&["--session-ttl", "5", "--ttl", "5", "list", "s"], 2),
+        (&["pin", "s", "c"], 3),
+        (&["unpin", "s", "c"], 3),
         (&["--ttl", "9223372036854775807", "list", "s"], 2),
         (&["--store", "postgres://localhost", "list", "s"], 2),
         (&["clear-all"], 2),
@@ -327,4 +331,30 @@ async fn a_ttl_in_seconds_is_kept_by_redis() {
         let ttl: i64 = server.command(&["TTL", key]).await;
         assert!((3590..=3600).contains(&ttl), "{key}: {ttl}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_pinned_has_no_ttl_until_that_is_ended() {
+    let server = RedisServer::start().await;
+    let folder = TempDir::new().expect("a folder");
+    let golden = data("golden").remove(0).0;
+    let golden = golden.to_str().expect("a path");
+    let url = server.url();
+    let with = |rest: &[&str]| {
+        let options = ["--store", &url, "--prefix", "p:", "--session-ttl", "3600", "--refresh-on-read"];
+        out(&run(&folder, &[&options[..], rest].concat()))
+    };
+    with(&["save", golden]);
+    let document = "p:checkpoint:fx-01-empty-state";
+    assert_eq!(with(&["pin", "fx-01"]), "pinned 1 checkpoint\n");
+    with(&["save", golden]);
+    assert_eq!(server.command::<i64>(&["TTL", document]).await, -1);
+    assert_eq!(with(&["--json", "unpin", "fx-01"]), "{\"unpinned\": 1}\n");
+    assert!(server.command::<i64>(&["TTL", document]).await > 3500);
+    assert_eq!(with(&["pin", "fx-01", "fx-01-empty-state"]), "pinned 1 checkpoint\n");
+    assert_eq!(server.command::<i64>(&["TTL", document]).await, -1);
+    assert_eq!(with(&["unpin", "fx-01", "fx-01-empty-state"]), "unpinned 1 checkpoint\n");
+    server.command::<i64>(&["EXPIRE", document, "100"]).await;
+    with(&["load", "fx-01"]);
+    assert!(server.command::<i64>(&["TTL", document]).await > 3500);
 }

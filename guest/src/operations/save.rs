@@ -96,7 +96,9 @@ impl<K: Keyvalue> Checkpointer<K> {
             if self.ttl.is_some_and(|ttl| ttl.lifetime == Lifetime::OfSession) {
                 let (_, others) =
                     self.all_but_the_last_page_live(&newcomer.session, Until::at_least(expiry))?;
-                tidying.extend(others.into_iter().map(|other| newcomer.with_it(other)));
+                // Part of the very batch, so that a save which is refused leaves
+                // the session as it was, but for earlier pages of a long one.
+                batch.operations.extend(others.into_iter().flat_map(|other| other.operations));
             }
             let mut batches = vec![batch];
             batches.extend(tidying);
@@ -250,15 +252,9 @@ impl Newcomer {
     fn leaving(&self, index: &str) -> Batch {
         let id = self.id.as_str();
         let others = keys::documents_named_by(index, id).filter(|key| *key != self.document);
-        let conditions = others.map(|key| vec![Condition::Absent(key)]).collect();
-        let operations = vec![Operation::IndexDelete(entry(index.to_owned(), id))];
-        self.with_it(Batch { conditions, operations })
-    }
-
-    /// A batch that does nothing unless this was saved before it.
-    fn with_it(&self, mut batch: Batch) -> Batch {
-        batch.conditions.push(vec![starts_with(self.document.clone(), document::owner(&self.metadata))]);
-        batch
+        let mut conditions = vec![vec![starts_with(self.document.clone(), document::owner(&self.metadata))]];
+        conditions.extend(others.map(|key| vec![Condition::Absent(key)]));
+        Batch { conditions, operations: vec![Operation::IndexDelete(entry(index.to_owned(), id))] }
     }
 
     fn taken(&self, reason: String) -> Error {

@@ -45,6 +45,18 @@ struct Options {
     /// What is saved goes away after so many seconds.
     #[arg(long, global = true, value_name = "SECONDS", allow_negative_numbers = true)]
     ttl: Option<String>,
+    /// The same for a session as a whole, from when something was last saved in it.
+    #[arg(
+        long,
+        global = true,
+        value_name = "SECONDS",
+        allow_negative_numbers = true,
+        conflicts_with = "ttl"
+    )]
+    session_ttl: Option<String>,
+    /// What is read lives on as if it had just been saved.
+    #[arg(long, global = true)]
+    refresh_on_read: bool,
     /// Keep no more than so many checkpoints of a session: the oldest go.
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_checkpoints: Option<u32>,
@@ -80,6 +92,21 @@ enum Action {
         /// Only those of this run.
         #[arg(long)]
         run: Option<String>,
+    },
+    /// Keep a checkpoint from going away until it is saved again, or a session with all that is
+    /// saved in it from now on.
+    Pin {
+        /// The session.
+        session: String,
+        /// The checkpoint; the session, if none.
+        id: Option<String>,
+    },
+    /// End that: what was pinned lives on as if it had just been saved.
+    Unpin {
+        /// The session.
+        session: String,
+        /// The checkpoint; the session, if none.
+        id: Option<String>,
     },
     /// Remove a checkpoint, or all of a session.
     Delete {
@@ -157,13 +184,29 @@ impl Command {
             Action::List { session, limit, run } => {
                 options.list(&session, run.as_deref(), limit, out).await?
             }
+            Action::Pin { session, id } => {
+                let opened = options.open().await?;
+                let count = opened.at(opened.checkpointer.pin(&session, id.as_deref()).await)?;
+                if count == 0 && id.is_some() {
+                    return not_found(&session, id.as_deref());
+                }
+                show::count("pinned", count, json, out)?;
+            }
+            Action::Unpin { session, id } => {
+                let opened = options.open().await?;
+                let count = opened.at(opened.checkpointer.unpin(&session, id.as_deref()).await)?;
+                if count == 0 && id.is_some() {
+                    return not_found(&session, id.as_deref());
+                }
+                show::count("unpinned", count, json, out)?;
+            }
             Action::Delete { session, id } => {
                 let opened = options.open().await?;
                 let removed = opened.at(opened.checkpointer.delete(&session, id.as_deref()).await)?;
                 if removed == 0 && !json {
                     return not_found(&session, id.as_deref());
                 }
-                show::removed(removed, json, out)?;
+                show::count("removed", removed, json, out)?;
                 if removed == 0 {
                     return Ok(Outcome::NotFound);
                 }
@@ -174,7 +217,7 @@ impl Command {
                     bail!("nothing was removed");
                 }
                 let removed = opened.at(opened.checkpointer.clear_all().await)?;
-                show::removed(removed, json, out)?;
+                show::count("removed", removed, json, out)?;
             }
         }
         out.flush()?;
@@ -209,8 +252,12 @@ impl Options {
         let address: Address = self.store.parse().map_err(Error::from)?;
         let mut builder = Checkpointer::builder().prefix(&self.prefix).compress(self.compress);
         if let Some(ttl) = &self.ttl {
-            builder = builder.ttl(seconds(ttl)?);
+            builder = builder.ttl(seconds("--ttl", ttl)?);
         }
+        if let Some(ttl) = &self.session_ttl {
+            builder = builder.session_ttl(seconds("--session-ttl", ttl)?);
+        }
+        builder = builder.refresh_on_read(self.refresh_on_read);
         if let Some(count) = self.max_checkpoints {
             builder = builder.max_checkpoints(count);
         }
@@ -333,10 +380,10 @@ fn balanced(line: &str) -> bool {
     depth == 0 && !in_string
 }
 
-fn seconds(ttl: &str) -> Result<Duration, Usage> {
+fn seconds(option: &str, ttl: &str) -> Result<Duration, Usage> {
     match ttl.parse() {
         Ok(seconds) if seconds > 0 => Ok(Duration::from_secs(seconds)),
-        _ => Err(Usage(format!("--ttl must be a whole number of seconds greater than 0, not {ttl:?}"))),
+        _ => Err(Usage(format!("{option} must be a whole number of seconds greater than 0, not {ttl:?}"))),
     }
 }
 

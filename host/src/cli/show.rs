@@ -30,12 +30,12 @@ pub fn saved(metadata: &Metadata, outcome: Outcome, json: bool, out: &mut impl W
     }
 }
 
-/// How many checkpoints were removed.
-pub fn removed(count: u64, json: bool, out: &mut impl Write) -> Result<()> {
+/// What was done with how many checkpoints.
+pub fn count(done: &str, count: u64, json: bool, out: &mut impl Write) -> Result<()> {
     match (json, count) {
-        (true, _) => writeln!(out, "{{\"removed\": {count}}}"),
-        (false, 1) => writeln!(out, "removed 1 checkpoint"),
-        (false, _) => writeln!(out, "removed {count} checkpoints"),
+        (true, _) => writeln!(out, "{{\"{done}\": {count}}}"),
+        (false, 1) => writeln!(out, "{done} 1 checkpoint"),
+        (false, _) => writeln!(out, "{done} {count} checkpoints"),
     }
 }
 
