@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use checkpointer_guest::keyvalue::{
-    Batch, Condition, Effect, Entry, Expire, Expiry, IndexPage, KeyPage, Keyvalue, Operation, Order,
-    Position, Query, StorageError, StorageReason, Value,
+    Batch, Condition, Effect, Entry, Expire, Expiry, IndexPage, IndexPut, KeyPage, Keyvalue, Operation,
+    Order, Position, Put, Query, StorageError, StorageReason, Value,
 };
 use checkpointer_guest::{Checkpoint, Checkpointer, Error, Lifetime, Metadata, Options, Run, Ttl};
 
@@ -442,6 +442,53 @@ fn a_save_that_is_refused_lets_nothing_live_longer() {
     assert!(matches!(refused, Err(Error::Conflict(_))));
     store.shared.now.set(100);
     assert_eq!(ids(&checkpointer, "s"), [""; 0]);
+}
+
+/// A store that keeps everything for good, and says so.
+struct Unexpiring(Fake);
+
+impl Keyvalue for Unexpiring {
+    fn get(&self, keys: &[String], head: Option<u32>) -> Result<Vec<Value>, StorageError> {
+        self.0.get(keys, head)
+    }
+
+    fn range(&self, query: &Query) -> Result<IndexPage, StorageError> {
+        self.0.range(query)
+    }
+
+    fn commit(&self, batches: &[Batch]) -> Result<Vec<bool>, StorageError> {
+        let expires = |operation: &Operation| {
+            let (Operation::Put(Put { expiry, .. })
+            | Operation::IndexPut(IndexPut { expiry, .. })
+            | Operation::Expire(Expire { expiry, .. })) = operation
+            else {
+                return false;
+            };
+            *expiry != Expiry::Never
+        };
+        if batches.iter().flat_map(|batch| &batch.operations).any(expires) {
+            let (reason, effect) = (StorageReason::Unsupported, Effect::None);
+            return Err(StorageError { reason, effect, message: "nothing expires here".into() });
+        }
+        self.0.commit(batches)
+    }
+
+    fn scan(&self, prefix: &str, after: Option<&str>) -> Result<KeyPage, StorageError> {
+        self.0.scan(prefix, after)
+    }
+}
+
+#[test]
+fn a_ttl_that_a_store_cannot_keep_is_refused_and_nothing_is_written() {
+    let store = Fake::default();
+    let with_ttl = open(Unexpiring(store.clone()), Some(1000));
+    let refused = with_ttl.save(checkpoint("s", "c", "r", 1));
+    assert!(
+        matches!(&refused, Err(Error::Storage(error)) if error.reason == StorageReason::Unsupported && error.effect == Effect::None),
+        "{refused:?}"
+    );
+    assert_eq!(store.scan("", None).expect("keys").keys, [""; 0]);
+    open(Unexpiring(store), None).save(checkpoint("s", "c", "r", 1)).expect("saved");
 }
 
 /// A store that is out of reach for everything.
