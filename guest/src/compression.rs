@@ -23,13 +23,14 @@ pub fn compress(state: &str) -> String {
     text
 }
 
-/// The state that was compressed to `stored`, or `stored` itself if that is not
-/// what it is.
+/// The state that was compressed to `stored`, which is JSON; or `stored` itself
+/// if that is not what it is.
 ///
 /// # Errors
 /// It unfolds to something that is no state; the text says to what.
 pub fn expand(stored: String) -> Result<String, String> {
-    let base64 = stored.trim_ascii().strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+    let literal = stored.trim_ascii();
+    let base64 = literal.starts_with('"').then(|| json::unescape(literal, None)).flatten();
     let Some(Ok(compressed)) = base64.map(|base64| STANDARD.decode(base64)) else {
         return Ok(stored);
     };
@@ -65,6 +66,15 @@ mod tests {
     #[test]
     fn what_python_compressed_is_read() {
         assert_eq!(expand("\"eJyrVqpQslIwrAUACm8CQA==\"".into()).as_deref(), Ok("{\"x\": 1}"));
+    }
+
+    /// The same as PHP writes it, and others who escape a slash.
+    #[test]
+    fn how_the_string_is_escaped_does_not_matter() {
+        let stored = "\"eJyrVspTslIwNDAwMKkFABO/Avo=\"";
+        for escaped in [stored, &stored.replace('/', "\\/"), &stored.replace('=', "\\u003d")] {
+            assert_eq!(expand(escaped.into()).as_deref(), Ok("{\"n\": 10004}"));
+        }
     }
 
     #[test]

@@ -280,15 +280,26 @@ pub fn read(mut text: String) -> Result<Checkpoint, String> {
         let literal = text[place].trim_ascii();
         let state = literal
             .starts_with('"')
-            // A lone surrogate here stands within a string of the state, where
-            // its escape means the same.
-            .then(|| json::unescape(literal, Some(json::write_unit)))
+            .then(|| json::unescape(literal, Some(write_lone_surrogate)))
             .flatten()
             .ok_or("the key \"state\" does not hold text")?;
         json::check(&state).map_err(|fault| format!("the state is not JSON: {fault}"))?;
         state
     };
     Ok(Checkpoint { metadata, state })
+}
+
+/// Writes a lone surrogate of the string that holds a state of generation A. It
+/// stands within a string of the state, where its escape means the same; but
+/// behind a backslash that escape would be read as plain text, so there goes
+/// another character that no backslash escapes.
+fn write_lone_surrogate(unit: u16, state: &mut String) {
+    let backslashes = state.bytes().rev().take_while(|byte| *byte == b'\\').count();
+    if backslashes % 2 == 0 {
+        json::write_unit(unit, state);
+    } else {
+        state.push(char::REPLACEMENT_CHARACTER);
+    }
 }
 
 /// Turns places of a document into what stands there.
@@ -425,6 +436,19 @@ mod tests {
         assert_eq!(read("[]".into()), Err("expected an object at byte 0".into()));
         let old = write(&Metadata { run: None, ..of_run() }, "{}").replace("\"{}\"", "\"{\"");
         assert_eq!(read(old), Err("the state is not JSON: expected a string at byte 1".into()));
+    }
+
+    #[test]
+    fn a_backslash_escapes_no_lone_surrogate_of_a_state_in_a_string() {
+        let of = |state: &str| {
+            // The `?` of the state stands in the string as a lone surrogate.
+            let text = write(&Metadata { run: None, ..of_run() }, state).replace('?', r"\ud800");
+            read(text).map(|read| read.state)
+        };
+        assert_eq!(of(r#""\\?""#).as_deref(), Ok(r#""\\\ud800""#));
+        let fault = "the state is not JSON: expected an escape that JSON knows at byte 2";
+        assert_eq!(of(r#""\?""#), Err(fault.into()));
+        assert_eq!(of(r#""\\\?""#), Err(fault.replace('2', "4")));
     }
 
     #[test]

@@ -254,7 +254,7 @@ impl<'a> Scanner<'a> {
 }
 
 /// The text of a string literal that [`Scanner::string`] has passed over,
-/// quotes included.
+/// quotes included. Of anything else the outcome means nothing.
 ///
 /// None if it has a lone surrogate, which no Rust text can hold; then `lone`,
 /// if given, may write something in its place.
@@ -264,7 +264,7 @@ pub fn unescape(literal: &str, lone: Option<fn(u16, &mut String)>) -> Option<Str
     while let Some(backslash) = rest.find('\\') {
         text.push_str(&rest[..backslash]);
         let escape = *rest.as_bytes().get(backslash + 1)?;
-        rest = &rest[backslash + 2..];
+        rest = rest.get(backslash + 2..)?;
         match escape {
             b'u' => {
                 let (unit, after) = code_unit(rest)?;
@@ -402,6 +402,13 @@ mod tests {
         write_string(text, &mut out);
         assert_eq!(out, literal);
         assert_eq!(unescape(literal, None).as_deref(), Some(text));
+    }
+
+    #[test]
+    fn is_not_thrown_by_what_is_no_string() {
+        for literal in ["", "\"", "é", "\"\\\"", "\"\\é\"", "\"\\u12\"", "\"\\u12é4\""] {
+            assert_eq!(unescape(literal, Some(write_unit)), None, "{literal}");
+        }
     }
 
     #[test]
