@@ -6,8 +6,10 @@
 //! - [`native`]: the guest's logic over a host's store, without a sandbox.
 //! - [`redis_server`]: a real server on a free port.
 //! - [`samples`]: checkpoints to save.
+//! - [`chance`]: moments that nobody chose.
 //! - [`llmfy`]: the real one, to run beside.
 
+pub mod chance;
 pub mod contract;
 pub mod llmfy;
 pub mod native;

@@ -140,53 +140,6 @@ async fn a_server_without_memory_or_without_leave_to_write_writes_nothing() {
     checkpointer.save(&checkpoint("s", "d", "r", 9)).await.expect("saved");
 }
 
-/// Neither a value without its index entries nor the other way round, whenever
-/// the server dies.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_crash_leaves_nothing_half_saved() {
-    let mut server = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]).await;
-    let checkpointer =
-        Checkpointer::builder().ttl(Duration::from_secs(600)).open(&server.url()).await.expect("opened");
-    for round in 0..3 {
-        let writer = {
-            let checkpointer = checkpointer.clone();
-            tokio::spawn(async move {
-                let mut acknowledged = Vec::new();
-                for number in 0.. {
-                    let id = format!("{round}-{number}");
-                    if checkpointer.save(&checkpoint("s", &id, "r", number)).await.is_err() {
-                        return acknowledged;
-                    }
-                    acknowledged.push(id);
-                }
-                acknowledged
-            })
-        };
-        tokio::time::sleep(Duration::from_millis(150)).await;
-        server.kill().await;
-        let acknowledged = writer.await.expect("a task");
-        assert!(!acknowledged.is_empty());
-        server.restart().await;
-        let keys: Vec<String> = server.command(&["KEYS", "*:checkpoint:*"]).await;
-        let mut saved: Vec<_> =
-            keys.iter().filter_map(|key| key.strip_prefix("llmfy_checkpoint:checkpoint:")).collect();
-        saved.sort_unstable();
-        for index in ["llmfy_checkpoint:session:s", "llmfy_checkpoint:session:s:run:r"] {
-            let mut members: Vec<String> = server.command(&["ZRANGE", index, "0", "-1"]).await;
-            members.sort_unstable();
-            assert_eq!(members, saved);
-            assert!(server.command::<i64>(&["TTL", index]).await > 0);
-        }
-        for id in &acknowledged {
-            assert!(saved.contains(&id.as_str()), "{id} was acknowledged and is gone");
-        }
-        for key in &keys {
-            assert!(server.command::<i64>(&["TTL", key]).await > 0, "{key} has no expiry");
-        }
-        while checkpointer.load("s", None).await.is_err() {}
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_is_no_database_or_out_of_reach_is_said_to_be() {
     let folder = TempDir::new().expect("a temporary folder");
