@@ -26,6 +26,10 @@ const MAX_TTL_MS: u64 = 9_000_000_000_000_000_000;
 /// usual length the owner stands in the first 200 bytes.
 const HEAD: u32 = 1024;
 
+/// How many checkpoints go in one step. Two round trips a page are at most
+/// 1 + n/100 for any n from 100 on, and a store is not busy with it for long.
+const PAGE: u32 = 300;
+
 /// How many entries of an index to look at in one step of a sweep.
 const SWEEP_PAGE: u32 = 300;
 
