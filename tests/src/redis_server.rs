@@ -2,11 +2,12 @@
 //! the value lives.
 
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use redis::Value;
+use redis::aio::MultiplexedConnection;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
@@ -55,7 +56,12 @@ impl RedisServer {
 
     /// The Unix socket that the server listens on as well.
     pub fn socket(&self) -> PathBuf {
-        self.folder.path().join("redis.sock")
+        self.folder().join("redis.sock")
+    }
+
+    /// Where the server keeps what it writes to disk.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Kills the server without warning.
@@ -65,8 +71,14 @@ impl RedisServer {
 
     /// Starts the server again on the same port, with what it had on disk.
     pub async fn restart(&mut self) {
-        self.child = spawn(&self.folder, self.port, &self.arguments);
+        self.begin_restart(&[]);
         self.wait_until_ready().await;
+    }
+
+    /// The same with more arguments, and without waiting for anything.
+    pub fn begin_restart(&mut self, arguments: &[&str]) {
+        self.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        self.child = spawn(&self.folder, self.port, &self.arguments);
     }
 
     /// Stops the server's process without ending it, or lets it go on.
@@ -83,13 +95,33 @@ impl RedisServer {
 
     /// Sends one command of words, and gives the answer or what was wrong.
     pub async fn try_command<T: redis::FromRedisValue>(&self, words: &[&str]) -> redis::RedisResult<T> {
-        let client = redis::Client::open(self.url())?;
-        let mut connection = client.get_multiplexed_async_connection().await?;
+        let mut connection = self.connect().await?;
         let mut command = redis::cmd(words[0]);
         for word in &words[1..] {
             command.arg(*word);
         }
         command.query_async(&mut connection).await
+    }
+
+    /// A connection to keep, where each command of [`RedisServer::command`] has
+    /// one of its own.
+    pub async fn connect(&self) -> redis::RedisResult<MultiplexedConnection> {
+        redis::Client::open(self.url())?.get_multiplexed_async_connection().await
+    }
+
+    /// What the server says of itself under a name in a section of `INFO`;
+    /// nothing, if it does not know the name.
+    pub async fn information(&self, section: &str, name: &str) -> String {
+        let information: String = self.command(&["INFO", section]).await;
+        let line = information.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.unwrap_or_default().to_owned()
+    }
+
+    /// How often a command was called, by clients or in scripts.
+    pub async fn calls(&self, command: &str) -> u64 {
+        let statistics = self.information("commandstats", &format!("cmdstat_{command}")).await;
+        let calls = statistics.split(',').find_map(|part| part.strip_prefix("calls="));
+        calls.map_or(0, |calls| calls.parse().expect("a number"))
     }
 
     /// All that the server holds: each key with its type and what stands there.
@@ -123,7 +155,8 @@ impl RedisServer {
         Watch { stream }
     }
 
-    async fn wait_until_ready(&mut self) {
+    /// Waits until the server answers, and has loaded what it had on disk.
+    pub async fn wait_until_ready(&mut self) {
         let start = Instant::now();
         loop {
             match self.try_command::<Value>(&["PING"]).await {

@@ -6,9 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use checkpointer::store::{Batch, IndexPage, KeyPage, Query, SqliteStore, StorageError, Store, Value};
-use checkpointer::{COMPONENT, Checkpointer};
+use checkpointer::store::{
+    Batch, Effect, IndexPage, KeyPage, Query, SqliteStore, StorageError, Store, Value,
+};
+use checkpointer::{COMPONENT, Checkpointer, Error};
 use checkpointer_tests::samples::checkpoint;
+use tokio::time::Instant;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
@@ -146,6 +149,38 @@ async fn an_instance_that_was_lost_in_a_call_is_replaced() {
         store.stalls.store(false, Ordering::SeqCst);
     }
     assert_eq!(checkpointer.load("s", None).await.expect("loaded"), Some(checkpoint("s", "c", "r", 1)));
+}
+
+/// The clock stands still while there is something to do, and jumps ahead while
+/// everybody waits.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_finds_64_before_it_gives_up_after_30_seconds_and_wrote_nothing() {
+    let store = Moody::new().await;
+    let checkpointer =
+        Checkpointer::builder().open_store(Arc::clone(&store) as _).await.expect("a checkpointer");
+    store.stalls.store(true, Ordering::SeqCst);
+    let save = |number: u32| {
+        let checkpointer = checkpointer.clone();
+        async move { checkpointer.save(&checkpoint("s", &format!("c{number}"), "r", number)).await }
+    };
+    let hanging: Vec<_> = (0..64).map(|number| tokio::spawn(save(number))).collect();
+    while store.inside.load(Ordering::SeqCst) < 64 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let start = Instant::now();
+    let error = save(64).await.expect_err("no instance is free");
+    assert!(matches!(error, Error::Busy), "{error}");
+    assert_eq!(error.effect(), Effect::None);
+    assert_eq!(start.elapsed().as_secs(), 30);
+
+    store.stalls.store(false, Ordering::SeqCst);
+    for call in hanging {
+        call.await.expect("a task").expect("saved in the end");
+    }
+    assert_eq!(checkpointer.load("s", Some("c64")).await.expect("loaded"), None);
+    save(64).await.expect("saved");
+    let history = checkpointer.list("s", Some(100)).await.expect("a history");
+    assert_eq!(history.checkpoints.len(), 65);
 }
 
 #[tokio::test(flavor = "multi_thread")]

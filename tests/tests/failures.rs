@@ -1,12 +1,16 @@
 //! What goes wrong outside is said as it is, and never taken for "not found".
 
+use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use checkpointer::store::{Effect, StorageReason};
 use checkpointer::{Checkpointer, Error};
+use checkpointer_tests::chance::milliseconds;
+use checkpointer_tests::proxy::{Fault, Proxy};
 use checkpointer_tests::redis_server::{RedisServer, free_port};
 use checkpointer_tests::samples::checkpoint;
+use redis::aio::MultiplexedConnection;
 use tempfile::TempDir;
 
 async fn open(address: &str) -> Checkpointer {
@@ -17,10 +21,14 @@ async fn open(address: &str) -> Checkpointer {
 async fn failures(checkpointer: &Checkpointer) -> [(StorageReason, Effect); 2] {
     let load = checkpointer.load("s", None).await.expect_err("no answer");
     let save = checkpointer.save(&checkpoint("s", "c", "r", 1)).await.expect_err("not saved");
-    [load, save].map(|error| match error {
+    [load, save].map(of_the_store)
+}
+
+fn of_the_store(error: Error) -> (StorageReason, Effect) {
+    match error {
         Error::Storage { reason, effect, .. } => (reason, effect),
         other => panic!("{other}"),
-    })
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -53,9 +61,23 @@ async fn a_server_that_comes_back_is_used_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_first_save_after_an_outage_succeeds() {
+    let mut server = RedisServer::start().await;
+    let checkpointer = open(&server.url()).await;
+    for second in 0..5 {
+        server.kill().await;
+        assert_eq!(failures(&checkpointer).await, [(StorageReason::Unavailable, Effect::None); 2]);
+        // Long enough for what connects in the background to give up, or not.
+        tokio::time::sleep(milliseconds(0..300)).await;
+        server.restart().await;
+        checkpointer.save(&checkpoint("s", "c", "r", second)).await.expect("saved");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_stalls_is_a_timeout_and_a_save_may_have_happened() {
     let server = RedisServer::start().await;
-    let checkpointer = open(&format!("{}?response_timeout=0.3", server.url())).await;
+    let checkpointer = open(&format!("{}?connect_timeout=0.3&response_timeout=0.3", server.url())).await;
     checkpointer.save(&checkpoint("s", "before", "r", 1)).await.expect("saved");
     server.signal("-STOP").await;
     let failures = failures(&checkpointer).await;
@@ -81,6 +103,15 @@ async fn a_wrong_password_is_refused_and_a_right_one_is_not() {
     }
     let socket = format!("redis+unix://{}?user=ann&password=p%25ss&db=1", server.socket().display());
     assert!(open(&socket).await.load("s", None).await.expect("loaded").is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_comes_to_know_the_password_is_used_again() {
+    let server = RedisServer::start().await;
+    let checkpointer = open(&format!("redis://ann:s3cret@127.0.0.1:{}", server.port())).await;
+    assert_eq!(failures(&checkpointer).await, [(StorageReason::AccessDenied, Effect::None); 2]);
+    server.command::<redis::Value>(&["ACL", "SETUSER", "ann", "on", ">s3cret", "~*", "+@all"]).await;
+    checkpointer.save(&checkpoint("s", "c", "r", 1)).await.expect("saved");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -140,58 +171,191 @@ async fn a_server_without_memory_or_without_leave_to_write_writes_nothing() {
     checkpointer.save(&checkpoint("s", "d", "r", 9)).await.expect("saved");
 }
 
-/// Neither a value without its index entries nor the other way round, whenever
-/// the server dies.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_crash_leaves_nothing_half_saved() {
-    let mut server = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]).await;
-    let checkpointer =
-        Checkpointer::builder().ttl(Duration::from_secs(600)).open(&server.url()).await.expect("opened");
-    for round in 0..3 {
-        let writer = {
+async fn a_connection_that_is_cut_while_nobody_uses_it_is_replaced_unnoticed() {
+    let server = RedisServer::start().await;
+    let mut other = server.connect().await.expect("a connection");
+    let checkpointer = open(&server.url()).await;
+    for second in 0..20 {
+        let saved = checkpoint("s", "c", "r", second);
+        checkpointer.save(&saved).await.expect("saved");
+        assert_eq!(kill_other_clients(&mut other).await, 1);
+        // The new one is there before anybody asks for it.
+        let start = Instant::now();
+        let clients = async |other: &mut MultiplexedConnection| {
+            let list: String = redis::cmd("CLIENT").arg("LIST").query_async(other).await.expect("a list");
+            list.lines().count()
+        };
+        while clients(&mut other).await < 2 {
+            assert!(start.elapsed() < Duration::from_secs(10), "the connection does not come back");
+        }
+        assert_eq!(checkpointer.load("s", None).await.expect("loaded"), Some(saved));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_is_cut_just_before_a_call_harms_no_load_and_only_one_save() {
+    let server = RedisServer::start().await;
+    let mut other = server.connect().await.expect("a connection");
+    let checkpointer = open(&server.url()).await;
+    for second in 0..50 {
+        let saved = checkpoint("s", "c", "r", second);
+        checkpointer.save(&saved).await.expect("saved");
+        kill_other_clients(&mut other).await;
+        assert_eq!(checkpointer.load("s", None).await.expect("loaded"), Some(saved.clone()));
+        kill_other_clients(&mut other).await;
+        if let Err(error) = checkpointer.save(&saved).await {
+            assert_eq!(of_the_store(error), (StorageReason::Unavailable, Effect::Unknown));
+        }
+    }
+}
+
+/// Cuts all connections but this one; says how many.
+async fn kill_other_clients(own: &mut MultiplexedConnection) -> u32 {
+    redis::cmd("CLIENT").arg("KILL").arg("TYPE").arg("normal").query_async(own).await.expect("cut")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_is_cut_in_a_call_leaves_a_save_unknown_and_a_load_is_repeated() {
+    let server = RedisServer::start().await;
+    let proxy = Proxy::before(server.port()).await;
+    let checkpointer = open(&proxy.url()).await;
+    checkpointer.save(&checkpoint("s", "first", "r", 1)).await.expect("saved");
+    for (fault, took_effect) in [(Fault::LoseRequest, false), (Fault::LoseAnswer, true)] {
+        let saved = checkpoint("s", &format!("{fault:?}"), "r", 2);
+        let id = Some(saved.metadata.checkpoint_id.as_str());
+        proxy.fail(fault);
+        let error = checkpointer.save(&saved).await.expect_err("no answer");
+        assert_eq!(of_the_store(error), (StorageReason::Unavailable, Effect::Unknown));
+        // The next call works by itself, and tells what became of it.
+        assert_eq!(checkpointer.load("s", id).await.expect("loaded").is_some(), took_effect);
+        checkpointer.save(&saved).await.expect("saved");
+        proxy.fail(fault);
+        assert_eq!(checkpointer.load("s", id).await.expect("loaded"), Some(saved));
+        assert!(proxy.has_failed());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_stalls_is_a_timeout_and_the_next_call_has_a_new_one() {
+    let server = RedisServer::start().await;
+    let proxy = Proxy::before(server.port()).await;
+    let checkpointer = open(&format!("{}?connect_timeout=0.3&response_timeout=0.3", proxy.url())).await;
+    checkpointer.save(&checkpoint("s", "c", "r", 1)).await.expect("saved");
+    proxy.fail(Fault::Stall);
+    let error = checkpointer.save(&checkpoint("s", "c", "r", 2)).await.expect_err("no answer");
+    assert_eq!(of_the_store(error), (StorageReason::Timeout, Effect::Unknown));
+    checkpointer.save(&checkpoint("s", "c", "r", 3)).await.expect("saved");
+    proxy.fail(Fault::Stall);
+    let error = checkpointer.load("s", None).await.expect_err("no answer");
+    assert_eq!(of_the_store(error), (StorageReason::Timeout, Effect::None));
+    assert_eq!(checkpointer.load("s", None).await.expect("loaded"), Some(checkpoint("s", "c", "r", 3)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_takes_no_more_clients_is_used_again_when_it_does() {
+    let server = RedisServer::start().await;
+    // This connection is the only one that there may be.
+    let mut other = server.connect().await.expect("a connection");
+    let mut set = async |most: u32| {
+        let mut set = redis::cmd("CONFIG");
+        set.arg("SET").arg("maxclients").arg(most);
+        set.query_async::<()>(&mut other).await.expect("set");
+    };
+    let checkpointer = open(&server.url()).await;
+    set(1).await;
+    assert_eq!(failures(&checkpointer).await.map(|(reason, _)| reason), [StorageReason::Unavailable; 2]);
+    set(100).await;
+    checkpointer.save(&checkpoint("s", "c", "r", 1)).await.expect("saved");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_still_loads_is_unavailable_until_it_is_done() {
+    let mut server = RedisServer::start().await;
+    let checkpointer = open(&server.url()).await;
+    checkpointer.save(&checkpoint("s", "c", "r", 1)).await.expect("saved");
+    let fill = "for i = 1, 3000 do redis.call('SET', 'other:' .. i, 'something') end";
+    server.command::<redis::Value>(&["EVAL", fill, "0"]).await;
+    server.command::<redis::Value>(&["SAVE"]).await;
+    server.kill().await;
+    // A millisecond for each key, and a look at what clients want every 1,024 bytes.
+    server.begin_restart(&["--key-load-delay", "1000", "--loading-process-events-interval-bytes", "1024"]);
+    let start = Instant::now();
+    while server.try_command::<redis::Value>(&["GET", "x"]).await.is_err_and(|error| error.code().is_none()) {
+        assert!(start.elapsed() < Duration::from_secs(10), "the server does not come back");
+    }
+    let error = checkpointer.load("s", None).await.expect_err("no answer");
+    assert_eq!(error.to_string(), "the store is not ready (LOADING)");
+    assert_eq!(failures(&checkpointer).await, [(StorageReason::Unavailable, Effect::None); 2]);
+    server.wait_until_ready().await;
+    assert_eq!(checkpointer.load("s", None).await.expect("loaded"), Some(checkpoint("s", "c", "r", 1)));
+    checkpointer.save(&checkpoint("s", "d", "r", 1)).await.expect("saved");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_forgets_its_scripts_applies_each_save_once() {
+    let server = RedisServer::start().await;
+    let checkpointer = open(&server.url()).await;
+    server.command::<redis::Value>(&["CONFIG", "RESETSTAT"]).await;
+    let writers: Vec<_> = (0..16)
+        .map(|writer| {
             let checkpointer = checkpointer.clone();
             tokio::spawn(async move {
-                let mut acknowledged = Vec::new();
-                for number in 0.. {
-                    let id = format!("{round}-{number}");
-                    if checkpointer.save(&checkpoint("s", &id, "r", number)).await.is_err() {
-                        return acknowledged;
-                    }
-                    acknowledged.push(id);
+                for number in 0..50 {
+                    let id = format!("{writer}-{number}");
+                    checkpointer.save(&checkpoint("s", &id, "r", number)).await.expect("saved");
                 }
-                acknowledged
             })
-        };
-        tokio::time::sleep(Duration::from_millis(150)).await;
-        server.kill().await;
-        let acknowledged = writer.await.expect("a task");
-        assert!(!acknowledged.is_empty());
-        server.restart().await;
-        let keys: Vec<String> = server.command(&["KEYS", "*:checkpoint:*"]).await;
-        let mut saved: Vec<_> =
-            keys.iter().filter_map(|key| key.strip_prefix("llmfy_checkpoint:checkpoint:")).collect();
-        saved.sort_unstable();
-        for index in ["llmfy_checkpoint:session:s", "llmfy_checkpoint:session:s:run:r"] {
-            let mut members: Vec<String> = server.command(&["ZRANGE", index, "0", "-1"]).await;
-            members.sort_unstable();
-            assert_eq!(members, saved);
-            assert!(server.command::<i64>(&["TTL", index]).await > 0);
-        }
-        for id in &acknowledged {
-            assert!(saved.contains(&id.as_str()), "{id} was acknowledged and is gone");
-        }
-        for key in &keys {
-            assert!(server.command::<i64>(&["TTL", key]).await > 0, "{key} has no expiry");
-        }
-        while checkpointer.load("s", None).await.is_err() {}
+        })
+        .collect();
+    let mut flushes = 0;
+    while !writers.iter().all(tokio::task::JoinHandle::is_finished) {
+        server.command::<redis::Value>(&["SCRIPT", "FLUSH"]).await;
+        flushes += 1;
     }
+    for writer in writers {
+        writer.await.expect("a task");
+    }
+    assert!(flushes > 10, "the scripts were forgotten only {flushes} times");
+    assert_eq!(server.calls("set").await, 800);
+    assert_eq!(server.calls("zadd").await, 2 * 800);
+    assert_eq!(checkpointer.list("s", Some(1000)).await.expect("a history").checkpoints.len(), 800);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_cannot_save_to_disk_takes_no_writes_until_it_can() {
+    let server = RedisServer::start().await;
+    let checkpointer = open(&server.url()).await;
+    checkpointer.save(&checkpoint("s", "c", "r", 1)).await.expect("saved");
+    server.command::<redis::Value>(&["CONFIG", "SET", "save", "3600 1"]).await;
+    // Not even root can put a file in the place of a folder that is not empty.
+    let in_the_way = server.folder().join("dump.rdb");
+    fs::create_dir_all(in_the_way.join("folder")).expect("a folder");
+    let save_to_disk = async |expected: &str| {
+        server.command::<redis::Value>(&["BGSAVE"]).await;
+        let start = Instant::now();
+        while server.information("persistence", "rdb_last_bgsave_status").await != expected {
+            assert!(start.elapsed() < Duration::from_secs(10), "saving to disk does not end");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    save_to_disk("err").await;
+    for again in [checkpoint("s", "c", "r2", 9), checkpoint("s", "d", "r", 9)] {
+        let error = checkpointer.save(&again).await.expect_err("not saved");
+        assert_eq!(error.to_string(), "the store takes no writes until it can save them to disk");
+        assert_eq!(of_the_store(error), (StorageReason::Full, Effect::None));
+    }
+    assert_eq!(checkpointer.load("s", None).await.expect("loaded"), Some(checkpoint("s", "c", "r", 1)));
+    fs::remove_dir_all(in_the_way).expect("removed");
+    save_to_disk("ok").await;
+    checkpointer.save(&checkpoint("s", "c", "r2", 9)).await.expect("saved");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_is_no_database_or_out_of_reach_is_said_to_be() {
     let folder = TempDir::new().expect("a temporary folder");
     let text = folder.path().join("text.db");
-    std::fs::write(&text, "this is no database, it is a text of some length".repeat(100)).expect("written");
+    fs::write(&text, "this is no database, it is a text of some length".repeat(100)).expect("written");
     for (path, reason) in [
         (text.as_path(), StorageReason::Other),
         (Path::new("/nowhere/checkpoints.db"), StorageReason::Unavailable),
@@ -236,8 +400,7 @@ async fn members_that_are_no_text_are_passed() {
     let server = RedisServer::start().await;
     let checkpointer = open(&server.url()).await;
     checkpointer.save(&checkpoint("s", "c", "r", 1)).await.expect("saved");
-    let client = redis::Client::open(server.url()).expect("an address");
-    let mut connection = client.get_multiplexed_async_connection().await.expect("a connection");
+    let mut connection = server.connect().await.expect("a connection");
     for byte in 0x80_u8..=0xff {
         let mut add = redis::cmd("ZADD");
         add.arg("llmfy_checkpoint:session:s").arg(2e9).arg(&[byte][..]);

@@ -1,7 +1,7 @@
 //! `clear-all`: everything under the prefix, page by page, and nothing that
 //! only looks like it.
 
-use super::{ATTEMPTS, Checkpointer, HEAD, Held, overtaken, starts_with};
+use super::{ATTEMPTS, Checkpointer, HEAD, Held, PAGE, overtaken, starts_with};
 use crate::Error;
 use crate::id::Id;
 use crate::keys::Keys;
@@ -28,48 +28,54 @@ impl<K: Keyvalue> Checkpointer<K> {
     /// Removes every document whose key and text agree that it is one of this
     /// prefix. Says how many, and whether others changed some in between.
     fn clear_documents(&self) -> Result<(u64, bool), Error> {
-        let documents = self.keys.documents();
         let (mut removed, mut overtaken) = (0, false);
         let mut after = None;
         loop {
-            let page = self.bucket.scan(&documents, after.as_deref())?;
-            if !page.keys.is_empty() {
-                let values = self.bucket.get(&page.keys, Some(HEAD))?;
-                let (mut batches, mut decides) = (Vec::new(), Vec::new());
-                for (key, value) in page.keys.into_iter().zip(values) {
-                    let Some(id) = key.strip_prefix(&documents).map(str::to_owned) else {
-                        continue;
-                    };
-                    match self.owner(&key, value)? {
-                        Held::Document(owner, guard) if owner.checkpoint_id == id => {
-                            batches.extend(self.removal(key, &owner, guard));
-                        }
-                        Held::Garbage(_, text) if !Keys::may_be_of_longer_prefix(&id) => {
-                            batches.push(Batch {
-                                conditions: vec![vec![starts_with(key.clone(), text)]],
-                                operations: vec![Operation::Delete(key)],
-                            })
-                        }
-                        _ => {}
-                    }
-                    // The first batch of each removal decides.
-                    if decides.len() < batches.len() {
-                        decides.push(true);
-                        decides.resize(batches.len(), false);
-                    }
-                }
-                if !batches.is_empty() {
-                    for (applied, decides) in self.bucket.commit(&batches)?.into_iter().zip(decides) {
-                        removed += u64::from(applied && decides);
-                        overtaken |= !applied && decides;
-                    }
-                }
+            let page = self.bucket.scan(&self.keys.documents(), after.as_deref())?;
+            for keys in page.keys.chunks(PAGE as usize) {
+                let (more, others) = self.clear_page(keys)?;
+                removed += more;
+                overtaken |= others;
             }
             after = page.next;
             if after.is_none() {
                 return Ok((removed, overtaken));
             }
         }
+    }
+
+    /// The same for some keys, in one step.
+    fn clear_page(&self, keys: &[String]) -> Result<(u64, bool), Error> {
+        let documents = self.keys.documents();
+        let (mut batches, mut decides) = (Vec::new(), Vec::new());
+        for (key, value) in keys.iter().zip(self.bucket.get(keys, Some(HEAD))?) {
+            let Some(id) = key.strip_prefix(&documents) else {
+                continue;
+            };
+            match self.owner(key, value)? {
+                Held::Document(owner, guard) if owner.checkpoint_id == id => {
+                    batches.extend(self.removal(key.clone(), &owner, guard));
+                }
+                Held::Garbage(_, text) if !Keys::may_be_of_longer_prefix(id) => batches.push(Batch {
+                    conditions: vec![vec![starts_with(key.clone(), text)]],
+                    operations: vec![Operation::Delete(key.clone())],
+                }),
+                _ => {}
+            }
+            // The first batch of each removal decides.
+            if decides.len() < batches.len() {
+                decides.push(true);
+                decides.resize(batches.len(), false);
+            }
+        }
+        let (mut removed, mut overtaken) = (0, false);
+        if !batches.is_empty() {
+            for (applied, decides) in self.bucket.commit(&batches)?.into_iter().zip(decides) {
+                removed += u64::from(applied && decides);
+                overtaken |= !applied && decides;
+            }
+        }
+        Ok((removed, overtaken))
     }
 
     /// Removes the index entries that are left, which name nothing any more, and

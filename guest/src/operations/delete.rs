@@ -2,15 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::{ATTEMPTS, Checkpointer, HEAD, Held, entry, overtaken, starts_with, sweeping};
+use super::{ATTEMPTS, Checkpointer, HEAD, Held, PAGE, entry, overtaken, starts_with, sweeping};
 use crate::Error;
 use crate::id::Id;
 use crate::keys;
 use crate::keyvalue::{Batch, Condition, Keyvalue, Operation, Order, Query, Value};
-
-/// How many checkpoints go in one step. Two round trips a page are at most
-/// 1 + n/100 for any n from 100 on, and a store is not busy with it for long.
-const PAGE: u32 = 300;
 
 /// How many indexes of runs are kept in mind at the most.
 const RUNS: usize = 1000;

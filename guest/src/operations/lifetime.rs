@@ -5,14 +5,11 @@
 //! saved in it later with it, is a mark at a key of its own, which every save
 //! with a ttl looks at in the very step that writes.
 
-use super::{ATTEMPTS, Checkpointer, Found, HEAD, Held, overtaken, starts_with};
+use super::{ATTEMPTS, Checkpointer, Found, HEAD, Held, PAGE, overtaken, starts_with};
 use crate::document::Owner;
 use crate::id::Id;
 use crate::keyvalue::{Batch, Condition, Expire, Expiry, Keyvalue, Operation, Order, Put, Query, Value};
 use crate::{Error, Lifetime};
-
-/// How many checkpoints live on in one step.
-const PAGE: u32 = 300;
 
 /// Until when something is to live.
 #[derive(Clone, Copy)]

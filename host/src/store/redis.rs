@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ::redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use ::redis::{
@@ -28,7 +29,9 @@ const SCAN_COUNT: u32 = 1000;
 
 /// A server, connected to when it is first used.
 pub struct RedisStore {
-    connection: ConnectionManager,
+    client: Client,
+    configuration: ConnectionManagerConfig,
+    connection: Mutex<Arc<ConnectionManager>>,
     commit: Program,
     range: Program,
     get: Program,
@@ -76,8 +79,11 @@ impl RedisStore {
             .set_response_timeout(Some(address.response_timeout))
             .set_number_of_retries(1)
             .set_min_delay(std::time::Duration::from_millis(50));
+        let connection = ConnectionManager::new_lazy_with_config(client.clone(), configuration.clone());
         Ok(Self {
-            connection: ConnectionManager::new_lazy_with_config(client, configuration).map_err(refused)?,
+            connection: Mutex::new(Arc::new(connection.map_err(refused)?)),
+            client,
+            configuration,
             commit: Program::new(concat!(include_str!("prelude.lua"), include_str!("commit.lua"))),
             range: Program::new(concat!(include_str!("prelude.lua"), include_str!("range.lua"))),
             get: Program::new(concat!(include_str!("prelude.lua"), include_str!("get.lua"))),
@@ -87,17 +93,36 @@ impl RedisStore {
     }
 
     async fn send<T: FromRedisValue>(&self, command: &Cmd, access: Access) -> Result<T, RedisError> {
-        let mut connection = self.connection.clone();
-        let answer = command.query_async(&mut connection).await;
-        match answer {
-            // A connection that was cut while nobody used it shows only now. To
-            // read again does no harm.
-            Err(error) if access == Access::Read && error.is_connection_dropped() && !error.is_timeout() => {
-                debug!(%error, "reading again over a new connection");
-                command.query_async(&mut connection).await
+        match self.try_to_send(command).await {
+            // A connection that was cut while nobody used it, or that could not be
+            // made when it was last tried, shows only now. To read again does no
+            // harm, nor does it to send what was not sent.
+            Err(error)
+                if error.is_connection_refusal()
+                    || access == Access::Read && error.is_connection_dropped() && !error.is_timeout() =>
+            {
+                debug!(%error, "sending again over a new connection");
+                self.try_to_send(command).await
             }
             answer => answer,
         }
+    }
+
+    async fn try_to_send<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, RedisError> {
+        let used = Arc::clone(&self.connection.lock().unwrap_or_else(PoisonError::into_inner));
+        let answer = command.query_async(&mut ConnectionManager::clone(&used)).await;
+        if let Err(error) = &answer
+            && stays(error)
+        {
+            debug!(%error, "giving up a connection");
+            let mut current = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+            // Somebody else may have been quicker.
+            if Arc::ptr_eq(&current, &used) {
+                let (client, configuration) = (self.client.clone(), self.configuration.clone());
+                *current = Arc::new(ConnectionManager::new_lazy_with_config(client, configuration)?);
+            }
+        }
+        answer
     }
 
     /// Runs a script by its hash, or by its text where the server doesn't have
@@ -478,6 +503,15 @@ fn connection_info(address: &RedisAddress) -> Result<ConnectionInfo, RedisError>
         settings = settings.set_password(password);
     }
     Ok(place.into_connection_info()?.set_redis_settings(settings))
+}
+
+/// Whether a connection manager that gave this error would give it again and
+/// again: it replaces a connection that was cut, not one that hangs, nor one
+/// whose user was refused.
+fn stays(error: &RedisError) -> bool {
+    error.is_timeout()
+        || error.kind() == ErrorKind::AuthenticationFailed
+        || matches!(error.code(), Some("NOAUTH" | "WRONGPASS"))
 }
 
 /// What went wrong, in words for everyone; what the server said goes to the
