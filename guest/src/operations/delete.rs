@@ -25,8 +25,11 @@ impl<K: Keyvalue> Checkpointer<K> {
     pub fn delete(&self, session: &str, checkpoint: Option<&str>) -> Result<u64, Error> {
         let session = Id::new("session id", session)?;
         match checkpoint {
-            Some(checkpoint) => self.delete_one(&session, &Id::new("checkpoint id", checkpoint)?),
-            None => self.delete_session(&session),
+            Some(checkpoint) => {
+                let checkpoint = Id::new("checkpoint id", checkpoint)?;
+                self.in_steps(|it| it.delete_one(&session, &checkpoint))
+            }
+            None => self.in_steps(|it| it.delete_session(&session)),
         }
     }
 

@@ -6,6 +6,7 @@ mod history;
 mod load;
 mod prune;
 mod save;
+mod steps;
 
 use crate::document::{self, Owner};
 use crate::id::Id;

@@ -46,7 +46,7 @@ impl<K: Keyvalue> Checkpointer<K> {
         if size > MAX_DOCUMENT_BYTES {
             return Err(Error::TooLarge(Excess { size, limit: MAX_DOCUMENT_BYTES }));
         }
-        self.put(&metadata, &names, text, timestamp.score())
+        self.in_steps(|it| it.put(&metadata, &names, text, timestamp.score()))
     }
 
     /// Saves a checkpoint given as a document of either generation.
