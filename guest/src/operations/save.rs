@@ -72,19 +72,18 @@ impl<K: Keyvalue> Checkpointer<K> {
         let mut puts = vec![Operation::Put(put), index_put(&names.session)];
         puts.extend(names.run.as_ref().map(index_put));
         let written = puts.len();
-        // The first batch decides, the others tidy up after it.
+        // The first batch decides. The others tidy up behind what it saved: a
+        // save that is refused writes nothing.
+        let saved = starts_with(names.document.clone(), document::owner(metadata));
         let mut batches = vec![Batch { conditions: Vec::new(), operations: puts }];
         let mut standing = Standing::New;
         for _ in 0..ATTEMPTS {
             batches.truncate(1);
-            let mut tidying = Vec::new();
+            let mut tidying = Vec::<Batch>::new();
             let batch = &mut batches[0];
             batch.operations.truncate(written);
             batch.conditions = vec![match standing {
-                Standing::New => vec![
-                    Condition::Absent(names.document.clone()),
-                    starts_with(names.document.clone(), document::owner(metadata)),
-                ],
+                Standing::New => vec![Condition::Absent(names.document.clone()), saved.clone()],
                 Standing::Ours { guard, run } => {
                     if let Some(left) = run.filter(|run| Some(run) != names.run.as_ref()) {
                         tidying.push(leaving(&left, metadata, names));
@@ -102,6 +101,9 @@ impl<K: Keyvalue> Checkpointer<K> {
                 batch.operations.extend(room.operations);
                 tidying.extend(room.tidying);
                 is_partial = room.is_partial;
+            }
+            for batch in &mut tidying {
+                batch.conditions.push(vec![saved.clone()]);
             }
             batches.extend(tidying);
             if self.commit(&batches)? {
@@ -152,8 +154,7 @@ impl<K: Keyvalue> Checkpointer<K> {
 fn leaving(index: &str, metadata: &Metadata, names: &Names) -> Batch {
     let id = &metadata.checkpoint_id;
     let others = keys::documents_named_by(index, id).filter(|key| *key != names.document);
-    let mut conditions = vec![vec![starts_with(names.document.clone(), document::owner(metadata))]];
-    conditions.extend(others.map(|key| vec![Condition::Absent(key)]));
+    let conditions = others.map(|key| vec![Condition::Absent(key)]).collect();
     Batch { conditions, operations: vec![Operation::IndexDelete(entry(index.to_owned(), id))] }
 }
 
