@@ -4,13 +4,19 @@
 //!   to keep to, written once.
 //! - [`subject`]: the two ways to run it: as the component, and natively.
 //! - [`native`]: the guest's logic over a host's store, without a sandbox.
+//! - [`faulty`]: a store in which any call can be made to fail; [`paged`]: one
+//!   that gives little at once.
+//! - [`contents`]: all that a store holds.
 //! - [`redis_server`]: a real server on a free port.
 //! - [`samples`]: checkpoints to save.
 //! - [`llmfy`]: the real one, to run beside.
 
+pub mod contents;
 pub mod contract;
+pub mod faulty;
 pub mod llmfy;
 pub mod native;
+pub mod paged;
 pub mod redis_server;
 pub mod samples;
 pub mod subject;
