@@ -38,6 +38,13 @@ pub struct Kept<'a> {
     named_by: Vec<(&'a str, f64)>,
 }
 
+impl Kept<'_> {
+    /// Its place in time, as the indexes have it.
+    pub fn score(&self) -> f64 {
+        self.named_by.iter().fold(f64::NEG_INFINITY, |highest, (_, score)| highest.max(*score))
+    }
+}
+
 impl Contents {
     /// Reads all that there is.
     pub async fn of(place: &Place) -> Self {

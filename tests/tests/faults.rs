@@ -512,16 +512,17 @@ impl Ground {
             if number == 1 {
                 println!("{}: {calls:?}", scenario.name);
             }
-            for (call, kind) in calls.iter().enumerate() {
+            for call in 0..calls.len() {
                 for fault in self.faults {
-                    self.size.cells += 1;
                     let what = format!("state {number}, {fault:?} at call {call} of {calls:?}");
                     state.restore(&self.place).await;
                     let end = self.ask(&subject, request, Some((call, *fault))).await;
-                    assert!(self.store.calls().len() > call, "the fault did not come about: {what}");
+                    // Redis may give a key of a scan twice, or not: then there is a call less.
+                    let Some(kind) = self.store.calls().get(call).copied() else { continue };
+                    self.size.cells += 1;
                     let left = Contents::of(&self.place).await;
                     self.complain(scenario, &what, course.judge_end(scenario, &state, &end, &left));
-                    self.complain(scenario, &what, judge_fault(request, *fault, *kind, &state, &end, &left));
+                    self.complain(scenario, &what, judge_fault(request, *fault, kind, &state, &end, &left));
 
                     let again = self.ask(&subject, request, None).await;
                     let repeated = Contents::of(&self.place).await;
@@ -575,6 +576,14 @@ impl Course {
         judgement.check(missing.is_subset(&missing_before), || {
             format!("documents are not named: {:?}", &missing - &missing_before)
         });
+        if let Request::Delete(_, None) = scenario.request {
+            let goes = || kept_before.iter().filter(|(key, _)| !kept_after.contains_key(*key));
+            let latest = goes().max_by(|(_, one), (_, other)| one.score().total_cmp(&other.score()));
+            let is_done = !goes().any(|(key, _)| kept.contains_key(key));
+            judgement.check(is_done || latest.is_some_and(|(key, _)| kept.contains_key(key)), || {
+                format!("the latest did not go last: {}", self.before.difference(left))
+            });
+        }
         for key in left.keys() {
             let expires = left.expires(key);
             judgement
