@@ -58,7 +58,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether what was to be written took effect: not at all, or nobody knows.
+    /// Whether what was to be written took effect: not at all, or nobody knows;
+    /// or in part, of an operation that goes in steps.
     pub fn effect(&self) -> Effect {
         match self {
             Self::Storage { effect, .. } => *effect,

@@ -7,16 +7,17 @@ pub mod concurrency;
 pub mod lifetime;
 pub mod store;
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use ::checkpointer::store::{Address, Batch, Expiry, Operation, Put, RedisStore, SqliteStore, Store, Value};
+use rusqlite::Connection;
 use tempfile::TempDir;
 
 use crate::redis_server::RedisServer;
 use crate::subject::{Mode, Opening, Subject};
-
-const DATABASE: &str = "checkpoints.db";
 
 /// The stores that there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +36,13 @@ pub struct Place {
     pub store: Arc<dyn Store>,
     /// The server, if there is one.
     pub server: Option<RedisServer>,
-    folder: Option<TempDir>,
+    file: Option<File>,
+}
+
+/// A database, and a way into it past the store.
+struct File {
+    connection: Mutex<Connection>,
+    _folder: TempDir,
 }
 
 impl Place {
@@ -44,18 +51,29 @@ impl Place {
         match kind {
             Kind::Memory => {
                 let store = SqliteStore::in_memory().await.expect("a database in memory");
-                Self { store: Arc::new(store), server: None, folder: None }
+                Self { store: Arc::new(store), server: None, file: None }
             }
-            Kind::File => {
-                let folder = TempDir::new().expect("a temporary folder");
-                let store = SqliteStore::open(&folder.path().join(DATABASE)).await.expect("a database");
-                Self { store: Arc::new(store), server: None, folder: Some(folder) }
-            }
+            Kind::File => Self::in_folder(TempDir::new().expect("a temporary folder")).await,
             Kind::Redis => {
                 let server = RedisServer::start().await;
-                Self { store: redis_store(&server.url()), server: Some(server), folder: None }
+                Self { store: redis_store(&server.url()), server: Some(server), file: None }
             }
         }
+    }
+
+    /// Makes one of the kind [`Kind::File`], but in memory where the system has
+    /// files there: it can be looked into, and costs no time.
+    pub async fn in_memory_file() -> Self {
+        let memory = Path::new("/dev/shm");
+        let folder = if memory.is_dir() { TempDir::new_in(memory) } else { TempDir::new() };
+        Self::in_folder(folder.expect("a temporary folder")).await
+    }
+
+    async fn in_folder(folder: TempDir) -> Self {
+        let path = folder.path().join("checkpoints.db");
+        let store = SqliteStore::open(&path).await.expect("a database");
+        let connection = Mutex::new(Connection::open(&path).expect("the same database"));
+        Self { store: Arc::new(store), server: None, file: Some(File { connection, _folder: folder }) }
     }
 
     /// Opens a checkpointer over it.
@@ -67,22 +85,16 @@ impl Place {
     /// waiting. A database in memory can't be reached for that.
     pub async fn pass(&self, time: Duration) {
         let milliseconds = time.as_millis().to_string();
-        match (&self.server, &self.folder) {
-            (Some(server), _) => {
-                let earlier = "for _, key in ipairs(redis.call('KEYS', '*')) do
-                     local left = redis.call('PTTL', key)
-                     if left >= 0 then redis.call('PEXPIRE', key, left - ARGV[1]) end
-                 end";
-                server.command::<()>(&["EVAL", earlier, "0", &milliseconds]).await;
-            }
-            (None, Some(folder)) => {
-                let database = rusqlite::Connection::open(folder.path().join(DATABASE)).expect("a database");
-                for table in ["checkpointer_value", "checkpointer_index"] {
-                    let earlier = format!("UPDATE {table} SET expires_at = expires_at - {milliseconds}");
-                    database.execute_batch(&earlier).expect("earlier");
-                }
-            }
-            (None, None) => panic!("time does not pass for a database in memory"),
+        if let Some(server) = &self.server {
+            let earlier = "for _, key in ipairs(redis.call('KEYS', '*')) do
+                 local left = redis.call('PTTL', key)
+                 if left >= 0 then redis.call('PEXPIRE', key, left - ARGV[1]) end
+             end";
+            return server.command(&["EVAL", earlier, "0", &milliseconds]).await;
+        }
+        for table in ["checkpointer_value", "checkpointer_index"] {
+            let earlier = format!("UPDATE {table} SET expires_at = expires_at - {milliseconds}");
+            self.connection().execute_batch(&earlier).expect("earlier");
         }
     }
 
@@ -105,6 +117,46 @@ impl Place {
             Value::Absent => None,
             other => panic!("{other:?}"),
         }
+    }
+
+    /// The keys that go away by themselves, which no call of a store tells.
+    pub async fn expiring(&self) -> BTreeSet<String> {
+        if let Some(server) = &self.server {
+            let script = "local expiring = {}
+                for _, key in ipairs(redis.call('KEYS', '*')) do
+                    if redis.call('PTTL', key) >= 0 then expiring[#expiring + 1] = key end
+                end
+                return expiring";
+            return server.command(&["EVAL", script, "0"]).await;
+        }
+        let connection = self.connection();
+        let mut statement = connection
+            .prepare_cached(
+                "SELECT key FROM checkpointer_value WHERE expires_at IS NOT NULL UNION
+                 SELECT name FROM checkpointer_index WHERE expires_at IS NOT NULL AND name IS NOT NULL",
+            )
+            .expect("SQL");
+        let keys = statement.query_map([], |row| row.get(0)).expect("an answer");
+        keys.map(|key| key.expect("a key")).collect()
+    }
+
+    /// Removes all that there is.
+    pub async fn clear(&self) {
+        match &self.server {
+            Some(server) => server.command(&["FLUSHALL"]).await,
+            None => self
+                .connection()
+                .execute_batch(
+                    "DELETE FROM checkpointer_value; DELETE FROM checkpointer_index;
+                     DELETE FROM checkpointer_member",
+                )
+                .expect("an empty database"),
+        }
+    }
+
+    fn connection(&self) -> MutexGuard<'_, Connection> {
+        let file = self.file.as_ref().expect("a database in a file");
+        file.connection.lock().expect("nobody panics while holding it")
     }
 
     /// All keys that begin with `prefix`, in order.

@@ -4,6 +4,9 @@
 //!   to keep to, written once.
 //! - [`subject`]: the two ways to run it: as the component, and natively.
 //! - [`native`]: the guest's logic over a host's store, without a sandbox.
+//! - [`faulty`]: a store in which any call can be made to fail; [`paged`]: one
+//!   that gives little at once.
+//! - [`contents`]: all that a store holds.
 //! - [`redis_server`]: a real server on a free port.
 //! - [`proxy`]: a way to it that can fail.
 //! - [`samples`]: checkpoints to save.
@@ -11,9 +14,12 @@
 //! - [`llmfy`]: the real one, to run beside.
 
 pub mod chance;
+pub mod contents;
 pub mod contract;
+pub mod faulty;
 pub mod llmfy;
 pub mod native;
+pub mod paged;
 pub mod proxy;
 pub mod redis_server;
 pub mod samples;

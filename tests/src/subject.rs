@@ -1,12 +1,13 @@
 //! The two ways to run the checkpointer that the contract is checked with.
 
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
 
 use checkpointer::store::{Effect, StorageReason, Store};
 use checkpointer::{
-    Checkpoint, Checkpointer, Conflict, DEFAULT_PREFIX, Error, History, Metadata, Outcome, Run, Taken,
-    Unreadable,
+    Checkpoint, Checkpointer, Conflict, DEFAULT_PREFIX, Documents, Error, History, Metadata, Outcome, Run,
+    Taken, Unreadable,
 };
 use checkpointer_guest as guest;
 use tokio::runtime::Handle;
@@ -26,7 +27,7 @@ pub enum Mode {
 pub const MODES: [Mode; 2] = [Mode::Component, Mode::Native];
 
 /// How a [`Subject`] is opened.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Opening {
     /// What every key begins with.
     pub prefix: String,
@@ -231,6 +232,25 @@ impl Subject {
         }
     }
 
+    /// See [`Checkpointer::list_documents`].
+    pub async fn list_documents(
+        &self,
+        session: &str,
+        run: Option<&str>,
+        limit: Option<u32>,
+    ) -> Answer<Documents> {
+        let (session_id, run_id) = (session.to_owned(), run.map(str::to_owned));
+        match self {
+            Self::Component(component) => component.list_documents(session, run, limit).await,
+            Self::Native(native) => {
+                let listed =
+                    on(native, move |native| native.list_documents(&session_id, run_id.as_deref(), limit));
+                let guest::Documents { documents, unreadable: these } = listed.await?;
+                Ok(Documents { documents, unreadable: unreadable(these) })
+            }
+        }
+    }
+
     /// See [`Checkpointer::delete`].
     pub async fn delete(&self, session: &str, id: Option<&str>) -> Answer<u64> {
         let (session_id, checkpoint_id) = (session.to_owned(), id.map(str::to_owned));
@@ -272,16 +292,17 @@ fn ids(history: History) -> Vec<String> {
     history.checkpoints.into_iter().map(|checkpoint| checkpoint.metadata.checkpoint_id).collect()
 }
 
-/// Runs blocking logic away from the threads of the runtime.
+/// Runs blocking logic away from the threads of the runtime. It panics only if
+/// the store does, and then so does this.
 async fn on<T: Send + 'static>(
     native: &Arc<guest::Checkpointer<Blocking>>,
     call: impl FnOnce(&guest::Checkpointer<Blocking>) -> Result<T, guest::Error> + Send + 'static,
 ) -> Answer<T> {
     let native = Arc::clone(native);
-    tokio::task::spawn_blocking(move || call(&native))
-        .await
-        .expect("the guest's logic does not panic")
-        .map_err(error)
+    match tokio::task::spawn_blocking(move || call(&native)).await {
+        Ok(answer) => answer.map_err(error),
+        Err(panicked) => resume_unwind(panicked.into_panic()),
+    }
 }
 
 fn guest_metadata(metadata: &Metadata) -> guest::Metadata {
@@ -331,16 +352,15 @@ fn checkpoint(checkpoint: guest::Checkpoint) -> Checkpoint {
 }
 
 fn history(history: guest::History) -> History {
-    let unreadable = history.unreadable.into_iter();
     History {
         checkpoints: history.checkpoints.into_iter().map(checkpoint).collect(),
-        unreadable: unreadable
-            .map(|unreadable| Unreadable {
-                checkpoint_id: unreadable.checkpoint_id,
-                reason: unreadable.reason,
-            })
-            .collect(),
+        unreadable: unreadable(history.unreadable),
     }
+}
+
+fn unreadable(these: Vec<guest::Unreadable>) -> Vec<Unreadable> {
+    let these = these.into_iter();
+    these.map(|it| Unreadable { checkpoint_id: it.checkpoint_id, reason: it.reason }).collect()
 }
 
 fn error(error: guest::Error) -> Error {

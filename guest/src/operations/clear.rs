@@ -13,6 +13,10 @@ impl<K: Keyvalue> Checkpointer<K> {
     /// # Errors
     /// [`Error::Storage`]; those removed in earlier steps stay so.
     pub fn clear_all(&self) -> Result<u64, Error> {
+        self.in_steps(|it| it.clear())
+    }
+
+    fn clear(&self) -> Result<u64, Error> {
         let mut removed = 0;
         for _ in 0..ATTEMPTS {
             let (more, overtaken) = self.clear_documents()?;

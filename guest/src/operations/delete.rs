@@ -1,14 +1,14 @@
 //! `delete`: one checkpoint, or a whole session page by page.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use super::{ATTEMPTS, Checkpointer, HEAD, Held, PAGE, entry, overtaken, starts_with, sweeping};
 use crate::Error;
 use crate::id::Id;
 use crate::keys;
-use crate::keyvalue::{Batch, Condition, Keyvalue, Operation, Order, Query, Value};
+use crate::keyvalue::{Batch, Condition, IndexSize, Keyvalue, Operation, Order, Query, Value};
 
-/// How many indexes of runs are kept in mind at the most.
+/// How many runs are kept in mind at the most.
 const RUNS: usize = 1000;
 
 impl<K: Keyvalue> Checkpointer<K> {
@@ -21,8 +21,11 @@ impl<K: Keyvalue> Checkpointer<K> {
     pub fn delete(&self, session: &str, checkpoint: Option<&str>) -> Result<u64, Error> {
         let session = Id::new("session id", session)?;
         match checkpoint {
-            Some(checkpoint) => self.delete_one(&session, &Id::new("checkpoint id", checkpoint)?),
-            None => self.delete_session(&session),
+            Some(checkpoint) => {
+                let checkpoint = Id::new("checkpoint id", checkpoint)?;
+                self.in_steps(|it| it.delete_one(&session, &checkpoint))
+            }
+            None => self.in_steps(|it| it.delete_session(&session)),
         }
     }
 
@@ -30,7 +33,8 @@ impl<K: Keyvalue> Checkpointer<K> {
         let key = self.keys.document(checkpoint);
         for _ in 0..ATTEMPTS {
             let value = self.get(&key, Some(HEAD))?;
-            let Some(Deletion { batches, of }) = self.deletion(session, checkpoint.as_str(), value)? else {
+            let Some(Deletion { batches, of, .. }) = self.deletion(session, checkpoint.as_str(), value)?
+            else {
                 return Ok(0);
             };
             let applied = self.commit(&batches)?;
@@ -57,48 +61,77 @@ impl<K: Keyvalue> Checkpointer<K> {
     /// a failure still ends with the latest. Says how many checkpoints it
     /// removed, and whether others changed some in between.
     ///
-    /// The indexes of runs lose their members with the documents. Whether one
-    /// is gone by then is asked with the same commit; those that are not may
-    /// name documents that expired, and are swept.
+    /// The index of a run may name documents that expired. It is swept then, and
+    /// only after that the last document goes that tells of the run: until it is
+    /// done, whoever repeats the delete finds it. Whether there is more in an
+    /// index is asked with the same commit, and mostly there is not.
     fn delete_pages(&self, session: &Id) -> Result<(u64, bool), Error> {
         let index = self.keys.session(session);
-        let (mut removed, mut overtaken) = (0, false);
-        let mut runs = BTreeSet::new();
+        let mut tally = Tally::default();
+        // The latest document so far, and of the others the last of each run.
+        let mut latest: Option<Deletion> = None;
+        let mut last = BTreeMap::<String, Deletion>::new();
         let mut after = None;
         loop {
             let query = self.query(&index, Order::Ascending, PAGE);
             let page = self.bucket.range(&Query { after, head: Some(HEAD), resumable: true, ..query })?;
-            let (mut batches, mut targets) = (Vec::new(), Vec::new());
+            let mut going = Vec::new();
             for found in page.entries {
-                if let Some(deletion) = self.deletion(session, &found.member, found.value)? {
-                    runs.extend(run_indexes(&deletion, &index));
-                    targets.push(deletion.of);
-                    targets.resize(batches.len() + deletion.batches.len(), Target::Entry);
-                    batches.extend(deletion.batches);
+                match self.deletion(session, &found.member, found.value)? {
+                    Some(deletion) if deletion.of == Target::Document => {
+                        let Some(earlier) = latest.replace(deletion) else { continue };
+                        match earlier.run.clone() {
+                            Some(run) => going.extend(last.insert(run, earlier)),
+                            None => going.push(earlier),
+                        }
+                    }
+                    deletion => going.extend(deletion),
                 }
+            }
+            if let Some(run) = latest.as_ref().and_then(|latest| latest.run.as_ref()) {
+                going.extend(last.remove(run));
             }
             after = page.next;
-            let marks = after.is_none().then(|| self.unmarking(session));
-            if !batches.is_empty() || marks.is_some() {
-                batches.extend(runs.iter().map(|run| is_gone(run)));
-                batches.extend(marks);
-                let mut applied = self.bucket.commit(&batches)?.into_iter();
-                for of in targets {
-                    let applied = applied.next().unwrap_or_default();
-                    removed += u64::from(applied && of != Target::Entry);
-                    overtaken |= !applied && of == Target::Document;
-                }
-                runs.retain(|_| !applied.next().unwrap_or_default());
+            let is_end = after.is_none();
+            if is_end {
+                let batches = vec![self.unmarking(session)];
+                going.push(Deletion { batches, of: Target::Entry, run: None });
             }
-            if after.is_none() || runs.len() > RUNS {
-                for run in std::mem::take(&mut runs) {
-                    self.sweep_index(&run)?;
+            let applied =
+                self.remove(going.iter().chain(&guarded(&last, latest.as_ref().filter(|_| is_end))))?;
+            let (sure, kept) = applied.split_at(going.len());
+            tally.count(&going, sure);
+            let mut kept = kept.iter().copied();
+            last.retain(|_, _| !tally.went(kept.next()));
+            latest = latest.filter(|_| !tally.went(kept.next()));
+            if is_end || last.len() > RUNS {
+                let mut rest: Vec<Deletion> = std::mem::take(&mut last).into_values().collect();
+                rest.extend(latest.take_if(|_| is_end));
+                for run in rest.iter().filter_map(|deletion| deletion.run.as_ref()) {
+                    self.sweep_index(run)?;
                 }
+                let applied = self.remove(&rest)?;
+                tally.count(&rest, &applied);
             }
-            if after.is_none() {
-                return Ok((removed, overtaken));
+            if is_end {
+                return Ok((tally.removed, tally.overtaken));
             }
         }
+    }
+
+    /// Removes something in one step; says of each whether its first batch was
+    /// applied.
+    fn remove<'a>(&self, deletions: impl IntoIterator<Item = &'a Deletion>) -> Result<Vec<bool>, Error> {
+        let (mut batches, mut decides) = (Vec::new(), Vec::new());
+        for deletion in deletions {
+            decides.push(batches.len());
+            batches.extend(deletion.batches.iter().cloned());
+        }
+        if batches.is_empty() {
+            return Ok(Vec::new());
+        }
+        let applied = self.bucket.commit(&batches)?;
+        Ok(decides.into_iter().map(|at| applied.get(at).copied().unwrap_or_default()).collect())
     }
 
     /// How to remove what `value` says of `member` of a session; none where it
@@ -109,6 +142,7 @@ impl<K: Keyvalue> Checkpointer<K> {
         // Another prefix may have an index of the same name.
         let others = keys::documents_named_by(&index, member).filter(|other| *other != key);
         let nobody_elses: Vec<_> = others.map(|other| vec![Condition::Absent(other)]).collect();
+        let mut run = None;
         let (batches, of) = match self.owner(&key, value)? {
             Held::Nothing => (vec![sweeping(&index, member)], Target::Entry),
             // Not ours to remove; but the session need not name it.
@@ -124,19 +158,23 @@ impl<K: Keyvalue> Checkpointer<K> {
                 (vec![Batch { conditions, operations }], Target::Garbage)
             }
             Held::Document(owner, guard) if owner.is_of(session, member) => {
+                run = self.run_index(&owner);
                 (self.removal(key, &owner, guard), Target::Document)
             }
             Held::Document(..) => return Ok(None),
         };
-        Ok(Some(Deletion { batches, of }))
+        Ok(Some(Deletion { batches, of, run }))
     }
 }
 
 /// Batches that remove something. The first decides, the others tidy up after
 /// it.
+#[derive(Clone)]
 struct Deletion {
     batches: Vec<Batch>,
     of: Target,
+    /// The index of the run, of a document that has one.
+    run: Option<String>,
 }
 
 /// What a batch removes.
@@ -151,16 +189,43 @@ enum Target {
     Document,
 }
 
-/// The indexes of runs that a removal touches.
-fn run_indexes(deletion: &Deletion, session: &str) -> impl Iterator<Item = String> {
-    let operations = deletion.batches.iter().flat_map(|batch| &batch.operations);
-    operations.filter_map(move |operation| match operation {
-        Operation::IndexDelete(gone) if gone.index != session => Some(gone.index.clone()),
-        _ => None,
-    })
+/// What has become of the documents of a session.
+#[derive(Default)]
+struct Tally {
+    removed: u64,
+    overtaken: bool,
 }
 
-/// A batch that does nothing, and is applied if there is no such index.
-fn is_gone(index: &str) -> Batch {
-    Batch { conditions: vec![vec![Condition::Absent(index.to_owned())]], operations: Vec::new() }
+impl Tally {
+    /// Counts what was to be removed in any case.
+    fn count(&mut self, deletions: &[Deletion], applied: &[bool]) {
+        for (deletion, applied) in deletions.iter().zip(applied) {
+            self.removed += u64::from(*applied && deletion.of != Target::Entry);
+            self.overtaken |= !applied && deletion.of == Target::Document;
+        }
+    }
+
+    /// Counts a document that may stay for now, and says whether it went.
+    fn went(&mut self, applied: Option<bool>) -> bool {
+        let went = applied.unwrap_or_default();
+        self.removed += u64::from(went);
+        went
+    }
+}
+
+/// The last document of each run, to go if the index of the run names nothing
+/// else; and the latest of all, to go if there is none of those left.
+fn guarded(last: &BTreeMap<String, Deletion>, latest: Option<&Deletion>) -> Vec<Deletion> {
+    let is_last_of = |run: &String| vec![Condition::IndexAtMost(IndexSize { index: run.clone(), size: 1 })];
+    let with = |deletion: &Deletion, conditions: Vec<Vec<Condition>>| {
+        let mut deletion = deletion.clone();
+        deletion.batches[0].conditions.extend(conditions);
+        deletion
+    };
+    let mut guarded: Vec<_> = last.iter().map(|(run, it)| with(it, vec![is_last_of(run)])).collect();
+    guarded.extend(latest.map(|latest| {
+        let gone = last.keys().map(|run| vec![Condition::Absent(run.clone())]);
+        with(latest, gone.chain(latest.run.as_ref().map(is_last_of)).collect())
+    }));
+    guarded
 }

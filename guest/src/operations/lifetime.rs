@@ -35,14 +35,7 @@ impl<K: Keyvalue> Checkpointer<K> {
     /// pinned in earlier steps stay so.
     pub fn pin(&self, session: &str, checkpoint: Option<&str>) -> Result<u64, Error> {
         let session = Id::new("session id", session)?;
-        let until = Until::at_least(Expiry::Never);
-        let Some(checkpoint) = checkpoint else {
-            let mark = Put { key: self.keys.pin(&session), value: String::new(), expiry: Expiry::Never };
-            self.bucket
-                .commit(&[Batch { conditions: Vec::new(), operations: vec![Operation::Put(mark)] }])?;
-            return self.session_lives(&session, until);
-        };
-        self.checkpoint_lives(&session, &Id::new("checkpoint id", checkpoint)?, until)
+        self.live_from_now(&session, checkpoint, self.marking(&session), Until::at_least(Expiry::Never))
     }
 
     /// Ends what [`Checkpointer::pin`] began: what it pinned lives on as if it
@@ -53,11 +46,25 @@ impl<K: Keyvalue> Checkpointer<K> {
     pub fn unpin(&self, session: &str, checkpoint: Option<&str>) -> Result<u64, Error> {
         let session = Id::new("session id", session)?;
         let until = Until { expiry: self.expiry(), shorten: true };
-        let Some(checkpoint) = checkpoint else {
-            self.bucket.commit(&[self.unmarking(&session)])?;
-            return self.session_lives(&session, until);
-        };
-        self.checkpoint_lives(&session, &Id::new("checkpoint id", checkpoint)?, until)
+        self.live_from_now(&session, checkpoint, self.unmarking(&session), until)
+    }
+
+    /// Lets one checkpoint live until then; or all of a session, once its mark is
+    /// set or taken away.
+    fn live_from_now(
+        &self,
+        session: &Id,
+        checkpoint: Option<&str>,
+        mark: Batch,
+        until: Until,
+    ) -> Result<u64, Error> {
+        match checkpoint {
+            Some(checkpoint) => self.checkpoint_lives(session, &Id::new("checkpoint id", checkpoint)?, until),
+            None => self.in_steps(|it| {
+                it.bucket.commit(&[mark])?;
+                it.session_lives(session, until)
+            }),
+        }
     }
 
     /// Lets what was read live on, if reading refreshes.
@@ -70,7 +77,7 @@ impl<K: Keyvalue> Checkpointer<K> {
         let until = Until::at_least(self.expiry());
         let mut read = read.into_iter().peekable();
         if ttl.lifetime == Lifetime::OfSession && read.peek().is_some() {
-            return self.session_lives(session, until).map(drop);
+            return self.in_steps(|it| it.session_lives(session, until)).map(drop);
         }
         let batches: Vec<Batch> = read
             .filter_map(|found| found.owner.as_ref())
@@ -79,10 +86,12 @@ impl<K: Keyvalue> Checkpointer<K> {
                 self.living(key, owner, guard.clone(), until)
             })
             .collect();
-        for page in batches.chunks(PAGE as usize) {
-            self.bucket.commit(page)?;
-        }
-        Ok(())
+        self.in_steps(|it| {
+            for page in batches.chunks(PAGE as usize) {
+                it.bucket.commit(page)?;
+            }
+            Ok(())
+        })
     }
 
     /// Lets all of a session live until then; says how many checkpoints do.
@@ -160,6 +169,12 @@ impl<K: Keyvalue> Checkpointer<K> {
     pub(super) fn pinned_as_seen(&self, session: &Id, is_pinned: bool) -> Condition {
         let mark = self.keys.pin(session);
         if is_pinned { starts_with(mark, String::new()) } else { Condition::Absent(mark) }
+    }
+
+    /// The batch that marks a session as pinned.
+    fn marking(&self, session: &Id) -> Batch {
+        let mark = Put { key: self.keys.pin(session), value: String::new(), expiry: Expiry::Never };
+        Batch { conditions: Vec::new(), operations: vec![Operation::Put(mark)] }
     }
 
     /// The batch that takes the mark of a pinned session away.

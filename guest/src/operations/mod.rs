@@ -8,6 +8,7 @@ mod lifetime;
 mod load;
 mod prune;
 mod save;
+mod steps;
 
 use crate::document::{self, Owner};
 use crate::id::Id;

@@ -28,7 +28,8 @@ impl<K: Keyvalue> Checkpointer<K> {
     /// [`Error::InvalidArgument`], [`Error::TooLarge`], [`Error::Conflict`]:
     /// nothing was written. [`Error::Storage`]: see its effect.
     pub fn save(&self, checkpoint: Checkpoint) -> Result<Outcome, Error> {
-        self.put(Newcomer::new(self, checkpoint)?, None)
+        let newcomer = Newcomer::new(self, checkpoint)?;
+        self.in_steps(|it| it.put(newcomer, None))
     }
 
     /// Saves a checkpoint if `latest` is the latest of its session, or if it has
@@ -40,7 +41,8 @@ impl<K: Keyvalue> Checkpointer<K> {
     /// itself; else as [`Checkpointer::save`].
     pub fn save_after(&self, checkpoint: Checkpoint, latest: Option<&str>) -> Result<Outcome, Error> {
         let latest = latest.map(|id| Id::new("id of the latest checkpoint", id)).transpose()?;
-        self.put(Newcomer::new(self, checkpoint)?, Some(Expected::new(latest)))
+        let newcomer = Newcomer::new(self, checkpoint)?;
+        self.in_steps(|it| it.put(newcomer, Some(Expected::new(latest))))
     }
 
     /// Saves a checkpoint given as a document of either generation.
@@ -60,14 +62,12 @@ impl<K: Keyvalue> Checkpointer<K> {
         let (mut standing, mut is_pinned) = (Standing::New, false);
         for _ in 0..ATTEMPTS {
             let expiry = if is_pinned { Expiry::Never } else { self.expiry() };
-            // The first batch decides, the others tidy up after it.
+            // The first batch decides. The others tidy up behind what it saved: a
+            // save that is refused writes nothing.
             let mut batch = Batch { conditions: Vec::new(), operations: newcomer.operations(expiry) };
             let mut tidying = Vec::new();
             batch.conditions.push(match standing {
-                Standing::New => vec![
-                    Condition::Absent(newcomer.document.clone()),
-                    starts_with(newcomer.document.clone(), document::owner(&newcomer.metadata)),
-                ],
+                Standing::New => vec![Condition::Absent(newcomer.document.clone()), newcomer.is_saved()],
                 Standing::Ours { guard, run } => {
                     if let Some(left) = run.filter(|run| Some(run) != newcomer.run_index.as_ref()) {
                         tidying.push(newcomer.leaving(&left));
@@ -92,6 +92,9 @@ impl<K: Keyvalue> Checkpointer<K> {
                 batch.operations.extend(room.operations);
                 tidying.extend(room.tidying);
                 is_partial = room.is_partial;
+            }
+            for batch in &mut tidying {
+                batch.conditions.push(vec![newcomer.is_saved()]);
             }
             if self.ttl.is_some_and(|ttl| ttl.lifetime == Lifetime::OfSession) {
                 let (_, others) =
@@ -252,9 +255,13 @@ impl Newcomer {
     fn leaving(&self, index: &str) -> Batch {
         let id = self.id.as_str();
         let others = keys::documents_named_by(index, id).filter(|key| *key != self.document);
-        let mut conditions = vec![vec![starts_with(self.document.clone(), document::owner(&self.metadata))]];
-        conditions.extend(others.map(|key| vec![Condition::Absent(key)]));
+        let conditions = others.map(|key| vec![Condition::Absent(key)]).collect();
         Batch { conditions, operations: vec![Operation::IndexDelete(entry(index.to_owned(), id))] }
+    }
+
+    /// That it, or an earlier version of the same run, stands at its key.
+    fn is_saved(&self) -> Condition {
+        starts_with(self.document.clone(), document::owner(&self.metadata))
     }
 
     fn taken(&self, reason: String) -> Error {

@@ -1,0 +1,233 @@
+//! All that a store holds, to be compared, judged and put back.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use checkpointer::store::{Batch, Expiry, IndexPut, Operation, Order, Put, Query, Value};
+use checkpointer_guest::document;
+
+use crate::contract::Place;
+
+/// Long enough for any test.
+const HOUR: Expiry = Expiry::AfterMs(3_600_000);
+
+/// The keys of a store and what stands at them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Contents {
+    keys: BTreeMap<String, Content>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Content {
+    what: What,
+    expires: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum What {
+    Text(String),
+    /// The members of an index with their scores.
+    Index(BTreeMap<String, f64>),
+}
+
+/// A document with all that goes with it: its text, whether it expires, and the
+/// indexes that may mean it, with its score in each.
+#[derive(Debug, PartialEq)]
+pub struct Kept<'a> {
+    text: &'a str,
+    expires: bool,
+    named_by: Vec<(&'a str, f64)>,
+}
+
+impl Kept<'_> {
+    /// Its place in time, as the indexes have it.
+    pub fn score(&self) -> f64 {
+        self.named_by.iter().fold(f64::NEG_INFINITY, |highest, (_, score)| highest.max(*score))
+    }
+}
+
+impl Contents {
+    /// Reads all that there is.
+    pub async fn of(place: &Place) -> Self {
+        let names = place.keys("").await;
+        let expiring = place.expiring().await;
+        let values = place.store.get(names.clone(), None).await.expect("the values");
+        let mut keys = BTreeMap::new();
+        for (name, value) in names.into_iter().zip(values) {
+            let what = match value {
+                Value::Text(text) => What::Text(text),
+                Value::Absent => continue,
+                Value::Head(_) | Value::Unreadable(_) => What::Index(members(place, &name).await),
+            };
+            let expires = expiring.contains(&name);
+            keys.insert(name, Content { what, expires });
+        }
+        Self { keys }
+    }
+
+    /// Makes this all that there is.
+    pub async fn restore(&self, place: &Place) {
+        place.clear().await;
+        let mut operations = Vec::new();
+        for (key, Content { what, expires }) in &self.keys {
+            let expiry = if *expires { HOUR } else { Expiry::Never };
+            match what {
+                What::Text(text) => {
+                    operations.push(Operation::Put(Put { key: key.clone(), value: text.clone(), expiry }));
+                }
+                What::Index(members) => operations.extend(members.iter().map(|(member, score)| {
+                    let (index, member) = (key.clone(), member.clone());
+                    Operation::IndexPut(IndexPut { index, member, score: *score, expiry })
+                })),
+            }
+        }
+        let applied = place.store.commit(vec![Batch { conditions: Vec::new(), operations }]).await;
+        assert_eq!(applied, Ok(vec![true]));
+    }
+
+    /// How many texts there are.
+    pub fn count(&self) -> u64 {
+        self.texts().count() as u64
+    }
+
+    /// Whether every key goes away by itself.
+    pub fn all_expire(&self) -> bool {
+        self.keys.values().all(|content| content.expires)
+    }
+
+    /// Whether the key goes away by itself; none if nothing stands there.
+    pub fn expires(&self, key: &str) -> Option<bool> {
+        self.keys.get(key).map(|content| content.expires)
+    }
+
+    /// The names of all keys.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.keys.keys().map(String::as_str)
+    }
+
+    /// Every document by its key, with all that goes with it.
+    pub fn kept(&self) -> BTreeMap<&str, Kept<'_>> {
+        let texts =
+            self.texts().map(|(key, text, expires)| (key, Kept { text, expires, named_by: Vec::new() }));
+        let mut kept: BTreeMap<&str, Kept<'_>> = texts.collect();
+        for (index, member, score) in self.entries() {
+            for key in meant_by(index, member) {
+                if let Some(kept) = kept.get_mut(key.as_str()) {
+                    kept.named_by.push((index, score));
+                }
+            }
+        }
+        kept
+    }
+
+    /// The entries of indexes that name nothing.
+    fn dead(&self) -> BTreeSet<(&str, &str)> {
+        let dead = self
+            .entries()
+            .filter(|(index, member, _)| !meant_by(index, member).any(|key| self.keys.contains_key(&key)));
+        dead.map(|(index, member, _)| (index, member)).collect()
+    }
+
+    /// The entries of indexes that name no document which says that it is of that
+    /// session or run: nothing is there, or something else. Each is an index and
+    /// a member.
+    pub fn wrong(&self) -> BTreeSet<(String, String)> {
+        &self.entered() - &self.due()
+    }
+
+    /// The entries that documents should have, in the index of their session and
+    /// in that of their run, and do not.
+    pub fn missing(&self) -> BTreeSet<(String, String)> {
+        &self.due() - &self.entered()
+    }
+
+    /// The same without the entries of indexes that name nothing.
+    pub fn without_dead(&self) -> Self {
+        let mut without = self.clone();
+        for (index, member) in self.dead() {
+            if let Some(Content { what: What::Index(members), .. }) = without.keys.get_mut(index) {
+                members.remove(member);
+                if members.is_empty() {
+                    without.keys.remove(index);
+                }
+            }
+        }
+        without
+    }
+
+    /// Where the other one differs, for people.
+    pub fn difference(&self, other: &Self) -> String {
+        let keys: BTreeSet<&str> = self.keys().chain(other.keys()).collect();
+        let differs = keys.into_iter().filter(|key| self.keys.get(*key) != other.keys.get(*key));
+        let told: Vec<String> = differs
+            .map(|key| format!("{key}: {:?} -> {:?}", self.keys.get(key), other.keys.get(key)))
+            .collect();
+        told.join("; ")
+    }
+
+    fn texts(&self) -> impl Iterator<Item = (&str, &str, bool)> {
+        self.keys.iter().filter_map(|(key, content)| match &content.what {
+            What::Text(text) => Some((key.as_str(), text.as_str(), content.expires)),
+            What::Index(_) => None,
+        })
+    }
+
+    fn entries(&self) -> impl Iterator<Item = (&str, &str, f64)> {
+        self.keys.iter().flat_map(|(key, content)| {
+            let members = match &content.what {
+                What::Text(_) => None,
+                What::Index(members) => Some(members),
+            };
+            let entries = members.into_iter().flatten();
+            entries.map(move |(member, score)| (key.as_str(), member.as_str(), *score))
+        })
+    }
+
+    fn entered(&self) -> BTreeSet<(String, String)> {
+        self.entries().map(|(index, member, _)| (index.to_owned(), member.to_owned())).collect()
+    }
+
+    /// The entries that there have to be, by what the documents say of themselves.
+    fn due(&self) -> BTreeSet<(String, String)> {
+        let mut due = BTreeSet::new();
+        for (key, text, _) in self.texts() {
+            let Ok(owner) = document::read_owner(text) else { continue };
+            let Some(prefix) = key.strip_suffix(&format!("checkpoint:{}", owner.checkpoint_id)) else {
+                continue;
+            };
+            let session = format!("{prefix}session:{}", owner.session_id);
+            let run = owner.run_id.map(|run| format!("{session}:run:{run}"));
+            let indexes = [session].into_iter().chain(run);
+            due.extend(indexes.map(|index| (index, owner.checkpoint_id.clone())));
+        }
+        due
+    }
+}
+
+/// Where a document may stand that an index names: `{prefix}session:…` names
+/// `{prefix}checkpoint:…`, and where the prefix ends the name does not say.
+fn meant_by(index: &str, member: &str) -> impl Iterator<Item = String> {
+    index.match_indices("session:").map(move |(at, _)| format!("{}checkpoint:{member}", &index[..at]))
+}
+
+async fn members(place: &Place, index: &str) -> BTreeMap<String, f64> {
+    let mut members = BTreeMap::new();
+    let mut after = None;
+    loop {
+        let query = Query {
+            index: index.to_owned(),
+            order: Order::Ascending,
+            after,
+            limit: 1000,
+            values_at: String::new(),
+            head: Some(0),
+            resumable: true,
+            counted: false,
+        };
+        let page = place.store.range(query).await.expect("a page of an index");
+        members.extend(page.entries.into_iter().map(|entry| (entry.member, entry.score.expect("a score"))));
+        after = page.next;
+        if after.is_none() {
+            return members;
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! A store that gives no more than a few entries or keys at once, as a host may:
+//! so that what goes page by page does so with a handful of checkpoints.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use checkpointer::store::{Batch, IndexPage, KeyPage, Query, StorageError, Store, Value};
+
+/// Wraps a store.
+pub struct Paged {
+    inner: Arc<dyn Store>,
+    size: usize,
+}
+
+impl Paged {
+    /// Wraps `inner`, with pages of `size` at the most.
+    pub fn new(inner: Arc<dyn Store>, size: usize) -> Arc<Self> {
+        Arc::new(Self { inner, size })
+    }
+}
+
+#[async_trait]
+impl Store for Paged {
+    async fn get(&self, keys: Vec<String>, head: Option<u32>) -> Result<Vec<Value>, StorageError> {
+        self.inner.get(keys, head).await
+    }
+
+    async fn range(&self, query: Query) -> Result<IndexPage, StorageError> {
+        // Whoever can't go on gets all at once.
+        let limit = if query.resumable { query.limit.min(self.size as u32) } else { query.limit };
+        self.inner.range(Query { limit, ..query }).await
+    }
+
+    async fn commit(&self, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError> {
+        self.inner.commit(batches).await
+    }
+
+    async fn scan(&self, prefix: String, after: Option<String>) -> Result<KeyPage, StorageError> {
+        let (mut keys, mut inner_after) = (Vec::new(), None);
+        loop {
+            let page = self.inner.scan(prefix.clone(), inner_after).await?;
+            keys.extend(page.keys);
+            inner_after = page.next;
+            if inner_after.is_none() {
+                break;
+            }
+        }
+        keys.sort();
+        keys.dedup();
+        keys.retain(|key| after.as_ref().is_none_or(|after| key > after));
+        keys.truncate(self.size);
+        let next = keys.last().filter(|_| keys.len() == self.size).cloned();
+        Ok(KeyPage { keys, next })
+    }
+}

@@ -1,0 +1,736 @@
+//! Every fault at every call: whatever fails, and wherever, nothing is left in
+//! halves, the error tells the truth, and repeating the operation ends where it
+//! would have ended without the fault.
+//!
+//! Which cells there are is not listed but found. An operation is run from a
+//! starting state without a fault, and its calls of the store are counted; then
+//! once more for each of them and each [`Fault`], over a new copy of the state.
+//! What such a fault leaves is a starting state as well, and is gone through in
+//! the same way, until nothing new is left: so a repeat that fails is covered
+//! too, and the repeat of that, any number of faults in a row.
+//!
+//! A new scenario is a line or a few in [`scenarios`]. To see what each of them
+//! calls: `cargo test --workspace --test faults -- --nocapture`.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use checkpointer::store::{Effect, Expiry, IndexPut, Operation, Put, StorageReason, Store};
+use checkpointer::{Checkpoint, DEFAULT_PREFIX, Error};
+use checkpointer_tests::contents::Contents;
+use checkpointer_tests::contract::{Kind, Place};
+use checkpointer_tests::faulty::{Call, Fault, Faulty};
+use checkpointer_tests::paged::Paged;
+use checkpointer_tests::samples::{checkpoint, plain, timestamp};
+use checkpointer_tests::subject::{Mode, Opening, Subject};
+
+/// Long enough for any test.
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// More than the guest removes in one step.
+const MANY: u32 = 302;
+
+/// A starting state and an operation.
+struct Scenario {
+    name: &'static str,
+    opening: Opening,
+    given: Vec<Given>,
+    request: Request,
+    /// Whether it takes so many checkpoints that once is enough.
+    is_large: bool,
+}
+
+/// What makes up a starting state, in order.
+enum Given {
+    /// What a checkpointer was asked for before.
+    Asked(Opening, Box<Request>),
+    /// A text that somebody put at a key.
+    Text(String, &'static str),
+    /// An entry that somebody put into an index.
+    Entry(String, &'static str, f64),
+    /// A key that went away.
+    Gone(String),
+}
+
+/// What is asked of a checkpointer.
+#[derive(Clone)]
+enum Request {
+    Save(Checkpoint),
+    SaveDocument(String),
+    Load(&'static str, Option<&'static str>),
+    LoadDocument(&'static str, Option<&'static str>),
+    List(&'static str, Option<u32>),
+    ListByRun(&'static str, &'static str, Option<u32>),
+    ListDocuments(&'static str, Option<&'static str>, Option<u32>),
+    Delete(&'static str, Option<&'static str>),
+    ClearAll,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq)]
+enum End {
+    /// How many checkpoints were removed.
+    Count(u64),
+    /// Any other answer.
+    Answer(String),
+    /// No, for a reason that is not the store's.
+    Refused(String),
+    /// The store failed.
+    Failed(StorageReason, Effect),
+    /// The one who asked did not live to hear it.
+    Killed,
+}
+
+impl Request {
+    async fn of(&self, subject: &Subject) -> End {
+        let ended = match self {
+            Self::Save(checkpoint) => subject.save(checkpoint).await.map(answer),
+            Self::SaveDocument(document) => subject.save_document(document).await.map(answer),
+            Self::Load(session, id) => subject.load(session, *id).await.map(answer),
+            Self::LoadDocument(session, id) => subject.load_document(session, *id).await.map(answer),
+            Self::List(session, limit) => subject.list(session, *limit).await.map(answer),
+            Self::ListByRun(session, run, limit) => {
+                subject.list_by_run(session, run, *limit).await.map(answer)
+            }
+            Self::ListDocuments(session, run, limit) => {
+                subject.list_documents(session, *run, *limit).await.map(answer)
+            }
+            Self::Delete(session, id) => subject.delete(session, *id).await.map(End::Count),
+            Self::ClearAll => subject.clear_all().await.map(End::Count),
+        };
+        ended.unwrap_or_else(|error| match error {
+            Error::Storage { reason, effect, .. } => End::Failed(reason, effect),
+            Error::Busy | Error::Component(_) => panic!("{error}"),
+            error => End::Refused(error.to_string()),
+        })
+    }
+
+    /// Whether it only reads, but for tidying up in passing.
+    fn only_reads(&self) -> bool {
+        match self {
+            Self::Load(..)
+            | Self::LoadDocument(..)
+            | Self::List(..)
+            | Self::ListByRun(..)
+            | Self::ListDocuments(..) => true,
+            Self::Save(_) | Self::SaveDocument(_) | Self::Delete(..) | Self::ClearAll => false,
+        }
+    }
+}
+
+fn answer(answer: impl std::fmt::Debug) -> End {
+    End::Answer(format!("{answer:?}"))
+}
+
+/// All of them, for checkpointers with this ttl: each a name, how the checkpointer
+/// is opened, what is there before and what it is asked for.
+fn scenarios(ttl: Option<Duration>) -> Vec<Scenario> {
+    let usual = Opening { ttl, ..Opening::default() };
+    let limited = |count| Opening { max_checkpoints: Some(count), ..usual.clone() };
+    let under = |prefix: &str| Opening { prefix: prefix.to_owned(), ..usual.clone() };
+    let other_ttl = Opening { ttl: if ttl.is_some() { None } else { Some(HOUR) }, ..usual.clone() };
+
+    let asked = |opening: &Opening, request| Given::Asked(opening.clone(), Box::new(request));
+    let saved = |checkpoint| asked(&usual, Request::Save(checkpoint));
+    let saved_under = |prefix, checkpoint| asked(&under(prefix), Request::Save(checkpoint));
+    let document = |id: &str| format!("{DEFAULT_PREFIX}checkpoint:{id}");
+    let session = |id: &str| format!("{DEFAULT_PREFIX}session:{id}");
+    let gone = |id: &str| Given::Gone(document(id));
+    let garbage = |id: &'static str| Given::Text(document(id), "no document");
+    let entry = |index: &str, id, score| Given::Entry(session(index), id, score);
+    // Something else than a text where a document should be.
+    let alien = |id: &str| Given::Entry(document(id), "member", 1.0);
+
+    let save = Request::Save;
+    let written = |id: &str| {
+        let timestamp = timestamp(9);
+        format!(
+            r#"{{"checkpoint_id": "{id}", "session_id": "s", "timestamp": "{timestamp}",
+                "node_name": "node", "step": 9, "state": "{{}}"}}"#
+        )
+    };
+    // A document of the session and its run `r` in another spelling than ours.
+    let respelled = r#"{"run_id":"r","session_id":"s","checkpoint_id":"c","node":"n","prev_node":"","step":1,
+        "updated_fields":[],"attempt":1,"dispatch_id":null,"created_at":"2026-01-01T00:00:01Z","state":{}}"#;
+
+    // Five checkpoints of the session `s`, in two runs and none.
+    let five = || {
+        vec![
+            saved(checkpoint("s", "a", "r", 1)),
+            saved(checkpoint("s", "b", "q", 2)),
+            saved(plain("s", "c", 3)),
+            saved(checkpoint("s", "d", "r", 4)),
+            saved(checkpoint("s", "e", "q", 5)),
+        ]
+    };
+    let five_and = |more: Vec<Given>| five().into_iter().chain(more).collect::<Vec<_>>();
+    let five_gone = || five_and(["a", "b", "c", "d", "e"].map(gone).into());
+    // All that can be wrong with a session of five.
+    let wrong = || {
+        five_and(vec![
+            gone("b"),
+            garbage("g"),
+            entry("s", "g", 1_767_225_600.5),
+            alien("x"),
+            entry("s", "x", 1_767_225_600.6),
+            entry("s", "never", 1_767_225_600.7),
+            saved(checkpoint("s", "f", "r", 6)),
+            gone("f"),
+            saved(checkpoint("other", "o", "r", 7)),
+            entry("s", "o", 1_767_225_600.8),
+        ])
+    };
+    let many = || -> Vec<Given> {
+        (0..MANY).map(|number| saved(checkpoint("s", &format!("{number:04}"), "r", number))).collect()
+    };
+    // Of two prefixes that make an index of the same name.
+    let shared = || {
+        vec![
+            saved_under("app:", checkpoint("session:s", "a", "r", 1)),
+            saved_under("app:session:", checkpoint("s", "b", "r", 2)),
+            saved_under("app:", checkpoint("session:s", "c", "r", 3)),
+            saved_under("app:session:", checkpoint("s", "d", "r", 4)),
+            saved_under("app:", checkpoint("t", "e", "r", 5)),
+            saved_under("app:eu:", checkpoint("s", "f", "r", 6)),
+        ]
+    };
+
+    let mut scenarios = Vec::new();
+    let mut add = |name, opening: &Opening, given, request| {
+        let opening = opening.clone();
+        scenarios.push(Scenario { name, opening, given, request, is_large: false });
+    };
+
+    add("save the first of a session", &usual, vec![], save(checkpoint("s", "n", "r", 9)));
+    add("save one without a run", &usual, five(), save(plain("s", "n", 9)));
+    add("save another of a session", &usual, five(), save(checkpoint("s", "n", "r", 9)));
+    add("save one that is there already", &usual, five(), save(checkpoint("s", "d", "r", 4)));
+    add("save a later version of one", &usual, five(), save(checkpoint("s", "a", "r", 9)));
+    add("save one that changes its run", &usual, five(), save(checkpoint("s", "a", "q", 9)));
+    add("save one that leaves its run", &usual, five(), save(plain("s", "a", 9)));
+    add("save one that joins a run", &usual, five(), save(checkpoint("s", "c", "r", 9)));
+    add("save an id of another session", &usual, five(), save(checkpoint("other", "a", "r", 9)));
+    add("save over garbage", &usual, five_and(vec![garbage("g")]), save(checkpoint("s", "g", "r", 9)));
+    add("save over another type", &usual, five_and(vec![alien("x")]), save(checkpoint("s", "x", "r", 9)));
+    add("save one that expired", &usual, five_and(vec![gone("a")]), save(checkpoint("s", "a", "q", 9)));
+    add(
+        "save over another spelling",
+        &usual,
+        five_and(vec![Given::Text(document("c"), respelled)]),
+        save(checkpoint("s", "c", "r", 9)),
+    );
+    add(
+        "save over one with the other ttl",
+        &usual,
+        vec![asked(&other_ttl, save(checkpoint("s", "a", "r", 1))), saved(checkpoint("s", "b", "r", 2))],
+        save(checkpoint("s", "a", "q", 9)),
+    );
+    add(
+        "save one that changes its run where two prefixes share it",
+        &under("app:"),
+        shared(),
+        save(checkpoint("session:s", "a", "q", 9)),
+    );
+    add("save a document", &usual, five(), Request::SaveDocument(written("n")));
+    add("save a document in place of one", &usual, five(), Request::SaveDocument(written("a")));
+    add("save what is no document", &usual, five(), Request::SaveDocument("[]".to_owned()));
+
+    add("save with room", &limited(6), five(), save(checkpoint("s", "n", "r", 9)));
+    add("save the first with room", &limited(1), vec![], save(checkpoint("s", "n", "r", 9)));
+    add("save with one over", &limited(5), five(), save(checkpoint("s", "n", "r", 9)));
+    add("save with a limit that was lowered", &limited(2), five(), save(checkpoint("s", "n", "r", 9)));
+    add("save a later version at the limit", &limited(5), five(), save(checkpoint("s", "a", "r", 9)));
+    add(
+        "save one that changes its run over the limit",
+        &limited(3),
+        five(),
+        save(checkpoint("s", "b", "r", 9)),
+    );
+    add("save one too old", &limited(5), five(), save(checkpoint("s", "n", "r", 0)));
+    add("save one too old with many over", &limited(2), five(), save(checkpoint("s", "n", "r", 0)));
+    add("save one too old that is there", &limited(4), five(), save(checkpoint("s", "d", "r", 0)));
+    add(
+        "save an id of another session at the limit",
+        &limited(5),
+        five_and(vec![saved(checkpoint("other", "o", "r", 7)), gone("b")]),
+        save(checkpoint("s", "o", "r", 9)),
+    );
+    add(
+        "save over the limit among all that can be wrong",
+        &limited(2),
+        wrong(),
+        save(checkpoint("s", "n", "r", 9)),
+    );
+    add(
+        "save one that changes its run among all that can be wrong",
+        &limited(2),
+        wrong(),
+        save(checkpoint("s", "d", "q", 9)),
+    );
+    add(
+        "save one too old among all that can be wrong",
+        &limited(2),
+        wrong(),
+        save(checkpoint("s", "d", "r", 0)),
+    );
+    add(
+        "save over the limit where two prefixes share the index",
+        &Opening { max_checkpoints: Some(1), ..under("app:") },
+        shared(),
+        save(checkpoint("session:s", "n", "r", 9)),
+    );
+    add(
+        "save over the limit of a session named like a run",
+        &limited(1),
+        five_and(vec![saved(plain("s:run:r", "m", 1)), saved(plain("s:run:r", "n", 2))]),
+        save(plain("s:run:r", "o", 9)),
+    );
+
+    add("load by id", &usual, five(), Request::Load("s", Some("b")));
+    add("load an id that is not there", &usual, five(), Request::Load("s", Some("n")));
+    add("load an id of another session", &usual, five(), Request::Load("other", Some("b")));
+    add("load garbage", &usual, wrong(), Request::Load("s", Some("g")));
+    add("load the latest", &usual, five(), Request::Load("s", None));
+    add("load the latest of nothing", &usual, vec![], Request::Load("s", None));
+    add(
+        "load the latest behind one that expired",
+        &usual,
+        five_and(vec![gone("e")]),
+        Request::Load("s", None),
+    );
+    add(
+        "load the latest behind many that expired",
+        &usual,
+        five_and(vec![gone("e"), gone("d"), gone("c"), gone("b")]),
+        Request::Load("s", None),
+    );
+    add("load the latest of all that expired", &usual, five_gone(), Request::Load("s", None));
+    add("load the latest among all that can be wrong", &usual, wrong(), Request::Load("s", None));
+    add("load a document", &usual, five(), Request::LoadDocument("s", Some("b")));
+    add("load the latest document", &usual, wrong(), Request::LoadDocument("s", None));
+    add("list a session", &usual, five(), Request::List("s", None));
+    add("list a session with all that can be wrong", &usual, wrong(), Request::List("s", None));
+    add("list a part of it", &usual, wrong(), Request::List("s", Some(3)));
+    add(
+        "list two behind those that expired",
+        &usual,
+        five_and(vec![gone("e"), gone("c"), gone("b")]),
+        Request::List("s", Some(2)),
+    );
+    add("list more than a store gives at once", &usual, wrong(), Request::List("s", Some(2000)));
+    add("list a run", &usual, wrong(), Request::ListByRun("s", "r", None));
+    add("list a part of a run", &usual, wrong(), Request::ListByRun("s", "r", Some(1)));
+    add("list documents", &usual, wrong(), Request::ListDocuments("s", None, None));
+    add("list documents of a run", &usual, wrong(), Request::ListDocuments("s", Some("q"), Some(1)));
+
+    add("delete one", &usual, five(), Request::Delete("s", Some("a")));
+    add("delete one without a run", &usual, five(), Request::Delete("s", Some("c")));
+    add("delete one that is not there", &usual, five(), Request::Delete("s", Some("n")));
+    add("delete one that expired", &usual, wrong(), Request::Delete("s", Some("b")));
+    add("delete one of another session", &usual, wrong(), Request::Delete("s", Some("o")));
+    add("delete garbage", &usual, wrong(), Request::Delete("s", Some("g")));
+    add("delete the entry of another type", &usual, wrong(), Request::Delete("s", Some("x")));
+    add(
+        "delete one where two prefixes share the index",
+        &under("app:"),
+        shared(),
+        Request::Delete("session:s", Some("a")),
+    );
+    add("delete a session", &usual, five(), Request::Delete("s", None));
+    add("delete a session that is not there", &usual, five(), Request::Delete("other", None));
+    add("delete a session with all that can be wrong", &usual, wrong(), Request::Delete("s", None));
+    add("delete a session of which all expired", &usual, five_gone(), Request::Delete("s", None));
+    add(
+        "delete a session named like a run",
+        &usual,
+        five_and(vec![saved(checkpoint("s:run:r", "m", "r", 1)), saved(plain("s:run:r", "n", 2))]),
+        Request::Delete("s:run:r", None),
+    );
+    add(
+        "delete a session whose run is named like a session",
+        &usual,
+        five_and(vec![saved(checkpoint("s:run:r", "m", "r", 1)), saved(plain("s:run:r", "n", 2))]),
+        Request::Delete("s", None),
+    );
+    add(
+        "delete a session whose index two prefixes share",
+        &under("app:session:"),
+        shared(),
+        Request::Delete("s", None),
+    );
+
+    add("clear nothing", &usual, vec![], Request::ClearAll);
+    add(
+        "clear several sessions",
+        &usual,
+        five_and(vec![saved(checkpoint("t", "n", "r", 1)), saved(plain("u", "o", 2))]),
+        Request::ClearAll,
+    );
+    add("clear all that can be wrong", &usual, wrong(), Request::ClearAll);
+    add("clear a prefix that others begin with", &under("app:"), shared(), Request::ClearAll);
+    add("clear a prefix that begins with another", &under("app:session:"), shared(), Request::ClearAll);
+    add("clear what is indexed and expired", &usual, five_gone(), Request::ClearAll);
+
+    let mut add = |name, opening: &Opening, request| {
+        let (opening, given) = (opening.clone(), many());
+        scenarios.push(Scenario { name, opening, given, request, is_large: true });
+    };
+    add("save with a limit that was lowered by very many", &limited(1), save(checkpoint("s", "n", "r", 999)));
+    add("save one too old with very many over", &limited(1), save(checkpoint("s", "0001", "r", 0)));
+    add("delete a session of very many", &usual, Request::Delete("s", None));
+    scenarios
+}
+
+/// Where the matrix is gone through.
+struct Ground {
+    place: Place,
+    store: Arc<Faulty>,
+    mode: Mode,
+    faults: &'static [Fault],
+    size: Size,
+    complaints: Vec<String>,
+}
+
+/// How large the matrix turned out to be.
+#[derive(Default)]
+struct Size {
+    scenarios: usize,
+    states: usize,
+    calls: usize,
+    cells: usize,
+}
+
+/// A scenario without a fault.
+struct Course {
+    before: Contents,
+    after: Contents,
+    end: End,
+}
+
+impl Ground {
+    /// With pages of that size, if it is given.
+    async fn new(kind: Kind, mode: Mode, page: Option<usize>) -> Self {
+        let place = match kind {
+            Kind::Memory | Kind::File => Place::in_memory_file().await,
+            Kind::Redis => Place::new(Kind::Redis).await,
+        };
+        let inner = match page {
+            Some(size) => Paged::new(Arc::clone(&place.store), size),
+            None => Arc::clone(&place.store),
+        };
+        let faults = match mode {
+            Mode::Component => &Fault::ALL[..],
+            Mode::Native => &Fault::OF_BLOCKING_CALLERS[..],
+        };
+        Self { place, store: Faulty::new(inner), mode, faults, size: Size::default(), complaints: vec![] }
+    }
+
+    /// Makes the starting state of a scenario.
+    async fn prepare(&self, scenario: &Scenario) -> Contents {
+        self.place.clear().await;
+        let expiry =
+            scenario.opening.ttl.map_or(Expiry::Never, |ttl| Expiry::AfterMs(ttl.as_millis() as u64));
+        let mut latest: Option<(Opening, Subject)> = None;
+        for given in &scenario.given {
+            let operation = match given {
+                Given::Asked(opening, request) => {
+                    let subject = match latest.take() {
+                        Some((same, subject)) if same == *opening => subject,
+                        _ => self.place.open(Mode::Native, opening).await,
+                    };
+                    assert!(matches!(request.of(&subject).await, End::Answer(_)), "{}", scenario.name);
+                    latest = Some((opening.clone(), subject));
+                    continue;
+                }
+                Given::Text(key, text) => {
+                    Operation::Put(Put { key: key.clone(), value: (*text).to_owned(), expiry })
+                }
+                Given::Entry(index, member, score) => {
+                    let (index, member) = (index.clone(), (*member).to_owned());
+                    Operation::IndexPut(IndexPut { index, member, score: *score, expiry })
+                }
+                Given::Gone(key) => Operation::Delete(key.clone()),
+            };
+            self.place.write(vec![operation]).await;
+        }
+        Contents::of(&self.place).await
+    }
+
+    /// Asks once, with a fault or without, and says what came of it.
+    async fn ask(&self, subject: &Subject, request: &Request, plan: Option<(usize, Fault)>) -> End {
+        self.store.plan(plan);
+        let (subject, request) = (subject.clone(), request.clone());
+        let mut task = tokio::spawn(async move { request.of(&subject).await });
+        let end = tokio::select! {
+            end = &mut task => end,
+            () = self.store.hangs() => {
+                task.abort();
+                task.await
+            }
+        };
+        match end {
+            Ok(end) => end,
+            // What the store panicked with; a panic of anything else is a fault of ours.
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) if panic.is::<Fault>() => End::Killed,
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => End::Killed,
+            },
+        }
+    }
+
+    /// Goes through all that can happen in a scenario.
+    async fn go_through(&mut self, scenario: &Scenario) {
+        let request = &scenario.request;
+        let subject = Subject::open(self.mode, Arc::clone(&self.store) as Arc<dyn Store>, &scenario.opening);
+        let subject = subject.await.expect("a checkpointer");
+        let before = self.prepare(scenario).await;
+        before.restore(&self.place).await;
+        let end = self.ask(&subject, request, None).await;
+        let after = Contents::of(&self.place).await;
+        let course = Course { before, after, end };
+        self.complain(
+            scenario,
+            &"no fault",
+            course.judge_end(scenario, &course.before, &course.end, &course.after),
+        );
+        self.complain(scenario, &"no fault", course.judge_contents(scenario, &course.after));
+
+        let mut states = vec![course.before.clone()];
+        let mut number = 0;
+        while let Some(state) = states.get(number).cloned() {
+            number += 1;
+            state.restore(&self.place).await;
+            let end = self.ask(&subject, request, None).await;
+            let calls = self.store.calls();
+            self.size.states += 1;
+            self.size.calls += calls.len();
+            let end_contents = Contents::of(&self.place).await;
+            let what = format!("state {number}, no fault");
+            self.complain(scenario, &what, course.judge_repeat(&state, &end, &end_contents));
+            if number == 1 {
+                println!("{}: {calls:?}", scenario.name);
+            }
+            for call in 0..calls.len() {
+                for fault in self.faults {
+                    let what = format!("state {number}, {fault:?} at call {call} of {calls:?}");
+                    state.restore(&self.place).await;
+                    let end = self.ask(&subject, request, Some((call, *fault))).await;
+                    // Redis may give a key of a scan twice, or not: then there is a call less.
+                    let Some(kind) = self.store.calls().get(call).copied() else { continue };
+                    self.size.cells += 1;
+                    let left = Contents::of(&self.place).await;
+                    self.complain(scenario, &what, course.judge_end(scenario, &state, &end, &left));
+                    self.complain(scenario, &what, judge_fault(request, *fault, kind, &state, &end, &left));
+
+                    let again = self.ask(&subject, request, None).await;
+                    let repeated = Contents::of(&self.place).await;
+                    self.complain(scenario, &what, course.judge_repeat(&left, &again, &repeated));
+                    if !states.contains(&left) {
+                        self.complain(scenario, &what, course.judge_contents(scenario, &left));
+                        states.push(left);
+                    }
+                }
+            }
+        }
+    }
+
+    fn complain(&mut self, scenario: &Scenario, what: &dyn std::fmt::Display, complaints: Vec<String>) {
+        let ttl = if scenario.opening.ttl.is_some() { "with" } else { "without" };
+        let place = format!("{}, {ttl} a ttl, {what}", scenario.name);
+        self.complaints.extend(complaints.into_iter().map(|complaint| format!("{place}: {complaint}")));
+    }
+}
+
+/// What is wrong with something: each check that fails gives a sentence.
+#[derive(Default)]
+struct Judgement(Vec<String>);
+
+impl Judgement {
+    fn check(&mut self, holds: bool, otherwise: impl FnOnce() -> String) {
+        if !holds {
+            self.0.push(otherwise());
+        }
+    }
+}
+
+impl Course {
+    /// Nothing stands there in halves, whatever happened.
+    fn judge_contents(&self, scenario: &Scenario, left: &Contents) -> Vec<String> {
+        let mut judgement = Judgement::default();
+        let (kept_before, kept_after, kept) = (self.before.kept(), self.after.kept(), left.kept());
+        let keys = kept_before.keys().chain(kept_after.keys()).chain(kept.keys());
+        for key in keys {
+            let it = kept.get(key);
+            judgement.check(it == kept_before.get(key) || it == kept_after.get(key), || {
+                format!("{key} is neither as before nor as after: {it:?}")
+            });
+        }
+        // Those that somebody else left there are no fault of ours.
+        let (wrong, wrong_before) = (left.wrong(), self.before.wrong());
+        judgement.check(wrong.is_subset(&wrong_before), || {
+            format!("entries name nothing of theirs: {:?}", &wrong - &wrong_before)
+        });
+        let (missing, missing_before) = (left.missing(), self.before.missing());
+        judgement.check(missing.is_subset(&missing_before), || {
+            format!("documents are not named: {:?}", &missing - &missing_before)
+        });
+        if let Request::Delete(_, None) = scenario.request {
+            let goes = || kept_before.iter().filter(|(key, _)| !kept_after.contains_key(*key));
+            let latest = goes().max_by(|(_, one), (_, other)| one.score().total_cmp(&other.score()));
+            let is_done = !goes().any(|(key, _)| kept.contains_key(key));
+            judgement.check(is_done || latest.is_some_and(|(key, _)| kept.contains_key(key)), || {
+                format!("the latest did not go last: {}", self.before.difference(left))
+            });
+        }
+        for key in left.keys() {
+            let expires = left.expires(key);
+            judgement
+                .check(expires == self.before.expires(key) || expires == self.after.expires(key), || {
+                    format!("{key} expires: {expires:?}, as neither before nor after")
+                });
+        }
+        if scenario.opening.ttl.is_some() && self.before.all_expire() {
+            judgement
+                .check(left.all_expire(), || format!("an expiry is lost: {}", self.before.difference(left)));
+        }
+        if scenario.request.only_reads() {
+            judgement.check(left.without_dead() == self.before.without_dead(), || {
+                format!("reading wrote: {}", self.before.difference(left))
+            });
+        }
+        judgement.0
+    }
+
+    /// What is answered is true.
+    fn judge_end(&self, scenario: &Scenario, state: &Contents, end: &End, left: &Contents) -> Vec<String> {
+        let mut judgement = Judgement::default();
+        let says_no_effect = matches!(end, End::Refused(_) | End::Failed(_, Effect::None));
+        if says_no_effect && !scenario.request.only_reads() {
+            judgement.check(left == state, || {
+                format!("{end:?}, and something was written: {}", state.difference(left))
+            });
+        }
+        if let End::Count(_) | End::Answer(_) | End::Refused(_) = end {
+            let expected = self.expected(state);
+            judgement.check(*end == expected, || format!("{end:?} instead of {expected:?}"));
+            // Only what reads, and a save that removes others by and by, may
+            // leave something over; but nothing is missing.
+            let may_leave = scenario.request.only_reads() || scenario.opening.max_checkpoints.is_some();
+            let (kept, kept_after) = (left.kept(), self.after.kept());
+            let is_missing = kept_after.iter().any(|(key, it)| kept.get(key) != Some(it));
+            judgement.check(*left == self.after || may_leave && !is_missing, || {
+                format!("{end:?}, and that is not so: {}", self.after.difference(left))
+            });
+        }
+        judgement.0
+    }
+
+    /// A repeat ends where the operation does without a fault.
+    fn judge_repeat(&self, state: &Contents, end: &End, left: &Contents) -> Vec<String> {
+        let mut judgement = Judgement::default();
+        let expected = self.expected(state);
+        judgement.check(*end == expected, || format!("the repeat gives {end:?} instead of {expected:?}"));
+        judgement.check(*left == self.after, || {
+            format!("the repeat ends elsewhere: {}", self.after.difference(left))
+        });
+        judgement.0
+    }
+
+    /// What is answered without a fault from some state on: what was removed
+    /// before does not count again.
+    fn expected(&self, state: &Contents) -> End {
+        match &self.end {
+            End::Count(count) => End::Count((count + state.count()).saturating_sub(self.before.count())),
+            other => other.clone(),
+        }
+    }
+}
+
+/// What a fault does is told as it was, and no worse.
+fn judge_fault(
+    request: &Request,
+    fault: Fault,
+    call: Call,
+    state: &Contents,
+    end: &End,
+    left: &Contents,
+) -> Vec<String> {
+    let mut judgement = Judgement::default();
+    match (end, fault.error(call)) {
+        (End::Killed, None) => {}
+        (End::Killed, Some(_)) | (_, None) => judgement.0.push(format!("{end:?}")),
+        (End::Failed(reason, effect), Some(error)) => {
+            judgement.check(*reason == error.reason, || format!("{end:?} of {error:?}"));
+            if error.effect == Effect::None && left == state {
+                judgement.check(*effect == Effect::None, || format!("{end:?}, and nothing was written"));
+            }
+            if error.effect == Effect::Unknown {
+                judgement.check(*effect == Effect::Unknown, || format!("{end:?} of {error:?}"));
+            }
+            judgement.check(!(request.only_reads() && call == Call::Commit), || {
+                format!("{end:?}, and only tidying up failed")
+            });
+        }
+        (End::Count(_) | End::Answer(_) | End::Refused(_), Some(_)) => {}
+    }
+    judgement.0
+}
+
+/// Goes through the matrix at one place, and tells how large it is.
+async fn holds(name: &str, mut ground: Ground, scenarios: impl IntoIterator<Item = Scenario>) {
+    let start = Instant::now();
+    for scenario in scenarios {
+        ground.size.scenarios += 1;
+        ground.go_through(&scenario).await;
+    }
+    let Size { scenarios, states, calls, cells } = ground.size;
+    let (kinds, seconds) = (ground.faults.len(), start.elapsed().as_secs());
+    // Past the harness, which keeps what a test that passes prints.
+    let size = format!(
+        "every fault {name}: {scenarios} scenarios with {states} states, {calls} calls of the store in all, \
+         {kinds} kinds of faults: {cells} cells in {seconds} s\n"
+    );
+    std::io::stdout().write_all(size.as_bytes()).expect("printed");
+    let complaints = &ground.complaints;
+    let first: Vec<&str> = complaints.iter().take(20).map(String::as_str).collect();
+    assert!(
+        complaints.is_empty(),
+        "{} complaints, the first of them:\n{}",
+        complaints.len(),
+        first.join("\n")
+    );
+}
+
+/// The scenarios of a few checkpoints, with a ttl and without.
+fn small() -> impl Iterator<Item = Scenario> {
+    [None, Some(HOUR)].into_iter().flat_map(scenarios).filter(|scenario| !scenario.is_large)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_fault_leaves_halves_in_sqlite_natively() {
+    holds("in SQLite, natively", Ground::new(Kind::File, Mode::Native, None).await, small()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_fault_leaves_halves_in_sqlite_as_the_component() {
+    holds("in SQLite, as the component", Ground::new(Kind::File, Mode::Component, None).await, small()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_fault_leaves_halves_in_redis_as_the_component() {
+    holds("in Redis, as the component", Ground::new(Kind::Redis, Mode::Component, None).await, small()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_fault_leaves_halves_where_more_goes_than_one_step_takes() {
+    let large = scenarios(Some(HOUR)).into_iter().filter(|scenario| scenario.is_large);
+    holds("among very many", Ground::new(Kind::File, Mode::Native, None).await, large).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_fault_leaves_halves_where_all_goes_page_by_page() {
+    let small = scenarios(Some(HOUR)).into_iter().filter(|scenario| !scenario.is_large);
+    holds("in pages of two", Ground::new(Kind::File, Mode::Native, Some(2)).await, small).await;
+}
