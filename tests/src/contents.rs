@@ -164,10 +164,11 @@ impl Contents {
         told.join("; ")
     }
 
+    /// All but the marks of pinned sessions, whose keys have a NUL.
     fn texts(&self) -> impl Iterator<Item = (&str, &str, bool)> {
         self.keys.iter().filter_map(|(key, content)| match &content.what {
-            What::Text(text) => Some((key.as_str(), text.as_str(), content.expires)),
-            What::Index(_) => None,
+            What::Text(text) if !key.contains('\0') => Some((key.as_str(), text.as_str(), content.expires)),
+            _ => None,
         })
     }
 

@@ -57,12 +57,15 @@ enum Given {
 #[derive(Clone)]
 enum Request {
     Save(Checkpoint),
+    SaveAfter(Checkpoint, Option<&'static str>),
     SaveDocument(String),
     Load(&'static str, Option<&'static str>),
     LoadDocument(&'static str, Option<&'static str>),
     List(&'static str, Option<u32>),
     ListByRun(&'static str, &'static str, Option<u32>),
     ListDocuments(&'static str, Option<&'static str>, Option<u32>),
+    Pin(&'static str, Option<&'static str>),
+    Unpin(&'static str, Option<&'static str>),
     Delete(&'static str, Option<&'static str>),
     ClearAll,
 }
@@ -70,7 +73,7 @@ enum Request {
 /// What came of it.
 #[derive(Clone, Debug, PartialEq)]
 enum End {
-    /// How many checkpoints were removed.
+    /// How many checkpoints were removed, pinned or unpinned.
     Count(u64),
     /// Any other answer.
     Answer(String),
@@ -86,6 +89,7 @@ impl Request {
     async fn of(&self, subject: &Subject) -> End {
         let ended = match self {
             Self::Save(checkpoint) => subject.save(checkpoint).await.map(answer),
+            Self::SaveAfter(checkpoint, latest) => subject.save_after(checkpoint, *latest).await.map(answer),
             Self::SaveDocument(document) => subject.save_document(document).await.map(answer),
             Self::Load(session, id) => subject.load(session, *id).await.map(answer),
             Self::LoadDocument(session, id) => subject.load_document(session, *id).await.map(answer),
@@ -96,6 +100,8 @@ impl Request {
             Self::ListDocuments(session, run, limit) => {
                 subject.list_documents(session, *run, *limit).await.map(answer)
             }
+            Self::Pin(session, id) => subject.pin(session, *id).await.map(End::Count),
+            Self::Unpin(session, id) => subject.unpin(session, *id).await.map(End::Count),
             Self::Delete(session, id) => subject.delete(session, *id).await.map(End::Count),
             Self::ClearAll => subject.clear_all().await.map(End::Count),
         };
@@ -106,7 +112,6 @@ impl Request {
         })
     }
 
-    /// Whether it only reads, but for tidying up in passing.
     fn only_reads(&self) -> bool {
         match self {
             Self::Load(..)
@@ -114,7 +119,30 @@ impl Request {
             | Self::List(..)
             | Self::ListByRun(..)
             | Self::ListDocuments(..) => true,
-            Self::Save(_) | Self::SaveDocument(_) | Self::Delete(..) | Self::ClearAll => false,
+            _ => false,
+        }
+    }
+}
+
+impl Scenario {
+    /// Whether it only reads, but for tidying up in passing.
+    fn only_reads(&self) -> bool {
+        self.request.only_reads() && !self.opening.refresh_on_read
+    }
+
+    /// Whether it lets what is there live longer: a write that does not show in
+    /// what there is.
+    fn prolongs(&self) -> bool {
+        let Opening { of_session, refresh_on_read, .. } = self.opening;
+        of_session || refresh_on_read || matches!(self.request, Request::Pin(..) | Request::Unpin(..))
+    }
+
+    /// Whether two states are the same to it. A save after the latest may remove
+    /// entries that name nothing on its way to it, or not.
+    fn equal(&self, one: &Contents, other: &Contents) -> bool {
+        match self.request {
+            Request::SaveAfter(..) => one.without_dead() == other.without_dead(),
+            _ => one == other,
         }
     }
 }
@@ -372,6 +400,85 @@ fn scenarios(ttl: Option<Duration>) -> Vec<Scenario> {
     add("clear a prefix that begins with another", &under("app:session:"), shared(), Request::ClearAll);
     add("clear what is indexed and expired", &usual, five_gone(), Request::ClearAll);
 
+    let mine = |id, second| checkpoint("s", id, "r", second);
+    let after = |checkpoint, latest| Request::SaveAfter(checkpoint, latest);
+    add("save the first after none", &usual, vec![], after(mine("n", 9), None));
+    add("save after none where there is one", &usual, five(), after(mine("n", 9), None));
+    add("save after the latest", &usual, five(), after(mine("n", 9), Some("e")));
+    add("save after another than the latest", &usual, five(), after(mine("n", 9), Some("d")));
+    add("save after one that is not there", &usual, vec![], after(mine("n", 9), Some("d")));
+    add("save too early after the latest", &usual, five(), after(mine("n", 0), Some("e")));
+    add("save the latest after itself", &usual, five(), after(plain("s", "e", 9), Some("e")));
+    add("save one that is there after the latest", &usual, five(), after(mine("d", 9), Some("e")));
+    add("save what is there already", &usual, five(), after(mine("d", 4), Some("c")));
+    add(
+        "save an id of another session after none",
+        &usual,
+        five(),
+        after(checkpoint("t", "a", "r", 9), None),
+    );
+    add(
+        "save after the latest that lives",
+        &usual,
+        five_and(vec![gone("e")]),
+        after(mine("n", 9), Some("d")),
+    );
+    add("save after the latest of all that can be wrong", &usual, wrong(), after(mine("n", 9), Some("g")));
+    add("save after the latest at the limit", &limited(2), five(), after(mine("n", 9), Some("e")));
+    add("save after another at the limit", &limited(2), five(), after(mine("n", 0), Some("d")));
+    add(
+        "save after a latest that is below a stray",
+        &usual,
+        five_and(vec![saved(checkpoint("t", "o", "r", 7)), entry("s", "o", 2e9), entry("s", "never", 3e9)]),
+        after(mine("n", 9), Some("e")),
+    );
+
+    let pinned = |id| asked(&usual, Request::Pin("s", id));
+    add("pin one", &usual, five(), Request::Pin("s", Some("a")));
+    add("pin one that is not there", &usual, five(), Request::Pin("s", Some("n")));
+    add("pin one of another session", &usual, five(), Request::Pin("t", Some("a")));
+    add("pin a session", &usual, five(), Request::Pin("s", None));
+    add("pin a session with all that can be wrong", &usual, wrong(), Request::Pin("s", None));
+    add("pin nothing yet", &usual, vec![], Request::Pin("s", None));
+    add("unpin one", &usual, five_and(vec![pinned(Some("a"))]), Request::Unpin("s", Some("a")));
+    add("unpin a session", &usual, five_and(vec![pinned(None)]), Request::Unpin("s", None));
+    add("unpin what is not pinned", &usual, wrong(), Request::Unpin("s", None));
+    add("save into a pinned session", &usual, five_and(vec![pinned(None)]), save(mine("n", 9)));
+    add("save again what is pinned", &usual, five_and(vec![pinned(Some("a"))]), save(mine("a", 9)));
+    add(
+        "save after the latest of a pinned session",
+        &usual,
+        five_and(vec![pinned(None)]),
+        after(mine("n", 9), Some("e")),
+    );
+    add("delete a pinned session", &usual, five_and(vec![pinned(None)]), Request::Delete("s", None));
+    add("clear pinned sessions", &usual, five_and(vec![pinned(None)]), Request::ClearAll);
+
+    if ttl.is_some() {
+        let whole = Opening { of_session: true, ..usual.clone() };
+        let refreshing = Opening { refresh_on_read: true, ..usual.clone() };
+        let refreshing_whole = Opening { refresh_on_read: true, ..whole.clone() };
+        add("save into a session that lives as a whole", &whole, five(), save(mine("n", 9)));
+        add("save one that changes its run there", &whole, five(), save(mine("b", 9)));
+        add("save there among all that can be wrong", &whole, wrong(), save(mine("n", 9)));
+        add("save after the latest there", &whole, five(), after(mine("n", 9), Some("e")));
+        add("save after another there", &whole, five(), after(mine("n", 9), Some("d")));
+        add(
+            "save there at the limit",
+            &Opening { max_checkpoints: Some(2), ..whole },
+            five(),
+            save(mine("n", 9)),
+        );
+        for opening in [&refreshing, &refreshing_whole] {
+            add("load and refresh", opening, five(), Request::Load("s", Some("b")));
+            add("load nothing to refresh", opening, five(), Request::Load("s", Some("n")));
+            add("load the latest and refresh", opening, five(), Request::Load("s", None));
+            add("load a document and refresh", opening, five(), Request::LoadDocument("s", None));
+            add("list and refresh", opening, five(), Request::List("s", None));
+            add("list a run and refresh", opening, five(), Request::ListByRun("s", "r", None));
+        }
+    }
+
     let mut add = |name, opening: &Opening, request| {
         let (opening, given) = (opening.clone(), many());
         scenarios.push(Scenario { name, opening, given, request, is_large: true });
@@ -379,6 +486,11 @@ fn scenarios(ttl: Option<Duration>) -> Vec<Scenario> {
     add("save with a limit that was lowered by very many", &limited(1), save(checkpoint("s", "n", "r", 999)));
     add("save one too old with very many over", &limited(1), save(checkpoint("s", "0001", "r", 0)));
     add("delete a session of very many", &usual, Request::Delete("s", None));
+    add("pin a session of very many", &usual, Request::Pin("s", None));
+    if ttl.is_some() {
+        let whole = Opening { of_session: true, ..usual.clone() };
+        add("save into a session of very many that lives as a whole", &whole, save(mine("n", 999)));
+    }
     scenarios
 }
 
@@ -439,7 +551,8 @@ impl Ground {
                         Some((same, subject)) if same == *opening => subject,
                         _ => self.place.open(Mode::Native, opening).await,
                     };
-                    assert!(matches!(request.of(&subject).await, End::Answer(_)), "{}", scenario.name);
+                    let end = request.of(&subject).await;
+                    assert!(matches!(end, End::Answer(_) | End::Count(_)), "{}: {end:?}", scenario.name);
                     latest = Some((opening.clone(), subject));
                     continue;
                 }
@@ -508,7 +621,7 @@ impl Ground {
             self.size.calls += calls.len();
             let end_contents = Contents::of(&self.place).await;
             let what = format!("state {number}, no fault");
-            self.complain(scenario, &what, course.judge_repeat(&state, &end, &end_contents));
+            self.complain(scenario, &what, course.judge_repeat(scenario, &state, &end, &end_contents));
             if number == 1 {
                 println!("{}: {calls:?}", scenario.name);
             }
@@ -522,11 +635,11 @@ impl Ground {
                     self.size.cells += 1;
                     let left = Contents::of(&self.place).await;
                     self.complain(scenario, &what, course.judge_end(scenario, &state, &end, &left));
-                    self.complain(scenario, &what, judge_fault(request, *fault, kind, &state, &end, &left));
+                    self.complain(scenario, &what, judge_fault(scenario, *fault, kind, &state, &end, &left));
 
                     let again = self.ask(&subject, request, None).await;
                     let repeated = Contents::of(&self.place).await;
-                    self.complain(scenario, &what, course.judge_repeat(&left, &again, &repeated));
+                    self.complain(scenario, &what, course.judge_repeat(scenario, &left, &again, &repeated));
                     if !states.contains(&left) {
                         self.complain(scenario, &what, course.judge_contents(scenario, &left));
                         states.push(left);
@@ -591,11 +704,11 @@ impl Course {
                     format!("{key} expires: {expires:?}, as neither before nor after")
                 });
         }
-        if scenario.opening.ttl.is_some() && self.before.all_expire() {
+        if self.before.all_expire() && self.after.all_expire() {
             judgement
                 .check(left.all_expire(), || format!("an expiry is lost: {}", self.before.difference(left)));
         }
-        if scenario.request.only_reads() {
+        if scenario.only_reads() {
             judgement.check(left.without_dead() == self.before.without_dead(), || {
                 format!("reading wrote: {}", self.before.difference(left))
             });
@@ -607,8 +720,8 @@ impl Course {
     fn judge_end(&self, scenario: &Scenario, state: &Contents, end: &End, left: &Contents) -> Vec<String> {
         let mut judgement = Judgement::default();
         let says_no_effect = matches!(end, End::Refused(_) | End::Failed(_, Effect::None));
-        if says_no_effect && !scenario.request.only_reads() {
-            judgement.check(left == state, || {
+        if says_no_effect && !scenario.only_reads() {
+            judgement.check(scenario.equal(left, state), || {
                 format!("{end:?}, and something was written: {}", state.difference(left))
             });
         }
@@ -617,10 +730,10 @@ impl Course {
             judgement.check(*end == expected, || format!("{end:?} instead of {expected:?}"));
             // Only what reads, and a save that removes others by and by, may
             // leave something over; but nothing is missing.
-            let may_leave = scenario.request.only_reads() || scenario.opening.max_checkpoints.is_some();
+            let may_leave = scenario.only_reads() || scenario.opening.max_checkpoints.is_some();
             let (kept, kept_after) = (left.kept(), self.after.kept());
             let is_missing = kept_after.iter().any(|(key, it)| kept.get(key) != Some(it));
-            judgement.check(*left == self.after || may_leave && !is_missing, || {
+            judgement.check(scenario.equal(left, &self.after) || may_leave && !is_missing, || {
                 format!("{end:?}, and that is not so: {}", self.after.difference(left))
             });
         }
@@ -628,11 +741,11 @@ impl Course {
     }
 
     /// A repeat ends where the operation does without a fault.
-    fn judge_repeat(&self, state: &Contents, end: &End, left: &Contents) -> Vec<String> {
+    fn judge_repeat(&self, scenario: &Scenario, state: &Contents, end: &End, left: &Contents) -> Vec<String> {
         let mut judgement = Judgement::default();
         let expected = self.expected(state);
         judgement.check(*end == expected, || format!("the repeat gives {end:?} instead of {expected:?}"));
-        judgement.check(*left == self.after, || {
+        judgement.check(scenario.equal(left, &self.after), || {
             format!("the repeat ends elsewhere: {}", self.after.difference(left))
         });
         judgement.0
@@ -650,7 +763,7 @@ impl Course {
 
 /// What a fault does is told as it was, and no worse.
 fn judge_fault(
-    request: &Request,
+    scenario: &Scenario,
     fault: Fault,
     call: Call,
     state: &Contents,
@@ -663,13 +776,13 @@ fn judge_fault(
         (End::Killed, Some(_)) | (_, None) => judgement.0.push(format!("{end:?}")),
         (End::Failed(reason, effect), Some(error)) => {
             judgement.check(*reason == error.reason, || format!("{end:?} of {error:?}"));
-            if error.effect == Effect::None && left == state {
+            if error.effect == Effect::None && left == state && !scenario.prolongs() {
                 judgement.check(*effect == Effect::None, || format!("{end:?}, and nothing was written"));
             }
             if error.effect == Effect::Unknown {
                 judgement.check(*effect == Effect::Unknown, || format!("{end:?} of {error:?}"));
             }
-            judgement.check(!(request.only_reads() && call == Call::Commit), || {
+            judgement.check(!(scenario.only_reads() && call == Call::Commit), || {
                 format!("{end:?}, and only tidying up failed")
             });
         }

@@ -74,8 +74,8 @@ impl<K: Keyvalue> Checkpointer<K> {
     }
 
     /// The place of a session's latest checkpoint, whether it can be read or
-    /// not, and the strays above it. Entries that name nothing are removed in
-    /// passing.
+    /// not, and the strays above it. If many entries above it name nothing, they
+    /// are removed in passing.
     fn latest(&self, session: &Id) -> Result<(Option<Position>, Vec<Stray>), Error> {
         let index = self.keys.session(session);
         let (mut strays, mut after) = (Vec::new(), None);
@@ -97,11 +97,12 @@ impl<K: Keyvalue> Checkpointer<K> {
                     }
                 }
             }
-            self.tidy_up(&index, &dead);
             after = page.next;
             if latest.is_some() || after.is_none() {
                 return Ok((latest, strays));
             }
+            // So many that the store might not look as far as the latest.
+            self.tidy_up(&index, &dead);
         }
     }
 }

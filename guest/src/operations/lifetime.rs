@@ -174,12 +174,15 @@ impl<K: Keyvalue> Checkpointer<K> {
     /// The batch that marks a session as pinned.
     fn marking(&self, session: &Id) -> Batch {
         let mark = Put { key: self.keys.pin(session), value: String::new(), expiry: Expiry::Never };
-        Batch { conditions: Vec::new(), operations: vec![Operation::Put(mark)] }
+        let is_new = Condition::Absent(mark.key.clone());
+        Batch { conditions: vec![vec![is_new]], operations: vec![Operation::Put(mark)] }
     }
 
     /// The batch that takes the mark of a pinned session away.
     pub(super) fn unmarking(&self, session: &Id) -> Batch {
-        Batch { conditions: Vec::new(), operations: vec![Operation::Delete(self.keys.pin(session))] }
+        let mark = self.keys.pin(session);
+        let is_there = starts_with(mark.clone(), String::new());
+        Batch { conditions: vec![vec![is_there]], operations: vec![Operation::Delete(mark)] }
     }
 }
 
