@@ -13,7 +13,7 @@ use checkpointer_guest::keyvalue::{
     Batch, Condition, Effect, Entry, Expire, Expiry, IndexPage, IndexPut, KeyPage, Keyvalue, Operation,
     Order, Position, Put, Query, StorageError, StorageReason, Value,
 };
-use checkpointer_guest::{Checkpoint, Checkpointer, Error, Lifetime, Metadata, Options, Run, Ttl};
+use checkpointer_guest::{Checkpoint, Checkpointer, Error, Lifetime, Metadata, Options, Outcome, Run, Ttl};
 
 /// A store with a clock that tests set. Clones share what is in it.
 #[derive(Clone, Default)]
@@ -108,7 +108,7 @@ impl Fake {
                 let new = members.is_empty();
                 members.insert(put.member.clone(), put.score);
                 let mut indexes = self.shared.indexes.borrow_mut();
-                let mut until = indexes.get(&put.index).map_or(None, |(_, until)| *until);
+                let mut until = indexes.get(&put.index).and_then(|(_, until)| *until);
                 self.expire(&mut until, put.expiry, new);
                 indexes.insert(put.index.clone(), (members, until));
             }
@@ -442,6 +442,113 @@ fn a_save_that_is_refused_lets_nothing_live_longer() {
     assert!(matches!(refused, Err(Error::Conflict(_))));
     store.shared.now.set(100);
     assert_eq!(ids(&checkpointer, "s"), [""; 0]);
+}
+
+#[test]
+fn of_a_long_session_the_latest_lives_longest_whatever_fails() {
+    let store = Fake::default();
+    let ttl = Ttl { milliseconds: 100, lifetime: Lifetime::OfSession, refresh_on_read: true };
+    let checkpointer = open_with(store.clone(), &Options { ttl: Some(ttl), ..options(None) });
+    let each_by_itself = open(store.clone(), Some(100));
+    for number in 0..400 {
+        each_by_itself.save(checkpoint("s", &format!("c{number:03}"), "r", number / 10)).expect("saved");
+    }
+    store.shared.now.set(60);
+    // Refused, it leaves all of the session as it was.
+    let refused = checkpointer.save_after(checkpoint("s", "n", "r", 59), Some("c000"));
+    assert!(matches!(refused, Err(Error::Conflict(_))));
+    // Time goes on between two pages: the newest are refreshed first.
+    store.shared.now.set(99);
+    let later = store.clone();
+    store.interrupt(move || {
+        let even_later = later.clone();
+        later.interrupt(move || even_later.shared.now.set(100));
+    });
+    assert!(checkpointer.load("s", None).expect("loaded").is_some());
+    assert_eq!(ids(&each_by_itself, "s")[0], "c399");
+}
+
+#[test]
+fn a_checkpoint_that_moves_to_another_session_gets_no_life_of_the_one_it_was_in() {
+    let store = Fake::default();
+    let ttl = Ttl { milliseconds: 1000, lifetime: Lifetime::OfSession, refresh_on_read: false };
+    let ours = open_with(store.clone(), &Options { ttl: Some(ttl), ..options(None) });
+    let theirs = open(store.clone(), Some(50));
+    ours.save(checkpoint("s", "a", "r", 1)).expect("saved");
+    store.interrupt(move || {
+        assert_eq!(theirs.delete("s", Some("a")), Ok(1));
+        theirs.save(checkpoint("t", "a", "r", 1)).expect("saved");
+    });
+    ours.save(checkpoint("s", "b", "r", 2)).expect("saved");
+    store.shared.now.set(50);
+    assert_eq!((ids(&ours, "s"), ids(&ours, "t")), (vec!["b".to_owned()], Vec::new()));
+}
+
+#[test]
+fn of_a_pin_and_its_end_at_once_what_is_marked_stays() {
+    let store = Fake::default();
+    let (ours, theirs) = (open(store.clone(), Some(100)), open(store.clone(), Some(100)));
+    ours.save(checkpoint("s", "a", "r", 1)).expect("saved");
+    ours.pin("s", None).expect("pinned");
+    let between = store.clone();
+    // Before the second step of the end.
+    store.interrupt(move || between.interrupt(move || assert_eq!(theirs.pin("s", None), Ok(1))));
+    assert_eq!(ours.unpin("s", None), Ok(0));
+    store.shared.now.set(100);
+    assert_eq!(ids(&ours, "s"), ["a"]);
+    // Nor does one of a pinned session go away.
+    assert_eq!(ours.unpin("s", Some("a")), Ok(1));
+    store.shared.now.set(200);
+    assert_eq!(ids(&ours, "s"), ["a"]);
+}
+
+#[test]
+fn a_delete_takes_what_was_saved_while_the_session_was_pinned() {
+    let store = Fake::default();
+    let (ours, theirs) = (open(store.clone(), Some(100)), open(store.clone(), Some(100)));
+    for session in ["s", "t"] {
+        ours.save(checkpoint(session, session, "r", 1)).expect("saved");
+        ours.pin(session, None).expect("pinned");
+    }
+    store.interrupt(move || theirs.save(checkpoint("s", "b", "r", 2)).expect("saved"));
+    assert_eq!(ours.delete("s", None), Ok(2));
+    assert_eq!(ids(&ours, "s"), [""; 0]);
+    assert_eq!(ours.clear_all(), Ok(1));
+    assert_eq!(store.scan("", None).expect("keys").keys, [""; 0]);
+}
+
+#[test]
+fn a_limit_does_not_count_what_is_another_sessions() {
+    let store = Fake::default();
+    let limited = open_with(store.clone(), &Options { max_checkpoints: Some(2), ..options(None) });
+    let unlimited = open(store.clone(), None);
+    // As llmfy leaves it: an id that another session has taken over.
+    unlimited.save(checkpoint("s", "stray", "r", 50)).expect("saved");
+    let theirs = checkpoint("t", "stray", "r", 50);
+    let document = store.value("p:checkpoint:stray").expect("a document").replace("\"s\"", "\"t\"");
+    store.shared.values.borrow_mut().insert("p:checkpoint:stray".into(), (document, None));
+    assert_eq!(unlimited.load("t", Some("stray")).expect("loaded"), Some(theirs));
+    for number in 1..4 {
+        let saved = limited.save(checkpoint("s", &format!("c{number}"), "r", number));
+        assert_eq!(saved, Ok(Outcome::Kept));
+    }
+    assert_eq!(ids(&limited, "s"), ["c3", "c2"]);
+}
+
+#[test]
+fn too_many_of_others_above_the_latest_are_said_to_be_the_reason() {
+    let store = Fake::default();
+    let checkpointer = open(store.clone(), None);
+    // A run of one session, and a session of the same name.
+    for number in 0..1100 {
+        checkpointer.save(checkpoint("a", &format!("c{number}"), "b", 50)).expect("saved");
+    }
+    checkpointer.save(checkpoint("a:run:b", "own", "r", 1)).expect("saved");
+    let refused = checkpointer.save_after(checkpoint("a:run:b", "n", "r", 2), Some("other"));
+    assert!(
+        matches!(&refused, Err(Error::Storage(error)) if error.reason == StorageReason::Unsupported && error.effect == Effect::None),
+        "{refused:?}"
+    );
 }
 
 /// A store that keeps everything for good, and says so.

@@ -93,8 +93,8 @@ impl Checkpointer {
     /// # Errors
     /// [`Error::Conflict`] with [`Conflict::Latest`](crate::Conflict::Latest) and
     /// what the latest is, if it is another; [`Error::InvalidArgument`] if the
-    /// timestamp is such that the checkpoint would not be the latest; else as
-    /// [`Checkpointer::save`].
+    /// timestamp is before that of the latest, or the same with an id that is not
+    /// greater; else as [`Checkpointer::save`].
     pub async fn save_after(&self, checkpoint: &Checkpoint, latest: Option<&str>) -> Result<Outcome, Error> {
         call!(self.call_save_after(checkpoint, latest))
     }
@@ -172,9 +172,10 @@ impl Checkpointer {
         call!(self.call_list_documents(session_id, run_id, limit))
     }
 
-    /// Keeps the checkpoint with this id from going away until it is saved again,
-    /// or all of the session and what is saved in it from now on. Says how many
-    /// checkpoints that were.
+    /// Keeps the checkpoint with this id from expiring until it is saved again,
+    /// or all of the session and what is saved in it from now on. What is removed
+    /// goes all the same, and so does what is over the limit of a session. Says
+    /// how many checkpoints that were.
     ///
     /// # Errors
     /// As [`Checkpointer::delete`].
@@ -182,8 +183,9 @@ impl Checkpointer {
         call!(self.call_pin(session_id, checkpoint_id))
     }
 
-    /// Ends that: what was pinned lives on as if it had just been saved. Says how
-    /// many checkpoints that were.
+    /// Ends that: the checkpoint, or all of the session, lives on as if it had
+    /// just been saved; of a session that is pinned, one alone stays pinned. Says
+    /// how many checkpoints that were.
     ///
     /// # Errors
     /// As [`Checkpointer::delete`].
@@ -229,7 +231,8 @@ impl Builder {
 
     /// The same for a session as a whole: all of it goes away when so much time
     /// has passed since a checkpoint was last saved in it. A save takes two round
-    /// trips then, and two more for each 300 checkpoints beyond the first 300.
+    /// trips then, and two more for each 300 checkpoints beyond the first 300;
+    /// the newest come first.
     pub fn session_ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
         self.lifetime = Lifetime::OfSession;

@@ -409,7 +409,13 @@ async fn members_that_are_no_text_are_passed() {
     for limit in [1, 2, 100, 500] {
         let history = checkpointer.list("s", Some(limit)).await.expect("a history");
         assert_eq!(history.checkpoints, [checkpoint("s", "c", "r", 1)]);
-        assert_eq!(history.unreadable.len(), 128);
+        assert_eq!(history.unreadable, []);
     }
+    let latest = checkpointer.load("s", None).await.expect("loaded").expect("there");
+    assert_eq!(latest.metadata.checkpoint_id, "c");
+    checkpointer.save_after(&checkpoint("s", "d", "r", 2), Some("c")).await.expect("saved");
+    let limited = Checkpointer::builder().max_checkpoints(1).open(&server.url()).await.expect("opened");
+    limited.save(&checkpoint("s", "e", "r", 3)).await.expect("saved");
+    assert_eq!(limited.list("s", None).await.expect("listed").checkpoints, [checkpoint("s", "e", "r", 3)]);
     assert_eq!(checkpointer.delete("s", None).await.expect("deleted"), 1);
 }

@@ -21,8 +21,9 @@ impl<K: Keyvalue> Checkpointer<K> {
         for _ in 0..ATTEMPTS {
             let (more, overtaken) = self.clear_documents()?;
             removed += more;
-            if !overtaken {
-                self.clear_indexes_and_marks()?;
+            // A save that saw the mark of a pinned session and came in between has
+            // no end, so all is gone through again.
+            if !overtaken && !self.clear_indexes_and_marks()? {
                 return Ok(removed);
             }
         }
@@ -83,8 +84,9 @@ impl<K: Keyvalue> Checkpointer<K> {
     }
 
     /// Removes the index entries that are left, which name nothing any more, and
-    /// the marks of pinned sessions.
-    fn clear_indexes_and_marks(&self) -> Result<(), Error> {
+    /// the marks of pinned sessions. Says whether there were such.
+    fn clear_indexes_and_marks(&self) -> Result<bool, Error> {
+        let mut were_pinned = false;
         let (indexes, pins) = (self.keys.indexes(), self.keys.pins());
         let mut after = None;
         loop {
@@ -95,11 +97,11 @@ impl<K: Keyvalue> Checkpointer<K> {
             let pinned = page.keys.iter().filter_map(|key| key.strip_prefix(&pins));
             let marks: Vec<_> = pinned.map(|session| self.unmarking(&Id::stored(session))).collect();
             if !marks.is_empty() {
-                self.bucket.commit(&marks)?;
+                were_pinned |= self.bucket.commit(&marks)?.contains(&true);
             }
             after = page.next;
             if after.is_none() {
-                return Ok(());
+                return Ok(were_pinned);
             }
         }
     }

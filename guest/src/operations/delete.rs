@@ -95,7 +95,7 @@ impl<K: Keyvalue> Checkpointer<K> {
             let is_end = after.is_none();
             if is_end {
                 let batches = vec![self.unmarking(session)];
-                going.push(Deletion { batches, of: Target::Entry, run: None });
+                going.push(Deletion { batches, of: Target::Mark, run: None });
             }
             let applied =
                 self.remove(going.iter().chain(&guarded(&last, latest.as_ref().filter(|_| is_end))))?;
@@ -182,6 +182,9 @@ struct Deletion {
 enum Target {
     /// Only an index entry; it counts for nothing.
     Entry,
+    /// The mark of a pinned session. A save that saw it and came in between has
+    /// no end, so the session is gone through again.
+    Mark,
     /// Text that is no checkpoint, if the session names it.
     Garbage,
     /// A checkpoint of the session. If the batch is refused it has changed, and
@@ -200,8 +203,15 @@ impl Tally {
     /// Counts what was to be removed in any case.
     fn count(&mut self, deletions: &[Deletion], applied: &[bool]) {
         for (deletion, applied) in deletions.iter().zip(applied) {
-            self.removed += u64::from(*applied && deletion.of != Target::Entry);
-            self.overtaken |= !applied && deletion.of == Target::Document;
+            match deletion.of {
+                Target::Entry => {}
+                Target::Mark => self.overtaken |= applied,
+                Target::Garbage => self.removed += u64::from(*applied),
+                Target::Document => {
+                    self.removed += u64::from(*applied);
+                    self.overtaken |= !applied;
+                }
+            }
         }
     }
 

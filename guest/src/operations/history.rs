@@ -147,7 +147,7 @@ impl<K: Keyvalue> Checkpointer<K> {
 
     /// Removes entries that name nothing. What was read stands without it, so
     /// that a failure, for instance where nothing may be written, is nobody's.
-    pub(super) fn tidy_up(&self, index: &str, dead: &[String]) {
+    fn tidy_up(&self, index: &str, dead: &[String]) {
         let _ = self.sweep(index, dead);
     }
 }

@@ -1,13 +1,19 @@
 //! What `save-after` says of a session's latest checkpoint, and what it is.
 
-use super::{Checkpointer, HEAD, Held, starts_with};
+use super::{Checkpointer, HEAD, Held, starts_with, storage_error, sweeping};
 use crate::id::Id;
-use crate::keyvalue::{Condition, IndexHighest, Keyvalue, Order, Position, Query};
+use crate::keyvalue::{
+    Batch, Condition, Effect, IndexHighest, Keyvalue, Order, Position, Query, StorageReason,
+};
 use crate::{Conflict, Error};
 
 /// How many entries to look at in one round trip. Those before the latest name
 /// nothing, or are not the session's own; mostly there are none.
 const PAGE: u32 = 100;
+
+/// How many entries may stand above the latest. A store looks at 1,000, and the
+/// last page is on the way to it.
+const MOST_ABOVE: usize = 900;
 
 /// What the latest checkpoint of a session is expected to be.
 pub(super) struct Expected {
@@ -65,7 +71,7 @@ impl<K: Keyvalue> Checkpointer<K> {
         }
         if let Some(latest) = latest.filter(|latest| is_above(latest, place)) {
             return Err(Error::InvalidArgument(format!(
-                "{:?} would not be the latest checkpoint: {:?} has a later timestamp, or the same and a greater id",
+                "{:?} would not come after {:?}, which has a later timestamp, or the same and a greater id",
                 place.member, latest.member
             )));
         }
@@ -78,7 +84,7 @@ impl<K: Keyvalue> Checkpointer<K> {
     /// are removed in passing.
     fn latest(&self, session: &Id) -> Result<(Option<Position>, Vec<Stray>), Error> {
         let index = self.keys.session(session);
-        let (mut strays, mut after) = (Vec::new(), None);
+        let (mut strays, mut unswept, mut after) = (Vec::new(), 0, None);
         loop {
             let query = self.query(&index, Order::Descending, PAGE);
             let page = self.bucket.range(&Query { after, head: Some(HEAD), resumable: true, ..query })?;
@@ -102,7 +108,14 @@ impl<K: Keyvalue> Checkpointer<K> {
                 return Ok((latest, strays));
             }
             // So many that the store might not look as far as the latest.
-            self.tidy_up(&index, &dead);
+            let sweeps: Vec<Batch> = dead.iter().map(|member| sweeping(&index, member)).collect();
+            if !sweeps.is_empty() {
+                unswept += self.bucket.commit(&sweeps)?.into_iter().filter(|applied| !applied).count();
+            }
+            if strays.len() + unswept > MOST_ABOVE {
+                let message = "too many checkpoints of others are in the session's index, above its latest";
+                return Err(storage_error(StorageReason::Unsupported, Effect::None, message.to_owned()));
+            }
         }
     }
 }

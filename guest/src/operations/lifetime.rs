@@ -5,24 +5,29 @@
 //! saved in it later with it, is a mark at a key of its own, which every save
 //! with a ttl looks at in the very step that writes.
 
-use super::{ATTEMPTS, Checkpointer, Found, HEAD, Held, PAGE, overtaken, starts_with};
+use super::{ATTEMPTS, Checkpointer, Found, HEAD, Held, PAGE, overtaken, starts_with, storage_error};
 use crate::document::Owner;
 use crate::id::Id;
-use crate::keyvalue::{Batch, Condition, Expire, Expiry, Keyvalue, Operation, Order, Put, Query, Value};
+use crate::keyvalue::{
+    Batch, Condition, Effect, Expire, Expiry, Keyvalue, Operation, Order, Position, Put, Query,
+    StorageReason, Value,
+};
 use crate::{Error, Lifetime};
 
 /// Until when something is to live.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Until {
-    pub expiry: Expiry,
+    expiry: Expiry,
     /// Whether a longer life is cut short.
-    pub shorten: bool,
+    shorten: bool,
+    /// What has to hold besides.
+    condition: Option<Condition>,
 }
 
 impl Until {
     /// No less than this.
     pub fn at_least(expiry: Expiry) -> Self {
-        Self { expiry, shorten: false }
+        Self { expiry, shorten: false, condition: None }
     }
 }
 
@@ -35,7 +40,17 @@ impl<K: Keyvalue> Checkpointer<K> {
     /// pinned in earlier steps stay so.
     pub fn pin(&self, session: &str, checkpoint: Option<&str>) -> Result<u64, Error> {
         let session = Id::new("session id", session)?;
-        self.live_from_now(&session, checkpoint, self.marking(&session), Until::at_least(Expiry::Never))
+        match checkpoint {
+            Some(checkpoint) => {
+                let checkpoint = Id::new("checkpoint id", checkpoint)?;
+                self.checkpoint_lives(&session, &checkpoint, || Ok(Until::at_least(Expiry::Never)))
+            }
+            None => self.in_steps(|it| {
+                it.bucket.commit(&[it.marking(&session)])?;
+                let condition = Some(it.pinned_as_seen(&session, true));
+                it.session_lives(&session, &Until { condition, ..Until::at_least(Expiry::Never) }, None)
+            }),
+        }
     }
 
     /// Ends what [`Checkpointer::pin`] began: what it pinned lives on as if it
@@ -45,24 +60,20 @@ impl<K: Keyvalue> Checkpointer<K> {
     /// As [`Checkpointer::pin`].
     pub fn unpin(&self, session: &str, checkpoint: Option<&str>) -> Result<u64, Error> {
         let session = Id::new("session id", session)?;
-        let until = Until { expiry: self.expiry(), shorten: true };
-        self.live_from_now(&session, checkpoint, self.unmarking(&session), until)
-    }
-
-    /// Lets one checkpoint live until then; or all of a session, once its mark is
-    /// set or taken away.
-    fn live_from_now(
-        &self,
-        session: &Id,
-        checkpoint: Option<&str>,
-        mark: Batch,
-        until: Until,
-    ) -> Result<u64, Error> {
+        let until = |is_pinned| Until {
+            // As it is for a save in that session.
+            expiry: if is_pinned { Expiry::Never } else { self.expiry() },
+            shorten: true,
+            condition: Some(self.pinned_as_seen(&session, is_pinned)),
+        };
         match checkpoint {
-            Some(checkpoint) => self.checkpoint_lives(session, &Id::new("checkpoint id", checkpoint)?, until),
+            Some(checkpoint) => {
+                let checkpoint = Id::new("checkpoint id", checkpoint)?;
+                self.checkpoint_lives(&session, &checkpoint, || Ok(until(self.is_pinned(&session)?)))
+            }
             None => self.in_steps(|it| {
-                it.bucket.commit(&[mark])?;
-                it.session_lives(session, until)
+                it.bucket.commit(&[it.unmarking(&session)])?;
+                it.session_lives(&session, &until(false), None)
             }),
         }
     }
@@ -77,13 +88,13 @@ impl<K: Keyvalue> Checkpointer<K> {
         let until = Until::at_least(self.expiry());
         let mut read = read.into_iter().peekable();
         if ttl.lifetime == Lifetime::OfSession && read.peek().is_some() {
-            return self.in_steps(|it| it.session_lives(session, until)).map(drop);
+            return self.in_steps(|it| it.session_lives(session, &until, None)).map(drop);
         }
         let batches: Vec<Batch> = read
             .filter_map(|found| found.owner.as_ref())
             .map(|(owner, guard)| {
                 let key = self.keys.documents() + &owner.checkpoint_id;
-                self.living(key, owner, guard.clone(), until)
+                self.living(key, owner, guard.clone(), &until)
             })
             .collect();
         self.in_steps(|it| {
@@ -94,52 +105,65 @@ impl<K: Keyvalue> Checkpointer<K> {
         })
     }
 
-    /// Lets all of a session live until then; says how many checkpoints do.
-    fn session_lives(&self, session: &Id, until: Until) -> Result<u64, Error> {
-        let (mut count, last) = self.all_but_the_last_page_live(session, until)?;
-        if !last.is_empty() {
-            count += count_of(self.bucket.commit(&last)?);
-        }
-        Ok(count)
-    }
-
-    /// Lets all of a session live until then, but for what the batches do that
-    /// it gives: so they can be part of a larger step.
-    pub(super) fn all_but_the_last_page_live(
+    /// Lets all of a session live until then, step by step, from a place on or
+    /// from the beginning; says how many checkpoints do.
+    pub(super) fn session_lives(
         &self,
         session: &Id,
-        until: Until,
-    ) -> Result<(u64, Vec<Batch>), Error> {
-        let index = self.keys.session(session);
-        let (mut count, mut after) = (0, None);
+        until: &Until,
+        mut after: Option<Position>,
+    ) -> Result<u64, Error> {
+        let mut count = 0;
         loop {
-            let query = self.query(&index, Order::Ascending, PAGE);
-            let page = self.bucket.range(&Query { after, head: Some(HEAD), resumable: true, ..query })?;
-            let mut batches = Vec::new();
-            for found in page.entries {
-                let key = self.keys.documents() + &found.member;
-                if let Held::Document(owner, guard) = self.owner(&key, found.value)?
-                    && owner.is_of(session, &found.member)
-                {
-                    batches.push(self.living(key, &owner, guard, until));
-                }
+            let (batches, next) = self.page_lives(session, until, after)?;
+            if !batches.is_empty() {
+                let applied = self.bucket.commit(&batches)?;
+                count += applied.into_iter().map(u64::from).sum::<u64>();
             }
-            after = page.next;
+            after = next;
             if after.is_none() {
-                return Ok((count, batches));
+                return Ok(count);
             }
-            count += count_of(self.bucket.commit(&batches)?);
         }
+    }
+
+    /// The batches that let a page of a session live until then, and the place
+    /// to go on. Where lives are made longer the newest come first, else last:
+    /// so the latest stays the latest, whatever fails on the way.
+    pub(super) fn page_lives(
+        &self,
+        session: &Id,
+        until: &Until,
+        after: Option<Position>,
+    ) -> Result<(Vec<Batch>, Option<Position>), Error> {
+        let order = if until.shorten { Order::Ascending } else { Order::Descending };
+        let query = self.query(&self.keys.session(session), order, PAGE);
+        let page = self.bucket.range(&Query { after, head: Some(HEAD), resumable: true, ..query })?;
+        let mut batches = Vec::new();
+        for found in page.entries {
+            let key = self.keys.documents() + &found.member;
+            if let Held::Document(owner, guard) = self.owner(&key, found.value)?
+                && owner.is_of(session, &found.member)
+            {
+                batches.push(self.living(key, &owner, guard, until));
+            }
+        }
+        Ok((batches, page.next))
     }
 
     /// Lets one checkpoint of a session live until then; gives 0 if it is not
     /// there.
-    fn checkpoint_lives(&self, session: &Id, checkpoint: &Id, until: Until) -> Result<u64, Error> {
+    fn checkpoint_lives(
+        &self,
+        session: &Id,
+        checkpoint: &Id,
+        until: impl Fn() -> Result<Until, Error>,
+    ) -> Result<u64, Error> {
         let key = self.keys.document(checkpoint);
         for _ in 0..ATTEMPTS {
             match self.owner(&key, self.get(&key, Some(HEAD))?)? {
                 Held::Document(owner, guard) if owner.is_of(session, checkpoint.as_str()) => {
-                    if self.commit(&[self.living(key.clone(), &owner, guard, until)])? {
+                    if self.commit(&[self.living(key.clone(), &owner, guard, &until()?)])? {
                         return Ok(1);
                     }
                 }
@@ -151,18 +175,42 @@ impl<K: Keyvalue> Checkpointer<K> {
 
     /// The batch that lets a document live until then, if it still begins with
     /// `guard`, and its indexes no less.
-    fn living(&self, key: String, owner: &Owner, guard: String, until: Until) -> Batch {
+    fn living(&self, key: String, owner: &Owner, guard: String, until: &Until) -> Batch {
         let session = self.keys.session(&Id::stored(&owner.session_id));
         let indexes = [session].into_iter().chain(self.run_index(owner));
-        let Until { expiry, shorten } = until;
+        let Until { expiry, shorten, ref condition } = *until;
         let mut operations = vec![Operation::Expire(Expire { key: key.clone(), expiry, shorten })];
         operations.extend(indexes.map(|key| Operation::Expire(Expire { key, expiry, shorten: false })));
-        Batch { conditions: vec![vec![starts_with(key, guard)]], operations }
+        let conditions = [starts_with(key, guard)].into_iter().chain(condition.clone());
+        Batch { conditions: conditions.map(|condition| vec![condition]).collect(), operations }
+    }
+
+    /// The batch that marks a session as pinned.
+    fn marking(&self, session: &Id) -> Batch {
+        let mark = Put { key: self.keys.pin(session), value: String::new(), expiry: Expiry::Never };
+        let is_new = self.pinned_as_seen(session, false);
+        Batch { conditions: vec![vec![is_new]], operations: vec![Operation::Put(mark)] }
+    }
+
+    /// The batch that takes the mark of a pinned session away.
+    pub(super) fn unmarking(&self, session: &Id) -> Batch {
+        let is_there = self.pinned_as_seen(session, true);
+        Batch {
+            conditions: vec![vec![is_there]],
+            operations: vec![Operation::Delete(self.keys.pin(session))],
+        }
     }
 
     /// Whether a session is pinned.
     pub(super) fn is_pinned(&self, session: &Id) -> Result<bool, Error> {
-        Ok(self.get(&self.keys.pin(session), Some(0))? != Value::Absent)
+        match self.get(&self.keys.pin(session), Some(0))? {
+            Value::Absent => Ok(false),
+            Value::Text(_) | Value::Head(_) => Ok(true),
+            Value::Unreadable(what) => {
+                let message = format!("the key for the mark of a pinned session holds {what}");
+                Err(storage_error(StorageReason::WrongType, Effect::None, message))
+            }
+        }
     }
 
     /// That a session is pinned, or that it is not.
@@ -170,22 +218,4 @@ impl<K: Keyvalue> Checkpointer<K> {
         let mark = self.keys.pin(session);
         if is_pinned { starts_with(mark, String::new()) } else { Condition::Absent(mark) }
     }
-
-    /// The batch that marks a session as pinned.
-    fn marking(&self, session: &Id) -> Batch {
-        let mark = Put { key: self.keys.pin(session), value: String::new(), expiry: Expiry::Never };
-        let is_new = Condition::Absent(mark.key.clone());
-        Batch { conditions: vec![vec![is_new]], operations: vec![Operation::Put(mark)] }
-    }
-
-    /// The batch that takes the mark of a pinned session away.
-    pub(super) fn unmarking(&self, session: &Id) -> Batch {
-        let mark = self.keys.pin(session);
-        let is_there = starts_with(mark.clone(), String::new());
-        Batch { conditions: vec![vec![is_there]], operations: vec![Operation::Delete(mark)] }
-    }
-}
-
-fn count_of(applied: Vec<bool>) -> u64 {
-    applied.into_iter().map(u64::from).sum()
 }

@@ -4,7 +4,7 @@
 use super::{ATTEMPTS, Checkpointer, HEAD, Held, entry, overtaken, starts_with, sweeping};
 use crate::Error;
 use crate::id::Id;
-use crate::keys::{self, Keys};
+use crate::keys;
 use crate::keyvalue::{Batch, Condition, IndexSize, Keyvalue, Operation, Order, Position, Query, Value};
 
 /// How many entries to look at in one round trip.
@@ -99,11 +99,8 @@ impl<K: Keyvalue> Checkpointer<K> {
     }
 
     /// Counts who lives in a session. The entries of an index alone do not say:
-    /// some name nothing any more, and where the name of the index may be that
-    /// of another session's run or of another prefix, some are not its own.
+    /// some name nothing any more, and some are not the session's own.
     fn census(&self, session: &Id, index: &str, newcomer: Option<&Position>) -> Result<Census, Error> {
-        let is_own = !keys::may_be_shared(index) && !Keys::may_name_a_run(session);
-        let head = if is_own { 1 } else { HEAD };
         let mut census = Census::default();
         let mut after = None;
         loop {
@@ -112,7 +109,7 @@ impl<K: Keyvalue> Checkpointer<K> {
             let counted = census.size.is_none();
             let query = self.query(index, Order::Ascending, PAGE);
             let page =
-                self.bucket.range(&Query { after, head: Some(head), resumable: true, counted, ..query })?;
+                self.bucket.range(&Query { after, head: Some(HEAD), resumable: true, counted, ..query })?;
             census.size = census.size.or(page.size);
             for found in page.entries {
                 if newcomer.is_some_and(|newcomer| newcomer.member == found.member) {
@@ -124,7 +121,7 @@ impl<K: Keyvalue> Checkpointer<K> {
                     }
                     continue;
                 }
-                if !is_own && !self.is_of(session, &found.member, found.value)? {
+                if !self.is_of(session, &found.member, found.value)? {
                     continue;
                 }
                 census.living += 1;

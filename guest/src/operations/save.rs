@@ -96,12 +96,15 @@ impl<K: Keyvalue> Checkpointer<K> {
             for batch in &mut tidying {
                 batch.conditions.push(vec![newcomer.is_saved()]);
             }
+            let until = Until::at_least(expiry);
+            let mut rest_of_session = None;
             if self.ttl.is_some_and(|ttl| ttl.lifetime == Lifetime::OfSession) {
-                let (_, others) =
-                    self.all_but_the_last_page_live(&newcomer.session, Until::at_least(expiry))?;
-                // Part of the very batch, so that a save which is refused leaves
-                // the session as it was, but for earlier pages of a long one.
-                batch.operations.extend(others.into_iter().flat_map(|other| other.operations));
+                let (others, next) = self.page_lives(&newcomer.session, &until, None)?;
+                for other in others {
+                    batch.conditions.extend(other.conditions);
+                    batch.operations.extend(other.operations);
+                }
+                rest_of_session = next;
             }
             let mut batches = vec![batch];
             batches.extend(tidying);
@@ -109,6 +112,9 @@ impl<K: Keyvalue> Checkpointer<K> {
                 if let Some(most) = self.max_checkpoints.filter(|_| is_partial) {
                     // What fails here is left to the next save; this one stands.
                     let _ = self.prune(&newcomer.session, most);
+                }
+                if rest_of_session.is_some() {
+                    self.session_lives(&newcomer.session, &until, rest_of_session)?;
                 }
                 return Ok(Outcome::Kept);
             }

@@ -1,6 +1,6 @@
 -- Applies batches: each one whose conditions hold, all in one atomic step.
 --
--- KEYS  those that are put, then those of indexes, then all others
+-- KEYS  those that are put, then the indexes that are put into, then all others
 -- ARGV  how many are put, how many are of indexes, how many batches there are,
 --       'check' if it is not yet known that the user may write; then for each
 --       batch the number of its conditions, each one the number of its
@@ -23,14 +23,16 @@ for i = 1, put + indexes do
 end
 
 if ARGV[4] == 'check' and KEYS[1] then
-  local writes = {
+  local commands = {
     { 'SET', KEYS[1], '', 'PX', '1' }, { 'UNLINK', KEYS[1] },
     { 'ZADD', KEYS[1], '0', '' }, { 'ZREM', KEYS[1], '' },
     { 'PTTL', KEYS[1] }, { 'PEXPIRE', KEYS[1], '1' }, { 'PERSIST', KEYS[1] },
+    { 'TYPE', KEYS[1] }, { 'EXISTS', KEYS[1] }, { 'GETRANGE', KEYS[1], '0', '0' },
+    { 'ZSCORE', KEYS[1], '' }, { 'ZCARD', KEYS[1] }, { 'ZRANGE', KEYS[1], '0', '0' },
   }
-  for _, write in ipairs(writes) do
-    if not redis.acl_check_cmd(unpack(write)) then
-      return redis.error_reply('NOPERM ' .. write[1])
+  for _, command in ipairs(commands) do
+    if not redis.acl_check_cmd(unpack(command)) then
+      return redis.error_reply('NOPERM ' .. command[1])
     end
   end
 end
@@ -114,7 +116,8 @@ local operations = {
   end,
   ['index-delete'] = function(key, apply)
     local member = take()
-    if apply then redis.call('ZREM', key, member) end
+    -- A key of another type has no members.
+    if apply then redis.pcall('ZREM', key, member) end
   end,
   ['expire'] = function(key, apply)
     local expiry, shorten = take(), take() == 'shorten'

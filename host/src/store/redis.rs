@@ -54,6 +54,11 @@ impl Program {
     }
 }
 
+/// The places of what `range.lua` is called with: the limit, and that behind
+/// which to begin.
+const LIMIT: usize = 1;
+const AFTER: usize = 4;
+
 /// What a command may do, which decides what a failure means.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Access {
@@ -178,10 +183,11 @@ impl RedisStore {
         let mut entries = Vec::with_capacity(replies.len() / 2);
         let mut replies = replies.into_iter();
         while let (Some(member), Some(value)) = (replies.next(), replies.next()) {
-            match value_of(value, None) {
-                // Nothing, or something of another type: the script can tell.
-                Value::Absent => return None,
-                value => entries.push(entry(bytes_of(member), None, value)),
+            match (String::from_utf8(bytes_of(member)), value_of(value, None)) {
+                // Nothing, or something of another type, or a member that is no
+                // text: the script can tell.
+                (_, Value::Absent) | (Err(_), _) => return None,
+                (Ok(member), value) => entries.push(Entry { member, score: None, value }),
             }
         }
         Some(Ok(IndexPage { entries, next: None, size: None }))
@@ -216,50 +222,56 @@ impl Store for RedisStore {
                 Order::Ascending => "ascending".into(),
                 Order::Descending => "descending".into(),
             },
-            query.limit.to_string().into(),
+            Vec::new(),
             query.values_at.into(),
             head_argument(query.head).into(),
         ];
-        let fixed = arguments.len();
         if let Some(after) = query.after {
-            if !after.score.is_finite() {
-                return Err(invalid("a score must be a finite number"));
+            if after.score.is_nan() {
+                return Err(invalid("a score must be a number"));
             }
             arguments.extend([after.score.to_string().into(), after.member.into()]);
         }
-        let mut entries = Vec::new();
+        let limit = query.limit as usize;
+        let (mut entries, mut size) = (Vec::new(), None);
         loop {
+            let missing = limit - entries.len();
+            arguments[LIMIT] = missing.to_string().into();
             let replies: Vec<Reply> = self
                 .run(&self.range, &[&query.index], &arguments, Access::Read)
                 .await
                 .map_err(|error| failure(error, Access::Read))?;
+            let is_full = missing > 0 && replies.len() > 3 * missing;
             let mut replies = replies.into_iter();
-            let size =
-                replies.next().and_then(|size| u64::from_redis_value(size).ok()).filter(|_| query.counted);
-            let full = query.resumable && query.limit > 0 && replies.len() >= 3 * query.limit as usize;
+            let counted = replies.next().and_then(|size| u64::from_redis_value(size).ok());
+            size = size.or(counted).filter(|_| query.counted);
             let mut last = None;
             while let (Some(member), Some(score), Some(value)) =
                 (replies.next(), replies.next(), replies.next())
             {
                 let (member, score) = (bytes_of(member), bytes_of(score));
-                let number: Option<f64> =
-                    std::str::from_utf8(&score).ok().and_then(|score| score.parse().ok());
-                entries.push(entry(
-                    member.clone(),
-                    number.filter(|_| query.resumable),
-                    value_of(value, query.head),
-                ));
-                last = Some((score, number, member));
+                // Somebody else's member, which no text can name, is passed over.
+                if let Ok(member) = String::from_utf8(member.clone()) {
+                    let score = std::str::from_utf8(&score).ok().and_then(|score| score.parse().ok());
+                    entries.push(Entry { member, score, value: value_of(value, query.head) });
+                }
+                last = Some((score, member));
             }
-            let Some((score, number, member)) = last.filter(|_| full) else {
-                return Ok(IndexPage { entries, next: None, size });
-            };
-            if let (Some(score), Ok(member)) = (number, String::from_utf8(member.clone())) {
-                return Ok(IndexPage { entries, next: Some(Position { score, member }), size });
+            match last {
+                Some((score, member)) if is_full && entries.len() < limit => {
+                    arguments.truncate(AFTER);
+                    arguments.extend([score, member]);
+                }
+                _ => {
+                    let last = entries.last().filter(|_| is_full && query.resumable);
+                    let next = last
+                        .and_then(|last| Some(Position { score: last.score?, member: last.member.clone() }));
+                    for entry in &mut entries {
+                        entry.score = entry.score.filter(|_| query.resumable);
+                    }
+                    return Ok(IndexPage { entries, next, size });
+                }
             }
-            // Somebody else's member, which no text can name: go on behind it.
-            arguments.truncate(fixed);
-            arguments.extend([score, member]);
         }
     }
 
@@ -294,7 +306,7 @@ impl Store for RedisStore {
 const OTHER_TYPE: &str = "a value of another Redis type than string";
 
 /// What `commit.lua` is called with: each key once, those that are put first,
-/// then those of indexes, then the others.
+/// then the indexes that are put into, then the others.
 struct CommitCall<'a> {
     keys: Vec<&'a str>,
     arguments: Vec<Argument<'a>>,
@@ -325,10 +337,8 @@ impl<'a> CommitCall<'a> {
         }
         let put = numbers.keys.len();
         for operation in operations() {
-            match operation {
-                Operation::IndexPut(put) => drop(numbers.of(&put.index)),
-                Operation::IndexDelete(member) => drop(numbers.of(&member.index)),
-                Operation::Put(_) | Operation::Delete(_) | Operation::Expire(_) => {}
+            if let Operation::IndexPut(put) = operation {
+                numbers.of(&put.index);
             }
         }
         let indexes = numbers.keys.len() - put;
@@ -459,17 +469,6 @@ fn bytes_of(reply: Reply) -> Vec<u8> {
     }
 }
 
-fn entry(member: Vec<u8>, score: Option<f64>, value: Value) -> Entry {
-    match String::from_utf8(member) {
-        Ok(member) => Entry { member, score, value },
-        Err(error) => Entry {
-            member: String::from_utf8_lossy(error.as_bytes()).into_owned(),
-            score,
-            value: Value::Unreadable("an index entry that is not UTF-8".to_owned()),
-        },
-    }
-}
-
 /// `prefix` as the beginning of a Redis pattern that matches just that.
 fn escaped(prefix: &str) -> String {
     let mut pattern = String::with_capacity(prefix.len());
@@ -521,8 +520,11 @@ fn failure(error: RedisError, access: Access) -> StorageError {
     let unknown = if access == Access::Write { Effect::Unknown } else { Effect::None };
     let (reason, effect, message) = match error.code() {
         Some("WRONGTYPE") => {
-            let kind = error.detail().unwrap_or("value of another type");
-            return wrong_type(&format!("a {}", kind.split_whitespace().next().unwrap_or_default()));
+            // A script of ours says what it found, Redis itself does not.
+            let found = error.detail().unwrap_or_default();
+            let kind =
+                ["string", "list", "set", "zset", "hash", "stream"].into_iter().find(|kind| *kind == found);
+            return wrong_type(&format!("a {}", kind.unwrap_or("value of another type")));
         }
         Some("NOPERM") => {
             let what = error.detail().unwrap_or_default();

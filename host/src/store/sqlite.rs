@@ -436,12 +436,8 @@ fn apply(transaction: &Transaction<'_>, operation: &Operation, now: i64) -> Resu
                 .execute(params![index, put.member, put.score])?;
         }
         Operation::IndexDelete(gone) => {
-            let Some(index) = index_id(transaction, &gone.index, now)? else {
-                return match holds_value(transaction, &gone.index, now)? {
-                    true => Err(Failure::Told(wrong_type("a text"))),
-                    false => Ok(()),
-                };
-            };
+            // A text has no members.
+            let Some(index) = index_id(transaction, &gone.index, now)? else { return Ok(()) };
             transaction
                 .prepare_cached("DELETE FROM checkpointer_member WHERE index_id = ?1 AND member = ?2")?
                 .execute(params![index, gone.member])?;

@@ -229,7 +229,7 @@ pub async fn pins_of_one_prefix_are_none_of_another(place: &Place, mode: Mode) {
     for prefix in prefixes {
         subjects.push(place.open(mode, &Opening { prefix: prefix.into(), ..Opening::ttl_ms(60_000) }).await);
     }
-    let sessions = ["s", "pinned:s", "session:s", "checkpoint:s", "p:s"];
+    let sessions = ["s", "pinned:s", "p:s"];
     for subject in &subjects {
         for session in sessions {
             assert_eq!(subject.pin(session, None).await.expect("pinned"), 0);
