@@ -350,7 +350,12 @@ pub fn keys(text: &str) {
         return;
     };
     let others = Keys::new(longer);
-    for key in [others.document(&checkpoint), others.session(&session), others.run(&session, &run)] {
+    for key in [
+        others.document(&checkpoint),
+        others.session(&session),
+        others.run(&session, &run),
+        others.pin(&session),
+    ] {
         if let Some(end) = key.strip_prefix(&keys.documents()) {
             assert!(Keys::may_be_of_longer_prefix(end), "{key:?} passes for a document");
         }

@@ -77,7 +77,7 @@ impl Keys {
     /// Whether `checkpoint`, found behind [`Keys::documents`], might be the end
     /// of a key under a longer prefix.
     pub fn may_be_of_longer_prefix(checkpoint: &str) -> bool {
-        checkpoint.contains(CHECKPOINT) || checkpoint.contains(SESSION)
+        [CHECKPOINT, SESSION, PINNED].iter().any(|kind| checkpoint.contains(kind))
     }
 }
 

@@ -19,9 +19,9 @@ use proptest::test_runner::{Config, FileFailurePersistence, TestRunner};
 
 const STEPS: usize = 50;
 
-/// One is the beginning of others, one makes indexes of the same name and one
-/// marks of the same name.
-const PREFIXES: [&str; 5] = ["app:", "app:session:", "app:pinned:", "app:eu:", "a*[p]{p}\\%?:"];
+/// One is the beginning of others, of which one makes indexes of the same name,
+/// and one has all its keys where those of documents are.
+const PREFIXES: [&str; 5] = ["app:", "app:session:", "app:checkpoint:", "app:eu:", "a*[p]{p}\\%?:"];
 const SESSIONS: [&str; 5] = ["s", "s:run:r", "s:run", "session:s", "é?*"];
 const RUNS: [Option<&str>; 5] = [None, Some("r"), Some("q"), Some("r:run:r"), Some("run:r")];
 const IDS: [&str; 5] = ["c", "d", "checkpoint:c", "*", "{e}"];
@@ -321,7 +321,7 @@ async fn take(who: Who, step: &Step, place: &Place, subjects: &[Vec<Subject>], m
             if id.is_none() {
                 model.pinned.remove(&(who.prefix, who.session));
             }
-            let until = OPENINGS[who.opening].map_or(NEVER, |(seconds, ..)| model.now + seconds);
+            let until = model.until(who);
             assert_eq!(ended, model.live(who, |it| id.is_none_or(|id| has_id(it, id)), until, true));
         }
         Step::TimePasses { times } => {
@@ -372,7 +372,7 @@ fn holds_to_the_model(kind: Kind, mode: Mode) {
         FileFailurePersistence::Direct(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/model.regressions"));
     let config = Config {
         cases,
-        max_shrink_iters: 2000,
+        max_shrink_iters: 500,
         failure_persistence: Some(Box::new(regressions)),
         ..Config::default()
     };

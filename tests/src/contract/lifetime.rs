@@ -238,7 +238,12 @@ pub async fn pins_of_one_prefix_are_none_of_another(place: &Place, mode: Mode) {
     }
     for (number, subject) in subjects.iter().enumerate() {
         assert_eq!(subject.unpin("s", None).await.expect("ended"), 1);
-        assert_eq!(subject.clear_all().await.expect("cleared"), sessions.len() as u64);
+        assert_eq!(
+            subject.clear_all().await.expect("cleared"),
+            sessions.len() as u64,
+            "{}",
+            prefixes[number]
+        );
         for other in &subjects[number + 1..] {
             for session in sessions {
                 assert_eq!(other.latest(session).await.as_deref(), Some(session));
