@@ -113,14 +113,14 @@ impl Request {
     }
 
     fn only_reads(&self) -> bool {
-        match self {
+        matches!(
+            self,
             Self::Load(..)
-            | Self::LoadDocument(..)
-            | Self::List(..)
-            | Self::ListByRun(..)
-            | Self::ListDocuments(..) => true,
-            _ => false,
-        }
+                | Self::LoadDocument(..)
+                | Self::List(..)
+                | Self::ListByRun(..)
+                | Self::ListDocuments(..)
+        )
     }
 }
 
