@@ -52,13 +52,19 @@ pub fn write(metadata: &Metadata, state: &str) -> String {
     text
 }
 
+/// What [`write()`] begins with for every checkpoint of this id and session.
+pub fn beginning(checkpoint: &str, session: &str) -> String {
+    let mut text = String::from("{");
+    string_member("checkpoint_id", checkpoint, &mut text);
+    string_member("session_id", session, &mut text);
+    text
+}
+
 /// What [`write()`] begins with for every checkpoint of this id, session and run,
 /// and for no other: a value that begins with it may be replaced or removed
 /// without reading the rest.
 pub fn owner(metadata: &Metadata) -> String {
-    let mut text = String::from("{");
-    string_member("checkpoint_id", &metadata.checkpoint_id, &mut text);
-    string_member("session_id", &metadata.session_id, &mut text);
+    let mut text = beginning(&metadata.checkpoint_id, &metadata.session_id);
     match &metadata.run {
         Some(run) => string_member("run_id", &run.run_id, &mut text),
         None => text.push_str("\"timestamp\": "),

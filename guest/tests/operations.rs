@@ -13,7 +13,9 @@ use checkpointer_guest::keyvalue::{
     Batch, Condition, Effect, Entry, Expire, Expiry, IndexPage, IndexPut, KeyPage, Keyvalue, Operation,
     Order, Position, Put, Query, StorageError, StorageReason, Value,
 };
-use checkpointer_guest::{Checkpoint, Checkpointer, Error, Lifetime, Metadata, Options, Outcome, Run, Ttl};
+use checkpointer_guest::{
+    Checkpoint, Checkpointer, Conflict, Error, Lifetime, Metadata, Options, Outcome, Run, Ttl,
+};
 
 /// A store with a clock that tests set. Clones share what is in it.
 #[derive(Clone, Default)]
@@ -533,6 +535,22 @@ fn a_limit_does_not_count_what_is_another_sessions() {
         assert_eq!(saved, Ok(Outcome::Kept));
     }
     assert_eq!(ids(&limited, "s"), ["c3", "c2"]);
+}
+
+#[test]
+fn what_stands_in_the_index_of_a_session_is_not_its_latest_for_that() {
+    let store = Fake::default();
+    let checkpointer = open(store.clone(), None);
+    // The run of one session, and a session of the same name.
+    checkpointer.save(checkpoint("s", "theirs", "r", 1)).expect("saved");
+    let refused = checkpointer.save_after(checkpoint("s:run:r", "n", "q", 2), Some("theirs"));
+    assert!(matches!(refused, Err(Error::Conflict(Conflict::Latest(None)))), "{refused:?}");
+    checkpointer.save_after(checkpoint("s:run:r", "n", "q", 2), None).expect("saved");
+    checkpointer.save_after(checkpoint("s:run:r", "o", "q", 3), Some("n")).expect("saved");
+    // Nor does the spelling of its document make it another's.
+    let document = store.value("p:checkpoint:o").expect("a document").replace("{\"", "{ \"");
+    store.shared.values.borrow_mut().insert("p:checkpoint:o".into(), (document, None));
+    checkpointer.save_after(checkpoint("s:run:r", "p", "q", 4), Some("o")).expect("saved");
 }
 
 #[test]

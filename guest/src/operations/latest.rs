@@ -1,6 +1,7 @@
 //! What `save-after` says of a session's latest checkpoint, and what it is.
 
-use super::{Checkpointer, HEAD, Held, starts_with, storage_error, sweeping};
+use super::{Checkpointer, HEAD, Held, entry, starts_with, storage_error, sweeping};
+use crate::document;
 use crate::id::Id;
 use crate::keyvalue::{
     Batch, Condition, Effect, IndexHighest, Keyvalue, Order, Position, Query, StorageReason,
@@ -18,6 +19,14 @@ const MOST_ABOVE: usize = 900;
 /// What the latest checkpoint of a session is expected to be.
 pub(super) struct Expected {
     latest: Option<Id>,
+    above: Above,
+}
+
+/// How a session's latest checkpoint and what is above it were found.
+#[derive(Default)]
+struct Above {
+    /// That the latest is still what was found; none, if not looked at yet.
+    condition: Option<Condition>,
     strays: Vec<Stray>,
 }
 
@@ -31,7 +40,7 @@ struct Stray {
 impl Expected {
     /// This checkpoint, or none at all.
     pub fn new(latest: Option<Id>) -> Self {
-        Self { latest, strays: Vec::new() }
+        Self { latest, above: Above::default() }
     }
 }
 
@@ -47,12 +56,22 @@ impl<K: Keyvalue> Checkpointer<K> {
         let highest = IndexHighest {
             index: self.keys.session(session),
             values_at: self.keys.documents(),
-            besides: expected.strays.iter().map(|stray| stray.member.clone()).collect(),
+            besides: expected.above.strays.iter().map(|stray| stray.member.clone()).collect(),
             member: expected.latest.as_ref().map(Id::to_string),
             at_most: place.clone(),
         };
-        let strays = expected.strays.iter().map(|stray| vec![stray.condition.clone()]);
-        [vec![Condition::IndexHighest(highest)]].into_iter().chain(strays).collect()
+        let mut conditions = vec![Condition::IndexHighest(highest)];
+        // An entry alone does not make it a checkpoint of this session.
+        match (&expected.above.condition, &expected.latest) {
+            (Some(as_found), _) => conditions.push(as_found.clone()),
+            (None, Some(latest)) => {
+                let text = document::beginning(latest.as_str(), session.as_str());
+                conditions.push(starts_with(self.keys.document(latest), text));
+            }
+            (None, None) => {}
+        }
+        conditions.extend(expected.above.strays.iter().map(|stray| stray.condition.clone()));
+        conditions.into_iter().map(|condition| vec![condition]).collect()
     }
 
     /// Looks at what the latest is, after that was refused.
@@ -65,7 +84,7 @@ impl<K: Keyvalue> Checkpointer<K> {
         session: &Id,
         place: &Position,
     ) -> Result<(), Error> {
-        let (latest, strays) = self.latest(session)?;
+        let (latest, above) = self.latest(session)?;
         if latest.as_ref().map(|latest| latest.member.as_str()) != expected.latest.as_ref().map(Id::as_str) {
             return Err(Error::Conflict(Conflict::Latest(latest.map(|latest| latest.member))));
         }
@@ -75,16 +94,17 @@ impl<K: Keyvalue> Checkpointer<K> {
                 place.member, latest.member
             )));
         }
-        expected.strays = strays;
+        expected.above = above;
         Ok(())
     }
 
     /// The place of a session's latest checkpoint, whether it can be read or
     /// not, and the strays above it. If many entries above it name nothing, they
     /// are removed in passing.
-    fn latest(&self, session: &Id) -> Result<(Option<Position>, Vec<Stray>), Error> {
+    fn latest(&self, session: &Id) -> Result<(Option<Position>, Above), Error> {
         let index = self.keys.session(session);
-        let (mut strays, mut unswept, mut after) = (Vec::new(), 0, None);
+        let mut above = Above::default();
+        let (mut unswept, mut after) = (0, None);
         loop {
             let query = self.query(&index, Order::Descending, PAGE);
             let page = self.bucket.range(&Query { after, head: Some(HEAD), resumable: true, ..query })?;
@@ -94,9 +114,16 @@ impl<K: Keyvalue> Checkpointer<K> {
                 match self.owner(&key, found.value)? {
                     Held::Nothing => dead.push(found.member),
                     Held::Document(owner, guard) if !owner.is_of(session, &found.member) => {
-                        strays.push(Stray { member: found.member, condition: starts_with(key, guard) });
+                        above.strays.push(Stray { member: found.member, condition: starts_with(key, guard) });
                     }
-                    Held::Document(..) | Held::Garbage(..) | Held::Alien(_) => {
+                    found_there => {
+                        above.condition = match found_there {
+                            Held::Document(_, text) | Held::Garbage(_, text) => Some(starts_with(key, text)),
+                            // Whatever it is, it can't be looked into.
+                            Held::Nothing | Held::Alien(_) => {
+                                Some(Condition::IndexHas(entry(index.clone(), &found.member)))
+                            }
+                        };
                         let score = found.score.unwrap_or(f64::INFINITY);
                         latest = Some(Position { score, member: found.member });
                         break;
@@ -105,14 +132,14 @@ impl<K: Keyvalue> Checkpointer<K> {
             }
             after = page.next;
             if latest.is_some() || after.is_none() {
-                return Ok((latest, strays));
+                return Ok((latest, above));
             }
             // So many that the store might not look as far as the latest.
             let sweeps: Vec<Batch> = dead.iter().map(|member| sweeping(&index, member)).collect();
             if !sweeps.is_empty() {
                 unswept += self.bucket.commit(&sweeps)?.into_iter().filter(|applied| !applied).count();
             }
-            if strays.len() + unswept > MOST_ABOVE {
+            if above.strays.len() + unswept > MOST_ABOVE {
                 let message = "too many checkpoints of others are in the session's index, above its latest";
                 return Err(storage_error(StorageReason::Unsupported, Effect::None, message.to_owned()));
             }
