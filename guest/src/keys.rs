@@ -52,11 +52,6 @@ impl Keys {
         format!("{}{SESSION}{session}{RUN}{run}", self.prefix)
     }
 
-    /// What every key begins with.
-    pub fn prefix(&self) -> &str {
-        self.prefix.as_str()
-    }
-
     /// What the key of every mark of a pinned session begins with; the session
     /// id follows. llmfy has no such keys. With a NUL, which no id and no prefix
     /// has, they are one-to-one and like no other key.

@@ -402,7 +402,7 @@ fn a_session_of_many_pages_lives_and_goes_as_a_whole() {
     store.shared.now.set(99);
     store.calls();
     long.save(checkpoint("s", "last", "r", 59)).expect("saved");
-    assert_eq!(store.calls(), ["range", "commit", "range", "commit", "range", "commit"]);
+    assert_eq!(store.calls(), ["range", "commit"].repeat(4));
     store.shared.now.set(1098);
     assert!(short.load("s", Some("last")).expect("loaded").is_some());
     store.shared.now.set(1197);
@@ -468,6 +468,73 @@ fn of_a_long_session_the_latest_lives_longest_whatever_fails() {
     });
     assert!(checkpointer.load("s", None).expect("loaded").is_some());
     assert_eq!(ids(&each_by_itself, "s")[0], "c399");
+}
+
+#[test]
+fn of_a_long_session_that_took_several_steps_nothing_outlives_the_latest() {
+    let store = Fake::default();
+    let ttl = Ttl { milliseconds: 100, lifetime: Lifetime::OfSession, refresh_on_read: true };
+    let whole = Options { ttl: Some(ttl), ..options(None) };
+    let checkpointer = open_with(store.clone(), &whole);
+    let each_by_itself = open(store.clone(), Some(100));
+    for number in 0..400 {
+        each_by_itself.save(checkpoint("s", &format!("c{number:03}"), "r", number / 10)).expect("saved");
+    }
+    // Time goes on between the steps of a save, and of a read.
+    let slow = |step: u64| {
+        let (later, store) = (store.clone(), store.clone());
+        store.interrupt(move || {
+            let even_later = later.clone();
+            later.interrupt(move || even_later.shared.now.set(step));
+        });
+    };
+    slow(5);
+    checkpointer.save_after(checkpoint("s", "latest", "r", 59), Some("c399")).expect("saved");
+    slow(10);
+    assert!(checkpointer.load("s", None).expect("loaded").is_some());
+    for now in 100..111 {
+        store.shared.now.set(now);
+        let latest = each_by_itself.load("s", None).expect("loaded");
+        assert!(latest.is_none_or(|latest| latest.metadata.checkpoint_id == "latest"), "at {now}");
+    }
+    assert_eq!(ids(&each_by_itself, "s"), [""; 0]);
+}
+
+#[test]
+fn a_save_that_is_repeated_goes_on_with_the_life_of_its_session() {
+    let store = Fake::default();
+    let ttl = Ttl { milliseconds: 100, lifetime: Lifetime::OfSession, refresh_on_read: false };
+    let checkpointer = open_with(store.clone(), &Options { ttl: Some(ttl), ..options(None) });
+    let each_by_itself = open(store.clone(), Some(100));
+    for number in 0..400 {
+        each_by_itself.save(checkpoint("s", &format!("c{number:03}"), "r", number / 10)).expect("saved");
+    }
+    store.shared.now.set(50);
+    each_by_itself.save(checkpoint("s", "latest", "r", 59)).expect("saved");
+    // As if the first try had been cut after its first step.
+    checkpointer.save_after(checkpoint("s", "latest", "r", 59), Some("c399")).expect("there already");
+    store.shared.now.set(149);
+    assert_eq!(each_by_itself.list("s", Some(1000)).expect("a list").checkpoints.len(), 401);
+}
+
+#[test]
+fn the_end_of_a_pin_holds_for_the_rest_of_a_save_that_it_overtakes() {
+    let store = Fake::default();
+    let ttl = Ttl { milliseconds: 100, lifetime: Lifetime::OfSession, refresh_on_read: false };
+    let checkpointer = open_with(store.clone(), &Options { ttl: Some(ttl), ..options(None) });
+    let theirs = open(store.clone(), Some(100));
+    for number in 0..400 {
+        theirs.save(checkpoint("s", &format!("c{number:03}"), "r", number / 10)).expect("saved");
+    }
+    theirs.pin("s", None).expect("pinned");
+    // The first commit is refused, since the session is pinned; the second saves.
+    let (second, third) = (store.clone(), store.clone());
+    store.interrupt(move || {
+        second.interrupt(move || third.interrupt(move || assert_eq!(theirs.unpin("s", None), Ok(401))));
+    });
+    checkpointer.save(checkpoint("s", "latest", "r", 59)).expect("saved");
+    store.shared.now.set(100);
+    assert_eq!(ids(&checkpointer, "s"), [""; 0]);
 }
 
 #[test]

@@ -17,17 +17,37 @@ impl<K: Keyvalue> Checkpointer<K> {
     }
 
     fn clear(&self) -> Result<u64, Error> {
+        // First of all: a save that saw the mark of a pinned session has no end.
+        // After this it is refused, or what it saved is found.
+        self.clear_marks()?;
         let mut removed = 0;
         for _ in 0..ATTEMPTS {
             let (more, overtaken) = self.clear_documents()?;
             removed += more;
-            // A save that saw the mark of a pinned session and came in between has
-            // no end, so all is gone through again.
-            if !overtaken && !self.clear_indexes_and_marks()? {
+            if !overtaken {
+                self.clear_indexes()?;
                 return Ok(removed);
             }
         }
         Err(overtaken())
+    }
+
+    /// Removes the marks of pinned sessions.
+    fn clear_marks(&self) -> Result<(), Error> {
+        let pins = self.keys.pins();
+        let mut after = None;
+        loop {
+            let page = self.bucket.scan(&pins, after.as_deref())?;
+            let pinned = page.keys.iter().filter_map(|key| key.strip_prefix(&pins));
+            let marks: Vec<_> = pinned.map(|session| self.unmarking(&Id::stored(session))).collect();
+            if !marks.is_empty() {
+                self.bucket.commit(&marks)?;
+            }
+            after = page.next;
+            if after.is_none() {
+                return Ok(());
+            }
+        }
     }
 
     /// Removes every document whose key and text agree that it is one of this
@@ -83,25 +103,17 @@ impl<K: Keyvalue> Checkpointer<K> {
         Ok((removed, overtaken))
     }
 
-    /// Removes the index entries that are left, which name nothing any more, and
-    /// the marks of pinned sessions. Says whether there were such.
-    fn clear_indexes_and_marks(&self) -> Result<bool, Error> {
-        let mut were_pinned = false;
-        let (indexes, pins) = (self.keys.indexes(), self.keys.pins());
+    /// Removes the index entries that are left, which name nothing any more.
+    fn clear_indexes(&self) -> Result<(), Error> {
         let mut after = None;
         loop {
-            let page = self.bucket.scan(self.keys.prefix(), after.as_deref())?;
-            for index in page.keys.iter().filter(|key| key.starts_with(&indexes)) {
+            let page = self.bucket.scan(&self.keys.indexes(), after.as_deref())?;
+            for index in &page.keys {
                 self.sweep_index(index)?;
-            }
-            let pinned = page.keys.iter().filter_map(|key| key.strip_prefix(&pins));
-            let marks: Vec<_> = pinned.map(|session| self.unmarking(&Id::stored(session))).collect();
-            if !marks.is_empty() {
-                were_pinned |= self.bucket.commit(&marks)?.contains(&true);
             }
             after = page.next;
             if after.is_none() {
-                return Ok(were_pinned);
+                return Ok(());
             }
         }
     }

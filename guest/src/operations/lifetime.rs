@@ -29,6 +29,11 @@ impl Until {
     pub fn at_least(expiry: Expiry) -> Self {
         Self { expiry, shorten: false, condition: None }
     }
+
+    /// Only if this holds.
+    pub fn only_if(self, condition: Condition) -> Self {
+        Self { condition: Some(condition), ..self }
+    }
 }
 
 impl<K: Keyvalue> Checkpointer<K> {
@@ -47,8 +52,8 @@ impl<K: Keyvalue> Checkpointer<K> {
             }
             None => self.in_steps(|it| {
                 it.bucket.commit(&[it.marking(&session)])?;
-                let condition = Some(it.pinned_as_seen(&session, true));
-                it.session_lives(&session, &Until { condition, ..Until::at_least(Expiry::Never) }, None)
+                let until = Until::at_least(Expiry::Never).only_if(it.pinned_as_seen(&session, true));
+                it.session_lives(&session, &until, None)
             }),
         }
     }
@@ -69,7 +74,15 @@ impl<K: Keyvalue> Checkpointer<K> {
         match checkpoint {
             Some(checkpoint) => {
                 let checkpoint = Id::new("checkpoint id", checkpoint)?;
-                self.checkpoint_lives(&session, &checkpoint, || Ok(until(self.is_pinned(&session)?)))
+                self.in_steps(|it| {
+                    let count =
+                        it.checkpoint_lives(&session, &checkpoint, || Ok(until(it.is_pinned(&session)?)))?;
+                    // It must not outlive those that are newer.
+                    if count > 0 && it.lives_as_a_whole() {
+                        it.session_lives(&session, &Until::at_least(it.expiry()), None)?;
+                    }
+                    Ok(count)
+                })
             }
             None => self.in_steps(|it| {
                 it.bucket.commit(&[it.unmarking(&session)])?;
@@ -78,16 +91,23 @@ impl<K: Keyvalue> Checkpointer<K> {
         }
     }
 
+    /// Whether sessions live as a whole.
+    pub(super) fn lives_as_a_whole(&self) -> bool {
+        self.ttl.is_some_and(|ttl| ttl.lifetime == Lifetime::OfSession)
+    }
+
     /// Lets what was read live on, if reading refreshes.
     pub(super) fn refresh<'a>(
         &self,
         session: &Id,
         read: impl IntoIterator<Item = &'a Found>,
     ) -> Result<(), Error> {
-        let Some(ttl) = self.ttl.filter(|ttl| ttl.refresh_on_read) else { return Ok(()) };
+        if !self.ttl.is_some_and(|ttl| ttl.refresh_on_read) {
+            return Ok(());
+        }
         let until = Until::at_least(self.expiry());
         let mut read = read.into_iter().peekable();
-        if ttl.lifetime == Lifetime::OfSession && read.peek().is_some() {
+        if self.lives_as_a_whole() && read.peek().is_some() {
             return self.in_steps(|it| it.session_lives(session, &until, None)).map(drop);
         }
         let batches: Vec<Batch> = read
@@ -107,29 +127,49 @@ impl<K: Keyvalue> Checkpointer<K> {
 
     /// Lets all of a session live until then, step by step, from a place on or
     /// from the beginning; says how many checkpoints do.
+    ///
+    /// Where lives are made longer the newest come first, so that the latest stays
+    /// the latest whatever fails on the way; and where that took several steps
+    /// they come last again, since each step counts from its own moment.
     pub(super) fn session_lives(
         &self,
         session: &Id,
         until: &Until,
         mut after: Option<Position>,
     ) -> Result<u64, Error> {
+        let mut is_one_step = after.is_none();
         let mut count = 0;
         loop {
-            let (batches, next) = self.page_lives(session, until, after)?;
-            if !batches.is_empty() {
-                let applied = self.bucket.commit(&batches)?;
-                count += applied.into_iter().map(u64::from).sum::<u64>();
-            }
+            let (applied, next) = self.step_of_session_lives(session, until, after)?;
+            count += applied;
             after = next;
             if after.is_none() {
-                return Ok(count);
+                break;
             }
+            is_one_step = false;
         }
+        if !is_one_step && !until.shorten && until.expiry != Expiry::Never {
+            self.step_of_session_lives(session, until, None)?;
+        }
+        Ok(count)
+    }
+
+    fn step_of_session_lives(
+        &self,
+        session: &Id,
+        until: &Until,
+        after: Option<Position>,
+    ) -> Result<(u64, Option<Position>), Error> {
+        let (batches, next) = self.page_lives(session, until, after)?;
+        if batches.is_empty() {
+            return Ok((0, next));
+        }
+        let applied = self.bucket.commit(&batches)?;
+        Ok((applied.into_iter().map(u64::from).sum(), next))
     }
 
     /// The batches that let a page of a session live until then, and the place
-    /// to go on. Where lives are made longer the newest come first, else last:
-    /// so the latest stays the latest, whatever fails on the way.
+    /// to go on: newest first, but oldest first where lives are cut short.
     pub(super) fn page_lives(
         &self,
         session: &Id,

@@ -11,7 +11,7 @@ use crate::json;
 use crate::keys;
 use crate::keyvalue::{Batch, Condition, Expiry, IndexPut, Keyvalue, Operation, Position, Put, Value};
 use crate::timestamp::Timestamp;
-use crate::{Checkpoint, Conflict, Error, Excess, Lifetime, Metadata, Outcome, Taken};
+use crate::{Checkpoint, Conflict, Error, Excess, Metadata, Outcome, Taken};
 
 /// Redis keeps no longer text.
 const MAX_DOCUMENT_BYTES: u64 = 512 * 1024 * 1024;
@@ -22,7 +22,7 @@ impl<K: Keyvalue> Checkpointer<K> {
     /// One round trip if the id is new, or stays in its run. Where the number of
     /// checkpoints is limited, one more to count them, and one to see which go;
     /// where a session lives as a whole, one more, and two for each 300 of it
-    /// beyond the first.
+    /// beyond the first 300 and two in the end.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`], [`Error::TooLarge`], [`Error::Conflict`]:
@@ -60,7 +60,10 @@ impl<K: Keyvalue> Checkpointer<K> {
 
     fn put(&self, mut newcomer: Newcomer, mut expected: Option<Expected>) -> Result<Outcome, Error> {
         let (mut standing, mut is_pinned) = (Standing::New, false);
-        for _ in 0..ATTEMPTS {
+        // At the limit of a session each save is in the way of all others, and one
+        // gets ahead each time.
+        let attempts = if self.max_checkpoints.is_some() { 8 * ATTEMPTS } else { ATTEMPTS };
+        for _ in 0..attempts {
             let expiry = if is_pinned { Expiry::Never } else { self.expiry() };
             // The first batch decides. The others tidy up behind what it saved: a
             // save that is refused writes nothing.
@@ -96,10 +99,10 @@ impl<K: Keyvalue> Checkpointer<K> {
             for batch in &mut tidying {
                 batch.conditions.push(vec![newcomer.is_saved()]);
             }
-            let until = Until::at_least(expiry);
+            let until = Until::at_least(expiry).only_if(self.pinned_as_seen(&newcomer.session, is_pinned));
             let mut rest_of_session = None;
-            if self.ttl.is_some_and(|ttl| ttl.lifetime == Lifetime::OfSession) {
-                let (others, next) = self.page_lives(&newcomer.session, &until, None)?;
+            if self.lives_as_a_whole() {
+                let (others, next) = self.page_lives(&newcomer.session, &Until::at_least(expiry), None)?;
                 for other in others {
                     batch.conditions.extend(other.conditions);
                     batch.operations.extend(other.operations);
@@ -122,6 +125,10 @@ impl<K: Keyvalue> Checkpointer<K> {
             standing = self.standing(&newcomer)?;
             if let Some(expected) = &mut expected {
                 if self.is_there_already(&newcomer, &standing)? {
+                    // What an earlier try did not come to.
+                    if self.lives_as_a_whole() {
+                        self.session_lives(&newcomer.session, &until, None)?;
+                    }
                     return Ok(Outcome::Kept);
                 }
                 self.look_again(expected, &newcomer.session, &newcomer.place())?;
