@@ -21,7 +21,7 @@ install() {
     echo "${folder##*/} $*" > "$mark"
 }
 
-# A program from crates.io. It is not optimised: to build it takes longer than
+# A program from Cargo's registry. It is not optimised: to build it takes longer than
 # to run it ever will.
 # install_cargo CRATE VERSION OPTION…
 install_cargo() {
@@ -64,7 +64,7 @@ install_npm() {
     PATH=$target/$1/node_modules/.bin:$PATH
 }
 
-# The files of a crate, as crates.io has them: target/plugins/crate-NAME/vendor/NAME.
+# The files of a crate, as they are published: target/plugins/crate-NAME/vendor/NAME.
 # install_crate NAME VERSION
 install_crate() {
     install "crate-$1" bash -c 'cd "$1" && printf "%s\n" "[package]" "name = \"files\"" "edition = \"2024\"" \

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::bindings::exports::flow::checkpoint::checkpointer::{Lifetime, Options, Ttl};
 use crate::component::{Instance, Pool};
 use crate::keyvalue::KeyvalueCtx;
+use crate::plugin::Grant;
 use crate::store::{Address, Store};
 use crate::{Checkpoint, Documents, Error, History, Metadata, Outcome};
 
@@ -212,6 +213,15 @@ impl Checkpointer {
     }
 }
 
+impl Checkpointer {
+    /// Opens the checkpointer over what a plugin was granted. What every key
+    /// begins with is that of the grant and then that of the options.
+    pub(crate) async fn granted(grant: &Grant, options: Options) -> Result<Self, Error> {
+        let ctx = KeyvalueCtx::builder().bucket(&options.bucket, grant.store(), grant.prefix()).build();
+        Ok(Self { pool: Pool::new(ctx, options).await? })
+    }
+}
+
 impl Builder {
     /// What every key begins with, 1 to 512 bytes. Checkpointers with different
     /// prefixes see nothing of each other, even if one prefix begins with the
@@ -231,8 +241,8 @@ impl Builder {
 
     /// The same for a session as a whole: all of it goes away when so much time
     /// has passed since a checkpoint was last saved in it. A save takes two round
-    /// trips then, and two more for each 300 checkpoints beyond the first 300;
-    /// the newest come first.
+    /// trips then; for each 300 checkpoints beyond the first 300 two more, and two
+    /// in the end.
     pub fn session_ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
         self.lifetime = Lifetime::OfSession;

@@ -9,7 +9,7 @@
 //! - [`contents`]: all that a store holds.
 //! - [`redis_server`]: a real server on a free port.
 //! - [`proxy`]: a way to it that can fail.
-//! - [`samples`]: checkpoints to save.
+//! - [`samples`]: checkpoints to save; [`plugins`]: plugins to run.
 //! - [`chance`]: moments that nobody chose.
 //! - [`llmfy`]: the real one, to run beside.
 
@@ -20,6 +20,7 @@ pub mod faulty;
 pub mod llmfy;
 pub mod native;
 pub mod paged;
+pub mod plugins;
 pub mod proxy;
 pub mod redis_server;
 pub mod samples;
