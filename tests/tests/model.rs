@@ -172,11 +172,16 @@ impl Model {
 
     fn save(&mut self, who: Who, checkpoint: Checkpoint) {
         let until = self.until(who);
-        if matches!(OPENINGS[who.opening], Some((_, true, _))) {
-            self.live(who, |_| true, until, false);
-        }
+        self.prolong(who);
         let key = (who.prefix, checkpoint.metadata.checkpoint_id.clone());
         self.checkpoints.insert(key, Kept { checkpoint, until });
+    }
+
+    /// What is in a session that lives as a whole lives on.
+    fn prolong(&mut self, who: Who) {
+        if matches!(OPENINGS[who.opening], Some((_, true, _))) {
+            self.live(who, |_| true, self.until(who), false);
+        }
     }
 
     /// What was read lives on.
@@ -253,7 +258,8 @@ async fn take(who: Who, step: &Step, place: &Place, subjects: &[Vec<Subject>], m
             let is_later = latest.is_none_or(|latest| place_of(&latest) <= place_of(&saved));
             match subject.save_after(&saved, believed.as_deref()).await {
                 Ok(_) if !is_taken && believed == latest_id && is_later => model.save(who, saved),
-                Ok(_) if is_there => {}
+                // An earlier try may have been cut: the rest of the session follows.
+                Ok(_) if is_there => model.prolong(who),
                 Err(Error::Conflict(Conflict::Taken(_))) if is_taken => {}
                 Err(Error::Conflict(Conflict::Latest(actual))) if !is_taken && !is_there => {
                     assert_ne!(believed, latest_id);

@@ -79,8 +79,11 @@ pub async fn a_list_is_right_while_its_checkpoints_expire_one_by_one(place: &Pla
         let mut ends = Vec::new();
         for (number, second) in order.into_iter().enumerate() {
             let subject = place.open(mode, &Opening::ttl_ms(lives[number])).await;
+            let life = Duration::from_millis(lives[number]);
+            let before = start.elapsed();
             save(&subject, &checkpoint(&session, &format!("{session}/{number}"), "r", second)).await;
-            ends.push((second, number, start.elapsed() + Duration::from_millis(lives[number])));
+            // It was saved at some time between.
+            ends.push((second, number, before + life, start.elapsed() + life));
         }
         ends.sort();
         ends.reverse();
@@ -94,15 +97,14 @@ pub async fn a_list_is_right_while_its_checkpoints_expire_one_by_one(place: &Pla
             let after = start.elapsed();
             // Of those whose time has not come when the list was there, none may
             // be missing; of those whose time had come before, none may be there.
-            // A store may be a moment early or late.
-            let moment = Duration::from_millis(30);
-            let alive = |at: Duration, early: bool| {
-                let alive = ends.iter().filter(|(second, _, end)| {
-                    *second == stays || if early { *end > at + moment } else { *end + moment > at }
-                });
-                alive.map(|(_, number, _)| format!("{session}/{number}")).collect::<Vec<_>>()
+            // A store counts in milliseconds.
+            let moment = Duration::from_millis(2);
+            let alive = |lives: &dyn Fn(Duration, Duration) -> bool| {
+                let alive = ends.iter().filter(|(second, _, from, to)| *second == stays || lives(*from, *to));
+                alive.map(|(_, number, ..)| format!("{session}/{number}")).collect::<Vec<_>>()
             };
-            let (at_least, at_most) = (alive(after, true), alive(before, false));
+            let at_least = alive(&|from, _| from > after + moment);
+            let at_most = alive(&|_, to| to + moment > before);
             assert!(at_least.iter().all(|id| ids.contains(id)), "{ids:?} lacks some of {at_least:?}");
             let in_order: Vec<_> = at_most.iter().filter(|id| ids.contains(id)).cloned().collect();
             assert_eq!(ids, in_order);
@@ -117,11 +119,11 @@ pub async fn a_list_is_right_while_its_checkpoints_expire_one_by_one(place: &Pla
 /// With a ttl of the session nothing goes while something is saved, and then
 /// all goes at once.
 pub async fn a_session_with_a_ttl_of_its_own_goes_as_a_whole(place: &Place, mode: Mode) {
-    let opening = Opening { of_session: true, ..Opening::ttl_ms(250) };
+    let opening = Opening { of_session: true, ..Opening::ttl_ms(1000) };
     let subject = place.open(mode, &opening).await;
     for number in 0..4 {
         save(&subject, &checkpoint("s", &format!("c{number}"), &format!("r{}", number % 2), number)).await;
-        sleep_ms(100).await;
+        sleep_ms(300).await;
     }
     assert_eq!(subject.ids("s", 9).await, ["c3", "c2", "c1", "c0"]);
     assert_eq!(subject.ids_of_run("s", "r0").await, ["c2", "c0"]);
@@ -129,18 +131,18 @@ pub async fn a_session_with_a_ttl_of_its_own_goes_as_a_whole(place: &Place, mode
     let other = checkpoint("other", "o", "r", 1);
     save(&subject, &other).await;
     subject.save(&checkpoint("s", "o", "r", 9)).await.expect_err("a conflict");
-    sleep_ms(200).await;
+    sleep_ms(800).await;
     assert_eq!(place.keys(&key("session:s")).await, [""; 0]);
     assert_eq!(subject.ids("s", 9).await, [""; 0]);
-    sleep_ms(100).await;
+    sleep_ms(300).await;
     assert_eq!(place.keys("").await, [""; 0]);
 }
 
 /// What is read lives on as if it had just been saved: checkpoints by
 /// themselves, or their session.
 pub async fn what_is_read_lives_on(place: &Place, mode: Mode) {
-    let plain = place.open(mode, &Opening::ttl_ms(300)).await;
-    let refreshing = Opening { refresh_on_read: true, ..Opening::ttl_ms(300) };
+    let plain = place.open(mode, &Opening::ttl_ms(1200)).await;
+    let refreshing = Opening { refresh_on_read: true, ..Opening::ttl_ms(1200) };
     let by_checkpoint = place.open(mode, &refreshing).await;
     let by_session = place.open(mode, &Opening { of_session: true, ..refreshing }).await;
     for session in ["loaded", "latest", "listed", "run", "whole", "unread"] {
@@ -149,7 +151,7 @@ pub async fn what_is_read_lives_on(place: &Place, mode: Mode) {
         }
     }
     for _ in 0..4 {
-        sleep_ms(120).await;
+        sleep_ms(480).await;
         assert!(by_checkpoint.load("loaded", Some("loaded0")).await.expect("loaded").is_some());
         assert_eq!(by_checkpoint.latest("latest").await.as_deref(), Some("latest2"));
         assert_eq!(by_checkpoint.ids("listed", 2).await, ["listed2", "listed1"]);
@@ -171,14 +173,14 @@ pub async fn what_is_read_lives_on(place: &Place, mode: Mode) {
     save(&forever, &checkpoint("stays", "stays", "r", 1)).await;
     assert!(by_checkpoint.load("stays", None).await.expect("loaded").is_some());
     assert!(by_session.load("stays", None).await.expect("loaded").is_some());
-    sleep_ms(400).await;
+    sleep_ms(1400).await;
     assert_eq!(forever.latest("stays").await.as_deref(), Some("stays"));
 }
 
 /// What is pinned does not go away: a checkpoint until it is saved again, a
 /// session with all that is saved in it until that is ended.
 pub async fn what_is_pinned_stays(place: &Place, mode: Mode) {
-    let subject = place.open(mode, &Opening::ttl_ms(200)).await;
+    let subject = place.open(mode, &Opening::ttl_ms(1000)).await;
     for session in ["one", "all", "ended", "none"] {
         for number in 0..2 {
             save(&subject, &checkpoint(session, &format!("{session}{number}"), "r", number)).await;
@@ -195,7 +197,7 @@ pub async fn what_is_pinned_stays(place: &Place, mode: Mode) {
     }
     assert_eq!(subject.unpin("ended", None).await.expect("ended"), 3);
     save(&subject, &checkpoint("ended", "ended3", "r2", 3)).await;
-    sleep_ms(300).await;
+    sleep_ms(1200).await;
     assert_eq!(subject.ids("one", 9).await, ["one0"]);
     assert_eq!(subject.ids("all", 9).await, ["all2", "all1", "all0"]);
     assert_eq!(subject.ids_of_run("all", "r2").await, ["all2", "all1"]);
@@ -203,7 +205,7 @@ pub async fn what_is_pinned_stays(place: &Place, mode: Mode) {
     assert_eq!(subject.ids("none", 9).await, [""; 0]);
     assert_eq!(subject.unpin("one", Some("one0")).await.expect("ended"), 1);
     save(&subject, &checkpoint("all", "all3", "r", 3)).await;
-    sleep_ms(300).await;
+    sleep_ms(1200).await;
     assert_eq!(subject.ids("one", 9).await, [""; 0]);
     assert_eq!(subject.latest("all").await.as_deref(), Some("all3"));
     // An index that named something pinned has no end; what it still names goes
@@ -216,7 +218,7 @@ pub async fn what_is_pinned_stays(place: &Place, mode: Mode) {
     assert_eq!(place.keys("").await, [""; 0]);
     assert_eq!(subject.pin("later", None).await.expect("pinned"), 0);
     save(&subject, &checkpoint("later", "l", "r", 1)).await;
-    sleep_ms(300).await;
+    sleep_ms(1200).await;
     assert_eq!(subject.latest("later").await.as_deref(), Some("l"));
     assert_eq!(subject.clear_all().await.expect("cleared"), 1);
     assert_eq!(place.keys("").await, [""; 0]);
