@@ -74,6 +74,13 @@ impl Checkpointer {
         }
     }
 
+    /// Opens the checkpointer over what was granted. What every key begins with is
+    /// that of the grant and then that of the options.
+    pub(crate) async fn granted(grant: &Grant, options: Options) -> Result<Self, Error> {
+        let ctx = KeyvalueCtx::builder().bucket(&options.bucket, grant.store(), grant.prefix()).build();
+        Ok(Self { pool: Pool::new(ctx, options).await? })
+    }
+
     /// Saves a checkpoint. One with the same id in its session is replaced, and
     /// the indexes follow, all in one atomic step. It is [`Outcome::Kept`],
     /// unless [`Builder::max_checkpoints`] says otherwise.
@@ -213,15 +220,6 @@ impl Checkpointer {
     }
 }
 
-impl Checkpointer {
-    /// Opens the checkpointer over what a plugin was granted. What every key
-    /// begins with is that of the grant and then that of the options.
-    pub(crate) async fn granted(grant: &Grant, options: Options) -> Result<Self, Error> {
-        let ctx = KeyvalueCtx::builder().bucket(&options.bucket, grant.store(), grant.prefix()).build();
-        Ok(Self { pool: Pool::new(ctx, options).await? })
-    }
-}
-
 impl Builder {
     /// What every key begins with, 1 to 512 bytes. Checkpointers with different
     /// prefixes see nothing of each other, even if one prefix begins with the
@@ -294,7 +292,6 @@ impl Builder {
     /// # Errors
     /// [`Error::InvalidArgument`] if an option is at fault.
     pub async fn open_store(self, store: Arc<dyn Store>) -> Result<Checkpointer, Error> {
-        let ctx = KeyvalueCtx::builder().bucket(BUCKET, store, "").build();
         let options = Options {
             bucket: BUCKET.to_owned(),
             prefix: self.prefix,
@@ -307,7 +304,7 @@ impl Builder {
             compress: self.compress,
             max_checkpoints: self.max_checkpoints,
         };
-        Ok(Checkpointer { pool: Pool::new(ctx, options).await? })
+        Checkpointer::granted(&Grant::new(store, ""), options).await
     }
 }
 

@@ -32,17 +32,16 @@ impl<K: Keyvalue> Checkpointer<K> {
         Err(overtaken())
     }
 
-    /// Removes the marks of pinned sessions.
-    fn clear_marks(&self) -> Result<(), Error> {
-        let pins = self.keys.pins();
+    /// Does something with all keys that begin with `prefix`, page by page.
+    fn for_all(
+        &self,
+        prefix: &str,
+        mut page_of: impl FnMut(&[String]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         let mut after = None;
         loop {
-            let page = self.bucket.scan(&pins, after.as_deref())?;
-            let pinned = page.keys.iter().filter_map(|key| key.strip_prefix(&pins));
-            let marks: Vec<_> = pinned.map(|session| self.unmarking(&Id::stored(session))).collect();
-            if !marks.is_empty() {
-                self.bucket.commit(&marks)?;
-            }
+            let page = self.bucket.scan(prefix, after.as_deref())?;
+            page_of(&page.keys)?;
             after = page.next;
             if after.is_none() {
                 return Ok(());
@@ -50,23 +49,32 @@ impl<K: Keyvalue> Checkpointer<K> {
         }
     }
 
+    /// Removes the marks of pinned sessions.
+    fn clear_marks(&self) -> Result<(), Error> {
+        let pins = self.keys.pins();
+        self.for_all(&pins, |keys| {
+            let pinned = keys.iter().filter_map(|key| key.strip_prefix(&pins));
+            let marks: Vec<_> = pinned.map(|session| self.unmarking(&Id::stored(session))).collect();
+            if !marks.is_empty() {
+                self.bucket.commit(&marks)?;
+            }
+            Ok(())
+        })
+    }
+
     /// Removes every document whose key and text agree that it is one of this
     /// prefix. Says how many, and whether others changed some in between.
     fn clear_documents(&self) -> Result<(u64, bool), Error> {
         let (mut removed, mut overtaken) = (0, false);
-        let mut after = None;
-        loop {
-            let page = self.bucket.scan(&self.keys.documents(), after.as_deref())?;
-            for keys in page.keys.chunks(PAGE as usize) {
+        self.for_all(&self.keys.documents(), |keys| {
+            for keys in keys.chunks(PAGE as usize) {
                 let (more, others) = self.clear_page(keys)?;
                 removed += more;
                 overtaken |= others;
             }
-            after = page.next;
-            if after.is_none() {
-                return Ok((removed, overtaken));
-            }
-        }
+            Ok(())
+        })?;
+        Ok((removed, overtaken))
     }
 
     /// The same for some keys, in one step.
@@ -105,16 +113,8 @@ impl<K: Keyvalue> Checkpointer<K> {
 
     /// Removes the index entries that are left, which name nothing any more.
     fn clear_indexes(&self) -> Result<(), Error> {
-        let mut after = None;
-        loop {
-            let page = self.bucket.scan(&self.keys.indexes(), after.as_deref())?;
-            for index in &page.keys {
-                self.sweep_index(index)?;
-            }
-            after = page.next;
-            if after.is_none() {
-                return Ok(());
-            }
-        }
+        self.for_all(&self.keys.indexes(), |indexes| {
+            indexes.iter().try_for_each(|index| self.sweep_index(index))
+        })
     }
 }

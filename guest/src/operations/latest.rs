@@ -1,11 +1,9 @@
 //! What `save-after` says of a session's latest checkpoint, and what it is.
 
-use super::{Checkpointer, HEAD, Held, entry, starts_with, storage_error, sweeping};
+use super::{Checkpointer, HEAD, Held, entry, starts_with, storage_error};
 use crate::document;
 use crate::id::Id;
-use crate::keyvalue::{
-    Batch, Condition, Effect, IndexHighest, Keyvalue, Order, Position, Query, StorageReason,
-};
+use crate::keyvalue::{Condition, Effect, IndexHighest, Keyvalue, Order, Position, Query, StorageReason};
 use crate::{Conflict, Error};
 
 /// How many entries to look at in one round trip. Those before the latest name
@@ -111,34 +109,30 @@ impl<K: Keyvalue> Checkpointer<K> {
             let (mut dead, mut latest) = (Vec::new(), None);
             for found in page.entries {
                 let key = self.keys.documents() + &found.member;
-                match self.owner(&key, found.value)? {
-                    Held::Nothing => dead.push(found.member),
+                let as_found = match self.owner(&key, found.value)? {
+                    Held::Nothing => {
+                        dead.push(found.member);
+                        continue;
+                    }
                     Held::Document(owner, guard) if !owner.is_of(session, &found.member) => {
                         above.strays.push(Stray { member: found.member, condition: starts_with(key, guard) });
+                        continue;
                     }
-                    found_there => {
-                        above.condition = match found_there {
-                            Held::Document(_, text) | Held::Garbage(_, text) => Some(starts_with(key, text)),
-                            // Whatever it is, it can't be looked into.
-                            Held::Nothing | Held::Alien(_) => {
-                                Some(Condition::IndexHas(entry(index.clone(), &found.member)))
-                            }
-                        };
-                        let score = found.score.unwrap_or(f64::INFINITY);
-                        latest = Some(Position { score, member: found.member });
-                        break;
-                    }
-                }
+                    Held::Document(_, text) | Held::Garbage(_, text) => starts_with(key, text),
+                    // Whatever it is, it can't be looked into.
+                    Held::Alien(_) => Condition::IndexHas(entry(index.clone(), &found.member)),
+                };
+                above.condition = Some(as_found);
+                let score = found.score.unwrap_or(f64::INFINITY);
+                latest = Some(Position { score, member: found.member });
+                break;
             }
             after = page.next;
             if latest.is_some() || after.is_none() {
                 return Ok((latest, above));
             }
             // So many that the store might not look as far as the latest.
-            let sweeps: Vec<Batch> = dead.iter().map(|member| sweeping(&index, member)).collect();
-            if !sweeps.is_empty() {
-                unswept += self.bucket.commit(&sweeps)?.into_iter().filter(|applied| !applied).count();
-            }
+            unswept += dead.len() - self.sweep(&index, &dead)?;
             if above.strays.len() + unswept > MOST_ABOVE {
                 let message = "too many checkpoints of others are in the session's index, above its latest";
                 return Err(storage_error(StorageReason::Unsupported, Effect::None, message.to_owned()));

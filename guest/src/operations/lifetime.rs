@@ -96,13 +96,18 @@ impl<K: Keyvalue> Checkpointer<K> {
         self.ttl.is_some_and(|ttl| ttl.lifetime == Lifetime::OfSession)
     }
 
+    /// Whether what is read lives on.
+    pub(super) fn refreshes(&self) -> bool {
+        self.ttl.is_some_and(|ttl| ttl.refresh_on_read)
+    }
+
     /// Lets what was read live on, if reading refreshes.
     pub(super) fn refresh<'a>(
         &self,
         session: &Id,
         read: impl IntoIterator<Item = &'a Found>,
     ) -> Result<(), Error> {
-        if !self.ttl.is_some_and(|ttl| ttl.refresh_on_read) {
+        if !self.refreshes() {
             return Ok(());
         }
         let until = Until::at_least(self.expiry());

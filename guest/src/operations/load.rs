@@ -54,8 +54,7 @@ impl<K: Keyvalue> Checkpointer<K> {
 
     /// How documents are to be read.
     pub(super) fn reading(&self, with_text: bool) -> Reading {
-        let refreshes = self.ttl.is_some_and(|ttl| ttl.refresh_on_read);
-        Reading { with_text, with_owner: refreshes, compressed: self.compress }
+        Reading { with_text, with_owner: self.refreshes(), compressed: self.compress }
     }
 }
 

@@ -162,13 +162,13 @@ impl<K: Keyvalue> Checkpointer<K> {
     }
 
     /// Removes index entries that name nothing, by whatever prefix the index
-    /// was made with.
-    fn sweep(&self, index: &str, members: &[String]) -> Result<(), Error> {
-        if !members.is_empty() {
-            let batches: Vec<Batch> = members.iter().map(|member| sweeping(index, member)).collect();
-            self.bucket.commit(&batches)?;
+    /// was made with; says how many of these that were.
+    fn sweep(&self, index: &str, members: &[String]) -> Result<usize, Error> {
+        if members.is_empty() {
+            return Ok(0);
         }
-        Ok(())
+        let batches: Vec<Batch> = members.iter().map(|member| sweeping(index, member)).collect();
+        Ok(self.bucket.commit(&batches)?.into_iter().filter(|applied| *applied).count())
     }
 
     /// Removes the entries of an index that name nothing, page by page.

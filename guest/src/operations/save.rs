@@ -99,15 +99,17 @@ impl<K: Keyvalue> Checkpointer<K> {
             for batch in &mut tidying {
                 batch.conditions.push(vec![newcomer.is_saved()]);
             }
-            let until = Until::at_least(expiry).only_if(self.pinned_as_seen(&newcomer.session, is_pinned));
-            let mut rest_of_session = None;
+            // What the rest of the session lives on by, and from where on.
+            let (mut rest_lives, mut rest) = (None, None);
             if self.lives_as_a_whole() {
+                let as_seen = self.pinned_as_seen(&newcomer.session, is_pinned);
+                rest_lives = Some(Until::at_least(expiry).only_if(as_seen));
                 let (others, next) = self.page_lives(&newcomer.session, &Until::at_least(expiry), None)?;
                 for other in others {
                     batch.conditions.extend(other.conditions);
                     batch.operations.extend(other.operations);
                 }
-                rest_of_session = next;
+                rest = next;
             }
             let mut batches = vec![batch];
             batches.extend(tidying);
@@ -116,8 +118,8 @@ impl<K: Keyvalue> Checkpointer<K> {
                     // What fails here is left to the next save; this one stands.
                     let _ = self.prune(&newcomer.session, most);
                 }
-                if rest_of_session.is_some() {
-                    self.session_lives(&newcomer.session, &until, rest_of_session)?;
+                if let Some(until) = rest_lives.filter(|_| rest.is_some()) {
+                    self.session_lives(&newcomer.session, &until, rest)?;
                 }
                 return Ok(Outcome::Kept);
             }
@@ -126,7 +128,7 @@ impl<K: Keyvalue> Checkpointer<K> {
             if let Some(expected) = &mut expected {
                 if self.is_there_already(&newcomer, &standing)? {
                     // What an earlier try did not come to.
-                    if self.lives_as_a_whole() {
+                    if let Some(until) = rest_lives {
                         self.session_lives(&newcomer.session, &until, None)?;
                     }
                     return Ok(Outcome::Kept);

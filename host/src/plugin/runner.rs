@@ -1,14 +1,13 @@
 //! Runs plugins of the world `plugin`, each run in an instance of its own and
 //! within limits: what one does wrong concerns no other.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
 use tokio::time::timeout;
 use tracing::debug;
 use wasmtime::component::{Component, Linker, ResourceTable};
-use wasmtime::{Config, Engine, ResourceLimiter, Store, Trap};
+use wasmtime::{Config, Engine, ResourceLimiter, Store};
 
 use super::bindings::PluginPre;
 use super::{Grants, PluginCtx, PluginCtxView, PluginView, add_to_linker};
@@ -60,16 +59,14 @@ pub enum PluginError {
 }
 
 /// Loads plugins; the engine that they run in.
-#[derive(Clone)]
 pub struct Plugins {
     engine: Engine,
-    linker: Arc<Linker<Ctx>>,
+    linker: Linker<Ctx>,
 }
 
 /// A plugin, compiled and ready to run, any number of times and at once.
 #[derive(Clone)]
 pub struct Plugin {
-    plugins: Plugins,
     component: PluginPre<Ctx>,
     limits: Limits,
 }
@@ -98,7 +95,7 @@ impl Plugins {
                 }
             })
             .map_err(|error| PluginError::Host(error.to_string()))?;
-        Ok(Self { engine, linker: Arc::new(linker) })
+        Ok(Self { engine, linker })
     }
 
     /// Compiles a plugin, after a look at what it imports. It takes some seconds
@@ -120,7 +117,7 @@ impl Plugins {
             return Err(PluginError::Imports(foreign));
         }
         let component = self.linker.instantiate_pre(&component).and_then(PluginPre::new).map_err(unfit)?;
-        Ok(Plugin { plugins: self.clone(), component, limits: Limits::default() })
+        Ok(Plugin { component, limits: Limits::default() })
     }
 }
 
@@ -146,7 +143,7 @@ impl Plugin {
             table: ResourceTable::new(),
             memory: Memory { limit: self.limits.memory, used: 0, is_over: false },
         };
-        let mut store = Store::new(&self.plugins.engine, ctx);
+        let mut store = Store::new(self.component.engine(), ctx);
         store.limiter(|ctx| &mut ctx.memory);
         store.set_hostcall_fuel(self.limits.bytes_a_call);
         // At each tick it lets others run, and the time-out be seen.
@@ -163,10 +160,7 @@ impl Plugin {
             Err(_) => Err(PluginError::Time(self.limits.time)),
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(_)) if is_over_memory => Err(PluginError::Memory(self.limits.memory)),
-            Ok(Err(error)) => Err(match error.downcast_ref::<Trap>() {
-                Some(trap) => PluginError::Trap(trap.to_string()),
-                None => PluginError::Trap(error.root_cause().to_string()),
-            }),
+            Ok(Err(error)) => Err(PluginError::Trap(error.root_cause().to_string())),
         }
     }
 }
