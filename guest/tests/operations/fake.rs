@@ -1,0 +1,207 @@
+//! A store in a few lines of memory, with a clock, and with others who get in
+//! between.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use checkpointer_guest::keyvalue::{
+    Batch, Condition, Entry, Expire, Expiry, IndexPage, KeyPage, Keyvalue, Operation, Order, Position, Query,
+    StorageError, Value,
+};
+
+/// A store with a clock that tests set. Clones share what is in it.
+#[derive(Clone, Default)]
+pub struct Fake {
+    pub shared: Rc<Shared>,
+}
+
+/// When something expires, if ever.
+pub type Until = Option<u64>;
+
+/// The members of an index with their scores.
+pub type Members = BTreeMap<String, f64>;
+
+#[derive(Default)]
+pub struct Shared {
+    pub now: Cell<u64>,
+    pub values: RefCell<BTreeMap<String, (String, Until)>>,
+    indexes: RefCell<BTreeMap<String, (Members, Until)>>,
+    /// What was asked of the store.
+    calls: RefCell<Vec<&'static str>>,
+    /// What somebody else does just before the next commit.
+    interruption: RefCell<Option<Box<dyn FnOnce()>>>,
+}
+
+impl Fake {
+    pub fn value(&self, key: &str) -> Option<String> {
+        let values = self.shared.values.borrow();
+        let (value, until) = values.get(key)?;
+        until.is_none_or(|until| until > self.shared.now.get()).then(|| value.clone())
+    }
+
+    pub fn members(&self, index: &str) -> Members {
+        let indexes = self.shared.indexes.borrow();
+        let Some((members, until)) = indexes.get(index) else { return Members::new() };
+        if until.is_none_or(|until| until > self.shared.now.get()) {
+            members.clone()
+        } else {
+            BTreeMap::new()
+        }
+    }
+
+    fn read(&self, key: &str, head: Option<u32>) -> Value {
+        match (self.value(key), head) {
+            (None, _) => Value::Absent,
+            (Some(value), Some(head)) if value.len() > head as usize => {
+                Value::Head(value[..head as usize].to_owned())
+            }
+            (Some(value), _) => Value::Text(value),
+        }
+    }
+
+    fn holds(&self, condition: &Condition) -> bool {
+        match condition {
+            Condition::Absent(key) => self.value(key).is_none() && self.members(key).is_empty(),
+            Condition::StartsWith(wanted) => {
+                self.value(&wanted.key).is_some_and(|value| value.starts_with(&wanted.text))
+            }
+            Condition::IndexHighest(wanted) => {
+                let counts = |member: &String| {
+                    !wanted.besides.contains(member)
+                        && self.value(&format!("{}{member}", wanted.values_at)).is_some()
+                };
+                let members = self.members(&wanted.index).into_iter();
+                let highest = members
+                    .filter(|(member, _)| counts(member))
+                    .max_by(|(a, x), (b, y)| x.total_cmp(y).then_with(|| a.cmp(b)));
+                let at_most = &wanted.at_most;
+                highest.as_ref().map(|(member, _)| member) == wanted.member.as_ref()
+                    && highest.is_none_or(|(a, x)| (x, &a) <= (at_most.score, &at_most.member))
+            }
+            Condition::IndexAtMost(most) => self.members(&most.index).len() as u64 <= most.size,
+            Condition::IndexHas(wanted) => self.members(&wanted.index).contains_key(&wanted.member),
+        }
+    }
+
+    fn until(&self, expiry: Expiry) -> Option<u64> {
+        match expiry {
+            Expiry::Never => None,
+            Expiry::AfterMs(milliseconds) => Some(self.shared.now.get() + milliseconds),
+        }
+    }
+
+    fn apply(&self, operation: &Operation) {
+        match operation {
+            Operation::Put(put) => {
+                let value = (put.value.clone(), self.until(put.expiry));
+                self.shared.values.borrow_mut().insert(put.key.clone(), value);
+            }
+            Operation::Delete(key) => drop(self.shared.values.borrow_mut().remove(key)),
+            Operation::IndexPut(put) => {
+                let mut members = self.members(&put.index);
+                let new = members.is_empty();
+                members.insert(put.member.clone(), put.score);
+                let mut indexes = self.shared.indexes.borrow_mut();
+                let mut until = indexes.get(&put.index).and_then(|(_, until)| *until);
+                self.expire(&mut until, put.expiry, new);
+                indexes.insert(put.index.clone(), (members, until));
+            }
+            Operation::IndexDelete(gone) => {
+                let mut indexes = self.shared.indexes.borrow_mut();
+                if let Some((members, _)) = indexes.get_mut(&gone.index) {
+                    members.remove(&gone.member);
+                    if members.is_empty() {
+                        indexes.remove(&gone.index);
+                    }
+                }
+            }
+            Operation::Expire(expire) => {
+                let (there, Expire { key, expiry, shorten }) = (self.value(&expire.key).is_some(), expire);
+                match self.shared.values.borrow_mut().get_mut(key) {
+                    Some((_, until)) if there => self.expire(until, *expiry, *shorten),
+                    _ => {}
+                }
+                if let (false, Some((_, until))) =
+                    (self.members(key).is_empty(), self.shared.indexes.borrow_mut().get_mut(key))
+                {
+                    self.expire(until, *expiry, *shorten);
+                }
+            }
+        }
+    }
+
+    fn expire(&self, until: &mut Until, expiry: Expiry, shorten: bool) {
+        *until = match (*until, self.until(expiry)) {
+            (_, new) if shorten => new,
+            (Some(old), Some(new)) => Some(old.max(new)),
+            (None, _) | (_, None) => None,
+        };
+    }
+
+    pub fn calls(&self) -> Vec<&'static str> {
+        self.shared.calls.take()
+    }
+
+    pub fn interrupt<T>(&self, interruption: impl FnOnce() -> T + 'static) {
+        *self.shared.interruption.borrow_mut() = Some(Box::new(|| drop(interruption())));
+    }
+}
+
+impl Keyvalue for Fake {
+    fn get(&self, keys: &[String], head: Option<u32>) -> Result<Vec<Value>, StorageError> {
+        self.shared.calls.borrow_mut().push("get");
+        Ok(keys.iter().map(|key| self.read(key, head)).collect())
+    }
+
+    fn range(&self, query: &Query) -> Result<IndexPage, StorageError> {
+        self.shared.calls.borrow_mut().push("range");
+        let mut members: Vec<_> = self.members(&query.index).into_iter().collect();
+        members.sort_by(|(a, x), (b, y)| x.total_cmp(y).then_with(|| a.cmp(b)));
+        if query.order == Order::Descending {
+            members.reverse();
+        }
+        if let Some(after) = &query.after {
+            let behind = |member: &(String, f64)| {
+                let order = member.1.total_cmp(&after.score).then_with(|| member.0.cmp(&after.member));
+                if query.order == Order::Ascending { order.is_gt() } else { order.is_lt() }
+            };
+            members.retain(behind);
+        }
+        let size = query.counted.then(|| self.members(&query.index).len() as u64);
+        let more = members.len() > query.limit as usize;
+        members.truncate(query.limit as usize);
+        let last = members.last().filter(|_| more && query.resumable);
+        let next = last.map(|(member, score)| Position { score: *score, member: member.clone() });
+        let entry = |(member, score): (String, f64)| Entry {
+            score: query.resumable.then_some(score),
+            value: self.read(&format!("{}{member}", query.values_at), query.head),
+            member,
+        };
+        Ok(IndexPage { entries: members.into_iter().map(entry).collect(), next, size })
+    }
+
+    fn commit(&self, batches: &[Batch]) -> Result<Vec<bool>, StorageError> {
+        if let Some(interruption) = self.shared.interruption.take() {
+            interruption();
+        }
+        self.shared.calls.borrow_mut().push("commit");
+        let apply = |batch: &Batch| {
+            let holds = batch.conditions.iter().all(|any| any.iter().any(|condition| self.holds(condition)));
+            if holds {
+                batch.operations.iter().for_each(|operation| self.apply(operation));
+            }
+            holds
+        };
+        Ok(batches.iter().map(apply).collect())
+    }
+
+    fn scan(&self, prefix: &str, _: Option<&str>) -> Result<KeyPage, StorageError> {
+        self.shared.calls.borrow_mut().push("scan");
+        let values = self.shared.values.borrow();
+        let indexes = self.shared.indexes.borrow();
+        let keys =
+            values.keys().chain(indexes.keys()).filter(|key| key.starts_with(prefix)).cloned().collect();
+        Ok(KeyPage { keys, next: None })
+    }
+}
