@@ -329,6 +329,10 @@ async fn take(who: Who, step: &Step, place: &Place, subjects: &[Vec<Subject>], m
             }
             let until = model.until(who);
             assert_eq!(ended, model.live(who, |it| id.is_none_or(|id| has_id(it, id)), until, true));
+            // One that lives on takes its session along, like one that is saved.
+            if id.is_some() && ended > 0 {
+                model.prolong(who);
+            }
         }
         Step::TimePasses { times } => {
             let seconds = SECONDS * u64::from(times);
