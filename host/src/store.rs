@@ -5,6 +5,7 @@
 //! store by the same contract in `tests/`.
 
 mod address;
+mod quota;
 mod redis;
 mod sqlite;
 
@@ -13,6 +14,7 @@ use std::collections::HashSet;
 use async_trait::async_trait;
 
 pub use self::address::{Address, AddressError};
+pub use self::quota::Quota;
 pub use self::redis::RedisStore;
 pub use self::sqlite::SqliteStore;
 pub use crate::bindings::flow::checkpoint::keyvalue::{
@@ -40,6 +42,37 @@ pub trait Store: Send + Sync + 'static {
 
     /// A page of the keys that begin with `prefix`, which is no pattern.
     async fn scan(&self, prefix: String, after: Option<String>) -> Result<KeyPage, StorageError>;
+
+    /// As [`Store::commit`], but refused with [`StorageReason::Full`], and
+    /// nothing written, if more would be there than `quota` allows.
+    ///
+    /// What adds nothing to what stands there is never refused by a quota: it
+    /// may remove, replace by what is no larger, or remove as much as it puts,
+    /// even where there is too much already. Nor is a batch whose conditions do
+    /// not hold. Of several batches, a store may count those that have
+    /// conditions and stand behind the first one applied for what they would
+    /// add, and not for what they would remove.
+    ///
+    /// What has expired counts until [`Store::settle`] comes by it, or a write.
+    ///
+    /// # Errors
+    /// As those of a commit; [`StorageReason::Unsupported`] by a store that
+    /// can't count.
+    async fn commit_within(&self, quota: &Quota, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError> {
+        let _ = (quota, batches);
+        Err(unsupported())
+    }
+
+    /// Looks again at a page of what `quota` counts, since it is not noticed
+    /// there if something expires, or is written or removed past it. Says where
+    /// to go on, if there may be more; `after` is what the page before said.
+    ///
+    /// # Errors
+    /// [`StorageReason::Unsupported`] by a store that can't count.
+    async fn settle(&self, quota: &Quota, after: Option<String>) -> Result<Option<String>, StorageError> {
+        let _ = (quota, after);
+        Err(unsupported())
+    }
 }
 
 /// The most milliseconds that an expiry may be away: stores count in signed
@@ -80,6 +113,11 @@ fn check(batches: &[Batch]) -> Result<(), StorageError> {
         return Err(invalid("one commit can't use a key both for a value and for an index"));
     }
     Ok(())
+}
+
+/// A quota that can't be kept is never passed over in silence.
+fn unsupported() -> StorageError {
+    storage_error(StorageReason::Unsupported, Effect::None, "the store can't keep to a quota")
 }
 
 fn invalid(message: &str) -> StorageError {

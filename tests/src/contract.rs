@@ -5,6 +5,7 @@
 pub mod checkpointer;
 pub mod concurrency;
 pub mod lifetime;
+pub mod quota;
 pub mod store;
 
 use std::collections::BTreeSet;

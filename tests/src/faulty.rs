@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use checkpointer::store::{
-    Batch, Effect, IndexPage, KeyPage, Query, StorageError, StorageReason, Store, Value,
+    Batch, Effect, IndexPage, KeyPage, Query, Quota, StorageError, StorageReason, Store, Value,
 };
 use tokio::sync::Notify;
 
@@ -17,7 +17,8 @@ pub enum Call {
     Get,
     /// [`Store::range`].
     Range,
-    /// [`Store::commit`], the only one that writes.
+    /// [`Store::commit`], [`Store::commit_within`] and [`Store::settle`], the only
+    /// ones that write.
     Commit,
     /// [`Store::scan`].
     Scan,
@@ -162,6 +163,14 @@ impl Store for Faulty {
 
     async fn commit(&self, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError> {
         self.call(Call::Commit, self.inner.commit(batches)).await
+    }
+
+    async fn commit_within(&self, quota: &Quota, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError> {
+        self.call(Call::Commit, self.inner.commit_within(quota, batches)).await
+    }
+
+    async fn settle(&self, quota: &Quota, after: Option<String>) -> Result<Option<String>, StorageError> {
+        self.call(Call::Commit, self.inner.settle(quota, after)).await
     }
 
     async fn scan(&self, prefix: String, after: Option<String>) -> Result<KeyPage, StorageError> {

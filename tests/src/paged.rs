@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use checkpointer::store::{Batch, IndexPage, KeyPage, Query, StorageError, Store, Value};
+use checkpointer::store::{Batch, IndexPage, KeyPage, Query, Quota, StorageError, Store, Value};
 
 /// Wraps a store.
 pub struct Paged {
@@ -33,6 +33,14 @@ impl Store for Paged {
 
     async fn commit(&self, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError> {
         self.inner.commit(batches).await
+    }
+
+    async fn commit_within(&self, quota: &Quota, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError> {
+        self.inner.commit_within(quota, batches).await
+    }
+
+    async fn settle(&self, quota: &Quota, after: Option<String>) -> Result<Option<String>, StorageError> {
+        self.inner.settle(quota, after).await
     }
 
     async fn scan(&self, prefix: String, after: Option<String>) -> Result<KeyPage, StorageError> {

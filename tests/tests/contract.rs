@@ -1,22 +1,25 @@
 //! Every store passes the contract of stores, and the checkpointer passes its
 //! own over every store, natively and as the component.
 
-use checkpointer_tests::contract::{self, Kind, Place, store};
+use checkpointer_tests::contract::{self, Kind, Place};
 use checkpointer_tests::subject::Mode;
 
 macro_rules! store_contract {
-    ($($promise:ident,)*) => {
-        store_contract!(@ memory Memory $($promise)*);
-        store_contract!(@ file File $($promise)*);
-        store_contract!(@ redis Redis $($promise)*);
+    ($($part:ident: $promises:tt)*) => {
+        $(mod $part {
+            use super::*;
+            store_contract!(@ memory $part Memory $promises);
+            store_contract!(@ file $part File $promises);
+            store_contract!(@ redis $part Redis $promises);
+        })*
     };
-    (@ $module:ident $kind:ident $($promise:ident)*) => {
+    (@ $module:ident $part:ident $kind:ident { $($promise:ident,)* }) => {
         mod $module {
             use super::*;
             $(
                 #[tokio::test(flavor = "multi_thread")]
                 async fn $promise() {
-                    store::$promise(&Place::new(Kind::$kind).await).await;
+                    contract::$part::$promise(&Place::new(Kind::$kind).await).await;
                 }
             )*
         }
@@ -49,20 +52,41 @@ macro_rules! checkpointer_contract {
 }
 
 store_contract! {
-    gives_values_in_order_and_heads_at_characters,
-    keeps_an_index_in_order_of_scores_then_bytes,
-    goes_on_behind_any_place_in_an_index,
-    applies_a_batch_only_if_its_conditions_hold,
-    knows_the_highest_entry_that_counts,
-    applies_the_batches_of_a_call_in_order,
-    a_life_is_cut_short_only_where_that_is_said,
-    values_expire_and_setting_them_again_sets_the_expiry,
-    an_index_lives_as_long_as_its_longest_lived_member,
-    what_is_deleted_is_gone,
-    a_value_is_no_index_and_an_index_no_value,
-    a_scan_takes_its_prefix_literally,
-    refuses_what_it_cannot_keep,
-    of_many_at_once_one_wins,
+    store: {
+        gives_values_in_order_and_heads_at_characters,
+        keeps_an_index_in_order_of_scores_then_bytes,
+        goes_on_behind_any_place_in_an_index,
+        applies_a_batch_only_if_its_conditions_hold,
+        knows_the_highest_entry_that_counts,
+        applies_the_batches_of_a_call_in_order,
+        a_life_is_cut_short_only_where_that_is_said,
+        values_expire_and_setting_them_again_sets_the_expiry,
+        an_index_lives_as_long_as_its_longest_lived_member,
+        what_is_deleted_is_gone,
+        a_value_is_no_index_and_an_index_no_value,
+        a_scan_takes_its_prefix_literally,
+        refuses_what_it_cannot_keep,
+        of_many_at_once_one_wins,
+    }
+    quota: {
+        a_full_bucket_refuses_and_writes_nothing,
+        a_limit_is_exact,
+        what_is_replaced_counts_once,
+        deleting_gives_room_at_once,
+        what_expires_gives_room_once_settled,
+        indexes_are_counted_by_their_members,
+        a_commit_that_prunes_as_it_puts_passes_at_the_limit,
+        conditions_come_before_the_quota,
+        many_writers_never_exceed_a_limit,
+        a_ledger_stays_true_among_many,
+        ledgers_keep_apart,
+        what_is_written_past_a_quota_counts_once_settled,
+        a_long_ledger_is_settled_page_by_page,
+        after_any_commits_the_ledger_is_true,
+        a_ledger_that_cannot_be_written_stops_the_commit,
+        a_store_from_before_quotas_keeps_them,
+        a_quota_refuses_what_cannot_be_kept,
+    }
 }
 
 checkpointer_contract! {

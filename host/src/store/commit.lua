@@ -7,7 +7,10 @@
 --       alternatives, and the number of its operations. An alternative or
 --       operation is a name, the number of a key, and what the functions below
 --       take.
--- Gives 1 for each batch that was applied, 0 for the others.
+-- Gives 1 for each batch that was applied, 0 for the others. Within a quota,
+-- `ledger.lua` stands before this and has taken what is its own off the ends of
+-- KEYS and ARGV; then the name of a limit says that it would be exceeded, and
+-- that nothing was written. Otherwise there is no ledger.
 
 -- Redis does not take back what a script wrote before it failed, so whatever
 -- could fail is looked at first.
@@ -23,18 +26,14 @@ for i = 1, put + indexes do
 end
 
 if ARGV[4] == 'check' and KEYS[1] then
-  local commands = {
+  local refused = forbidden({
     { 'SET', KEYS[1], '', 'PX', '1' }, { 'UNLINK', KEYS[1] },
     { 'ZADD', KEYS[1], '0', '' }, { 'ZREM', KEYS[1], '' },
     { 'PTTL', KEYS[1] }, { 'PEXPIRE', KEYS[1], '1' }, { 'PERSIST', KEYS[1] },
     { 'TYPE', KEYS[1] }, { 'EXISTS', KEYS[1] }, { 'GETRANGE', KEYS[1], '0', '0' },
     { 'ZSCORE', KEYS[1], '' }, { 'ZCARD', KEYS[1] }, { 'ZRANGE', KEYS[1], '0', '0' },
-  }
-  for _, command in ipairs(commands) do
-    if not redis.acl_check_cmd(unpack(command)) then
-      return redis.error_reply('NOPERM ' .. command[1])
-    end
-  end
+  }) or ledger and ledger.forbidden()
+  if refused then return refused end
 end
 
 local at = 4
@@ -95,35 +94,28 @@ local function prolong(key, expiry, left)
 end
 
 local operations = {
-  ['put'] = function(key, apply)
-    local value, expiry = take(), take()
-    if not apply then return end
+  ['put'] = function(key, value, expiry)
     if expiry == 'never' then
       redis.call('SET', key, value)
     else
       redis.call('SET', key, value, 'PX', expiry)
     end
   end,
-  ['delete'] = function(key, apply)
-    if apply then redis.call('UNLINK', key) end
+  ['delete'] = function(key)
+    redis.call('UNLINK', key)
   end,
-  ['index-put'] = function(key, apply)
-    local member, score, expiry = take(), take(), take()
-    if not apply then return end
+  ['index-put'] = function(key, member, score, expiry)
     local left = redis.call('PTTL', key)
     redis.call('ZADD', key, score, member)
     prolong(key, expiry, left)
   end,
-  ['index-delete'] = function(key, apply)
-    local member = take()
+  ['index-delete'] = function(key, member)
     -- A key of another type has no members.
-    if apply then redis.pcall('ZREM', key, member) end
+    redis.pcall('ZREM', key, member)
   end,
-  ['expire'] = function(key, apply)
-    local expiry, shorten = take(), take() == 'shorten'
-    if not apply then return end
+  ['expire'] = function(key, expiry, shorten)
     local left = redis.call('PTTL', key)
-    if shorten and expiry ~= 'never' then
+    if shorten == 'shorten' and expiry ~= 'never' then
       redis.call('PEXPIRE', key, expiry)
     elseif left ~= -2 then
       prolong(key, expiry, left)
@@ -131,22 +123,62 @@ local operations = {
   end,
 }
 
-local applied = {}
-while at < #ARGV do
-  local apply = true
-  for _ = 1, take() do
-    local holds = false
+-- How many arguments each operation has behind its key.
+local lengths = { ['put'] = 2, ['delete'] = 0, ['index-put'] = 3, ['index-delete'] = 1, ['expire'] = 2 }
+
+-- The name and the key of the next operation, and its arguments: with what
+-- stands behind them, if it has fewer than three.
+local function take_operation()
+  local name, key, first = take(), KEYS[tonumber(take())], at + 1
+  at = at + lengths[name]
+  return name, key, ARGV[first], ARGV[first + 1], ARGV[first + 2]
+end
+
+-- Whether the conditions of the next batch hold, and how many it has.
+local function conditions_hold()
+  local all, count = true, tonumber(take())
+  for _ = 1, count do
+    local any = false
     for _ = 1, take() do
       local condition = conditions[take()]
-      holds = condition(KEYS[tonumber(take())]) or holds
+      any = condition(KEYS[tonumber(take())]) or any
     end
-    apply = apply and holds
+    all = all and any
   end
+  return all, count
+end
+
+-- The limit that would be exceeded by the operations that are next and by the
+-- batches behind them, if there is one. Of a batch behind them that has
+-- conditions nobody knows yet whether it will be applied: it counts for what it
+-- adds, and not for what it removes.
+local exceeded = ledger and function()
+  if put + indexes == 0 then return nil end
+  local start, is_certain = at, true
+  while at < #ARGV do
+    if at > start then is_certain = select(2, conditions_hold()) == 0 end
+    for _ = 1, take() do ledger.foresee(is_certain, take_operation()) end
+  end
+  at = start
+  return ledger.exceeded()
+end
+
+local applied, is_written = {}, false
+while at < #ARGV do
+  local apply = conditions_hold()
   if apply and wrong_type then return wrong_type end
+  if ledger and apply and not is_written then
+    local limit = exceeded()
+    if limit then return limit end
+    is_written = true
+  end
   for _ = 1, take() do
-    local operation = operations[take()]
-    operation(KEYS[tonumber(take())], apply)
+    local name, key, a, b, c = take_operation()
+    if apply then operations[name](key, a, b, c) end
+    -- To set an expiry changes no size.
+    if ledger and apply and name ~= 'expire' then ledger.touch(key) end
   end
   applied[#applied + 1] = apply and 1 or 0
 end
+if ledger then ledger.account() end
 return applied

@@ -24,3 +24,13 @@ local function read(key, head)
   return value
 end
 
+-- An error that names the first of these commands that the user may not send,
+-- if there is one.
+local function forbidden(commands)
+  for _, command in ipairs(commands) do
+    if not redis.acl_check_cmd(unpack(command)) then
+      return redis.error_reply('NOPERM ' .. command[1])
+    end
+  end
+end
+

@@ -18,9 +18,11 @@ use async_trait::async_trait;
 use tracing::{debug, warn};
 
 use super::address::{Endpoint, RedisAddress};
+use super::quota::{Limit, SETTLE_PAGE};
 use super::{
     Batch, Condition, Effect, Entry, Expiry, IndexHighest, IndexPage, KeyPage, Operation, Order, Position,
-    Query, StorageError, StorageReason, Store, Value, check, invalid, storage_error, text_value, wrong_type,
+    Query, Quota, StorageError, StorageReason, Store, Value, check, invalid, storage_error, text_value,
+    wrong_type,
 };
 
 /// How many keys a step of a scan looks at: few enough not to keep others
@@ -33,24 +35,33 @@ pub struct RedisStore {
     configuration: ConnectionManagerConfig,
     connection: Mutex<Arc<ConnectionManager>>,
     commit: Program,
+    commit_within: Program,
+    settle: Program,
     range: Program,
     get: Program,
     /// Whether the server lets this user sort, which an ACL may forbid.
     may_sort: AtomicBool,
-    /// Whether the last commit went well, so that the user may do all that a
-    /// commit does. If an ACL forbade only a part, a script would stop half-way.
-    may_write: AtomicBool,
 }
 
 /// A script, as its text and as the name that Redis gives it.
 struct Program {
     text: &'static str,
     hash: String,
+    /// Whether it went well when it last wrote, so that the user may do all that
+    /// it does. If an ACL forbade only a part, the script would stop half-way.
+    may_write: AtomicBool,
 }
 
 impl Program {
     fn new(text: &'static str) -> Self {
-        Self { text, hash: Script::new(text).get_hash().to_owned() }
+        let hash = Script::new(text).get_hash().to_owned();
+        Self { text, hash, may_write: AtomicBool::new(false) }
+    }
+
+    /// What a script that writes is told: whether to look first if the user may
+    /// do all that it does.
+    fn check_argument(&self) -> &'static str {
+        if self.may_write.load(Ordering::Relaxed) { "" } else { "check" }
     }
 }
 
@@ -89,11 +100,24 @@ impl RedisStore {
             connection: Mutex::new(Arc::new(connection.map_err(refused)?)),
             client,
             configuration,
-            commit: Program::new(concat!(include_str!("prelude.lua"), include_str!("commit.lua"))),
+            commit: Program::new(concat!(
+                include_str!("prelude.lua"),
+                "local ledger\n",
+                include_str!("commit.lua")
+            )),
+            commit_within: Program::new(concat!(
+                include_str!("prelude.lua"),
+                include_str!("ledger.lua"),
+                include_str!("commit.lua")
+            )),
+            settle: Program::new(concat!(
+                include_str!("prelude.lua"),
+                include_str!("ledger.lua"),
+                include_str!("settle.lua")
+            )),
             range: Program::new(concat!(include_str!("prelude.lua"), include_str!("range.lua"))),
             get: Program::new(concat!(include_str!("prelude.lua"), include_str!("get.lua"))),
             may_sort: AtomicBool::new(true),
-            may_write: AtomicBool::new(false),
         })
     }
 
@@ -156,6 +180,18 @@ impl RedisStore {
             }
             answer => answer,
         }
+    }
+
+    /// Runs a script that writes.
+    async fn write<T: FromRedisValue>(
+        &self,
+        program: &Program,
+        keys: &[impl AsRef<str>],
+        arguments: &[impl AsRef<[u8]>],
+    ) -> Result<T, StorageError> {
+        let answer = self.run(program, keys, arguments, Access::Write).await;
+        program.may_write.store(answer.is_ok(), Ordering::Relaxed);
+        answer.map_err(|error| failure(error, Access::Write))
     }
 
     /// Reads the beginning of an index in one command, if that is enough.
@@ -277,19 +313,42 @@ impl Store for RedisStore {
 
     async fn commit(&self, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError> {
         check(&batches)?;
-        let call = CommitCall::of(&batches, self.may_write.load(Ordering::Relaxed));
-        let applied = self.run(&self.commit, &call.keys, &call.arguments, Access::Write).await;
-        self.may_write.store(applied.is_ok(), Ordering::Relaxed);
-        let applied: Vec<u8> = applied.map_err(|error| failure(error, Access::Write))?;
-        Ok(applied.into_iter().map(|applied| applied == 1).collect())
+        let call = CommitCall::of(&batches, self.commit.check_argument());
+        let applied: Vec<u8> = self.write(&self.commit, &call.keys, &call.arguments).await?;
+        Ok(outcomes(&applied))
+    }
+
+    async fn commit_within(&self, quota: &Quota, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError> {
+        check(&batches)?;
+        quota.check(&batches)?;
+        let mut call = CommitCall::of(&batches, self.commit_within.check_argument());
+        call.keys.push(&quota.ledger);
+        call.arguments.extend(limit_arguments(quota).map(Argument::Own));
+        // The name of a limit, or a list of numbers.
+        let reply: Vec<u8> = self.write(&self.commit_within, &call.keys, &call.arguments).await?;
+        match reply.as_slice() {
+            b"values" => Err(quota.full(Limit::Values)),
+            b"bytes" => Err(quota.full(Limit::Bytes)),
+            applied => Ok(outcomes(applied)),
+        }
+    }
+
+    async fn settle(&self, quota: &Quota, after: Option<String>) -> Result<Option<String>, StorageError> {
+        let cursor = match after {
+            None => 0,
+            Some(after) => cursor(&after)?,
+        };
+        let mut arguments =
+            vec![cursor.to_string(), SETTLE_PAGE.to_string(), self.settle.check_argument().to_owned()];
+        arguments.extend(limit_arguments(quota));
+        let next: u64 = self.write(&self.settle, &[&quota.ledger], &arguments).await?;
+        Ok((next != 0).then(|| next.to_string()))
     }
 
     async fn scan(&self, prefix: String, after: Option<String>) -> Result<KeyPage, StorageError> {
-        let cursor: u64 = match after {
+        let cursor = match after {
             None => 0,
-            Some(after) => {
-                after.parse().map_err(|_| invalid("a scan goes on only from where a page said"))?
-            }
+            Some(after) => cursor(&after)?,
         };
         let mut command = cmd("SCAN");
         command.arg(cursor).arg("MATCH").arg(format!("{}*", escaped(&prefix))).arg("COUNT").arg(SCAN_COUNT);
@@ -301,6 +360,21 @@ impl Store for RedisStore {
             next: (next != 0).then(|| next.to_string()),
         })
     }
+}
+
+/// Which batches were applied, as `commit.lua` says it.
+fn outcomes(applied: &[u8]) -> Vec<bool> {
+    applied.iter().map(|applied| *applied == 1).collect()
+}
+
+/// What `ledger.lua` takes off the end.
+fn limit_arguments(quota: &Quota) -> [String; 2] {
+    [quota.values, quota.bytes].map(|most| most.map_or(String::new(), |most| most.to_string()))
+}
+
+/// Where a page said to go on.
+fn cursor(after: &str) -> Result<u64, StorageError> {
+    after.parse().map_err(|_| invalid("a page begins only where the one before said"))
 }
 
 const OTHER_TYPE: &str = "a value of another Redis type than string";
@@ -327,7 +401,7 @@ impl AsRef<[u8]> for Argument<'_> {
 }
 
 impl<'a> CommitCall<'a> {
-    fn of(batches: &'a [Batch], may_write: bool) -> Self {
+    fn of(batches: &'a [Batch], check: &'a str) -> Self {
         let mut numbers = KeyNumbers::default();
         let operations = || batches.iter().flat_map(|batch| &batch.operations);
         for operation in operations() {
@@ -344,7 +418,7 @@ impl<'a> CommitCall<'a> {
         let indexes = numbers.keys.len() - put;
         let counts = [put, indexes, batches.len()];
         let mut arguments = Vec::from(counts.map(|count| Argument::Own(count.to_string())));
-        arguments.push(Argument::Text(if may_write { "" } else { "check" }));
+        arguments.push(Argument::Text(check));
         for batch in batches {
             arguments.push(Argument::Own(batch.conditions.len().to_string()));
             for alternatives in &batch.conditions {

@@ -31,3 +31,19 @@ CREATE TABLE IF NOT EXISTS checkpointer_member (
 
 CREATE INDEX IF NOT EXISTS checkpointer_member_order
     ON checkpointer_member (index_id, score, member);
+
+-- What stood at each key when it was last written within a quota, or looked at
+-- again; and the totals, in the same transaction. Nothing here expires.
+CREATE TABLE IF NOT EXISTS checkpointer_ledger_entry (
+    ledger      TEXT NOT NULL,
+    key         TEXT NOT NULL,
+    value_count INTEGER NOT NULL,
+    bytes       INTEGER NOT NULL,
+    PRIMARY KEY (ledger, key)
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS checkpointer_ledger (
+    ledger      TEXT PRIMARY KEY NOT NULL,
+    value_count INTEGER NOT NULL,
+    bytes       INTEGER NOT NULL
+) WITHOUT ROWID;

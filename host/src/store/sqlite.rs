@@ -3,6 +3,8 @@
 //! Each commit is one transaction, on disk when it returns. Blocking work runs
 //! on tokio's threads for that, one piece at a time.
 
+mod ledger;
+
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -12,9 +14,10 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params};
 use tracing::warn;
 
+use self::ledger::Account;
 use super::{
     Batch, Condition, Effect, Entry, Expiry, IndexHighest, IndexPage, KeyPage, Operation, Order, Position,
-    Query, StorageError, StorageReason, Store, Value, check, storage_error, text_value, wrong_type,
+    Query, Quota, StorageError, StorageReason, Store, Value, check, storage_error, text_value, wrong_type,
 };
 
 /// How long to wait for another process that is writing.
@@ -83,7 +86,7 @@ impl SqliteStore {
     ) -> Result<Self, StorageError> {
         let connection = tokio::task::spawn_blocking(open).await.map_err(|_| stopped(Effect::None))?;
         let connection = connection.map_err(|error| failure(&error, Effect::None))?;
-        connection.set_prepared_statement_cache_capacity(32);
+        connection.set_prepared_statement_cache_capacity(48);
         Ok(Self { connection: Arc::new(Mutex::new(connection)) })
     }
 
@@ -167,22 +170,23 @@ impl Store for SqliteStore {
 
     async fn commit(&self, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError> {
         check(&batches)?;
+        self.with(Effect::Unknown, move |connection| commit(connection, &batches, None)).await
+    }
+
+    async fn commit_within(&self, quota: &Quota, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError> {
+        check(&batches)?;
+        quota.check(&batches)?;
+        let quota = quota.clone();
+        self.with(Effect::Unknown, move |connection| commit(connection, &batches, Some(&quota))).await
+    }
+
+    async fn settle(&self, quota: &Quota, after: Option<String>) -> Result<Option<String>, StorageError> {
+        let ledger = quota.ledger.clone();
         self.with(Effect::Unknown, move |connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let now = now();
-            let mut applied = Vec::with_capacity(batches.len());
-            for batch in &batches {
-                let holds = conditions_hold(&transaction, batch, now)?;
-                if holds {
-                    for operation in &batch.operations {
-                        apply(&transaction, operation, now)?;
-                    }
-                }
-                applied.push(holds);
-            }
-            sweep(&transaction, now)?;
+            let next = ledger::settle(&transaction, &ledger, after.as_deref(), now())?;
             transaction.commit().map_err(Failure::Commit)?;
-            Ok(applied)
+            Ok(next)
         })
         .await
     }
@@ -211,6 +215,35 @@ impl Store for SqliteStore {
         })
         .await
     }
+}
+
+fn commit(
+    connection: &mut Connection,
+    batches: &[Batch],
+    quota: Option<&Quota>,
+) -> Result<Vec<bool>, Failure> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let now = now();
+    let mut account = quota.map(Account::new);
+    let mut applied = Vec::with_capacity(batches.len());
+    for batch in batches {
+        let holds = conditions_hold(&transaction, batch, now)?;
+        if holds {
+            for operation in &batch.operations {
+                if let Some(account) = &mut account {
+                    account.note(&transaction, operation, now)?;
+                }
+                apply(&transaction, operation, now)?;
+            }
+        }
+        applied.push(holds);
+    }
+    if let Some(account) = account {
+        account.close(&transaction, now)?;
+    }
+    sweep(&transaction, now)?;
+    transaction.commit().map_err(Failure::Commit)?;
+    Ok(applied)
 }
 
 /// The first text behind all that begin with `prefix`, if there is one.
