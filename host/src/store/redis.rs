@@ -601,12 +601,9 @@ fn failure(error: RedisError, access: Access) -> StorageError {
             return wrong_type(&format!("a {}", kind.unwrap_or("value of another type")));
         }
         Some("NOPERM") => {
-            let what = error.detail().unwrap_or_default();
-            (
-                StorageReason::AccessDenied,
-                Effect::None,
-                format!("the store's user lacks a permission: {what}"),
-            )
+            let missing = missing_permission(error.detail().unwrap_or_default());
+            let message = format!("the store's user lacks a permission: {missing}");
+            (StorageReason::AccessDenied, Effect::None, message)
         }
         Some("NOAUTH" | "WRONGPASS") => (
             StorageReason::AccessDenied,
@@ -647,9 +644,33 @@ fn failure(error: RedisError, access: Access) -> StorageError {
     storage_error(reason, effect, message)
 }
 
+/// What a user may not do. The server says more than that: the name of the user, and
+/// since 7.2 that of the key.
+fn missing_permission(said: &str) -> &str {
+    // A script of ours says the command and nothing else.
+    if !said.contains(' ') {
+        return said;
+    }
+    let command = said.split_once("run the '").and_then(|(_, behind)| behind.split_once('\''));
+    command.map_or("access to a key", |(command, _)| command)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_missing_permission_only_the_command_is_told() {
+        for (said, told) in [
+            ("ZADD", "ZADD"),
+            ("this user has no permissions to run the 'evalsha' command", "evalsha"),
+            ("User secret has no permissions to run the 'client|setname' command", "client|setname"),
+            ("User secret has no permissions to access the 'secret' key", "access to a key"),
+            ("No permissions to access a key", "access to a key"),
+        ] {
+            assert_eq!(missing_permission(said), told);
+        }
+    }
 
     #[test]
     fn a_prefix_is_no_pattern() {
