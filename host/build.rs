@@ -9,6 +9,8 @@ use std::{env, fs};
 #[path = "src/component/configuration.rs"]
 mod configuration;
 
+use configuration::Caller;
+
 const WASM: &str = "wasm32-unknown-unknown";
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -24,11 +26,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     let component = wit_component::ComponentEncoder::default().validate(true).module(&module)?.encode()?;
     fs::write(out.join("checkpointer.wasm"), &component)?;
 
-    let mut configuration = configuration::configuration();
+    compile(&component, Caller::Application, &out.join("checkpointer.cwasm"))?;
+    if env::var_os("CARGO_FEATURE_PLUGINS").is_some() {
+        compile(&component, Caller::Plugin, &out.join("checkpointer-of-plugins.cwasm"))?;
+    }
+    Ok(())
+}
+
+fn compile(component: &[u8], caller: Caller, file: &Path) -> Result<(), Box<dyn Error>> {
+    let mut configuration = configuration::configuration(caller);
     // Without this, the code would need the processor that it was built on.
     configuration.target(&env::var("TARGET")?)?;
-    let compiled = wasmtime::Engine::new(&configuration)?.precompile_component(&component)?;
-    fs::write(out.join("checkpointer.cwasm"), compiled)?;
+    fs::write(file, wasmtime::Engine::new(&configuration)?.precompile_component(component)?)?;
     Ok(())
 }
 

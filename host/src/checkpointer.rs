@@ -4,9 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bindings::exports::flow::checkpoint::checkpointer::{Lifetime, Options, Ttl};
-use crate::component::{Instance, Pool};
+use crate::component::{Instance, Pool, Service};
 use crate::keyvalue::KeyvalueCtx;
-use crate::plugin::Grant;
 use crate::store::{Address, Store};
 use crate::{Checkpoint, Documents, Error, History, Metadata, Outcome};
 
@@ -74,11 +73,9 @@ impl Checkpointer {
         }
     }
 
-    /// Opens the checkpointer over what was granted. What every key begins with is
-    /// that of the grant and then that of the options.
-    pub(crate) async fn granted(grant: &Grant, options: Options) -> Result<Self, Error> {
-        let ctx = KeyvalueCtx::builder().bucket(&options.bucket, grant.store(), grant.prefix()).build();
-        Ok(Self { pool: Pool::new(ctx, options).await? })
+    /// Opens the checkpointer over the bucket that the options name.
+    pub(crate) async fn over(ctx: KeyvalueCtx, options: Options, service: Service) -> Result<Self, Error> {
+        Ok(Self { pool: Pool::new(ctx, options, service).await? })
     }
 
     /// Saves a checkpoint. One with the same id in its session is replaced, and
@@ -304,7 +301,8 @@ impl Builder {
             compress: self.compress,
             max_checkpoints: self.max_checkpoints,
         };
-        Checkpointer::granted(&Grant::new(store, ""), options).await
+        let ctx = KeyvalueCtx::builder().bucket(BUCKET, store, "").build();
+        Checkpointer::over(ctx, options, Service::default()).await
     }
 }
 

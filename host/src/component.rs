@@ -6,6 +6,8 @@
 //! and so is one whose caller went away in the middle of a call, or that grew
 //! large over a large state.
 
+#[cfg(feature = "plugins")]
+pub mod clock;
 mod configuration;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,10 +20,12 @@ use tracing::{debug, warn};
 use wasmtime::component::{Component, Linker, ResourceAny, ResourceTable};
 use wasmtime::{Engine, ResourceLimiter, Store};
 
+pub use self::configuration::Caller;
 use crate::Error;
 use crate::bindings::exports::flow::checkpoint::checkpointer::{self, Options};
 use crate::bindings::{self, ComponentPre};
 use crate::keyvalue::{KeyvalueCtx, KeyvalueCtxView, KeyvalueView, add_to_linker};
+use crate::store::{Effect, StorageReason};
 
 /// The component, for hosts of other kinds: it imports `keyvalue` and exports
 /// `checkpointer`, see `wit/`.
@@ -30,6 +34,11 @@ pub const COMPONENT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/checkpoin
 /// The component as machine code of the target this library was built for, for
 /// an engine with the same settings.
 pub const COMPILED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/checkpointer.cwasm"));
+
+/// The same as [`COMPILED`], such that it can be interrupted.
+#[cfg(feature = "plugins")]
+const COMPILED_FOR_PLUGINS: &[u8] =
+    include_bytes!(concat!(env!("OUT_DIR"), "/checkpointer-of-plugins.cwasm"));
 
 /// How many calls of one pool run at the same time; more wait their turn.
 const CALLS_AT_ONCE: usize = 64;
@@ -48,7 +57,7 @@ const COPIED_BYTES: usize = 1024 * 1024 * 1024;
 /// memory never shrinks.
 const KEPT_MEMORY: usize = 16 * 1024 * 1024;
 
-/// What all pools of the process share.
+/// What all pools of the process share that serve the same kind of caller.
 struct Shared {
     engine: Engine,
     component: ComponentPre<Ctx>,
@@ -59,15 +68,26 @@ struct Shared {
     pools: Mutex<Vec<Weak<Pool>>>,
 }
 
-static SHARED: LazyLock<Result<Shared, String>> =
-    LazyLock::new(|| Shared::new().map_err(|error| format!("the component can't be loaded: {error:#}")));
+static OF_APPLICATION: LazyLock<Result<Shared, String>> =
+    LazyLock::new(|| Shared::new(Caller::Application, COMPILED).map_err(unusable));
+
+#[cfg(feature = "plugins")]
+static OF_PLUGINS: LazyLock<Result<Shared, String>> = LazyLock::new(|| {
+    let shared = Shared::new(Caller::Plugin, COMPILED_FOR_PLUGINS).map_err(unusable)?;
+    clock::start(&shared.engine).map_err(|error| format!("no clock can be started: {error}"))?;
+    Ok(shared)
+});
+
+fn unusable(error: wasmtime::Error) -> String {
+    format!("the component can't be loaded: {error:#}")
+}
 
 impl Shared {
-    fn new() -> wasmtime::Result<Self> {
-        let engine = Engine::new(&configuration::configuration())?;
+    fn new(caller: Caller, compiled: &[u8]) -> wasmtime::Result<Self> {
+        let engine = Engine::new(&configuration::configuration(caller))?;
         // SAFETY: the bytes are what wasmtime made of the component when this
         // library was built; they are part of the binary like its other code.
-        let component = match unsafe { Component::deserialize(&engine, COMPILED) } {
+        let component = match unsafe { Component::deserialize(&engine, compiled) } {
             Ok(component) => component,
             Err(error) => {
                 warn!(%error, "the compiled component does not fit this machine; compiling it again");
@@ -85,8 +105,15 @@ impl Shared {
         })
     }
 
-    fn get() -> Result<&'static Self, Error> {
-        SHARED.as_ref().map_err(|message| Error::Component(message.clone()))
+    fn of(caller: Caller) -> Result<&'static Self, Error> {
+        let shared = match caller {
+            Caller::Application => &OF_APPLICATION,
+            #[cfg(feature = "plugins")]
+            Caller::Plugin => &OF_PLUGINS,
+            #[cfg(not(feature = "plugins"))]
+            Caller::Plugin => &OF_APPLICATION,
+        };
+        shared.as_ref().map_err(|message| Error::Component(message.clone()))
     }
 
     /// Room for one more instance, if need be that of an idle one of any pool.
@@ -135,10 +162,31 @@ impl Drop for Waiting<'_> {
     }
 }
 
+/// Whom a pool serves, and what one instance may take for that. A call that wants
+/// more fails.
+#[derive(Clone, Copy)]
+pub struct Service {
+    /// Whose calls they are.
+    pub caller: Caller,
+    /// The most bytes of the memory of an instance.
+    pub memory: usize,
+    /// The most bytes that one call may copy out of it.
+    pub copied_bytes: usize,
+}
+
+impl Default for Service {
+    /// That of the application. Memory ends where 32-bit addresses do.
+    fn default() -> Self {
+        Self { caller: Caller::Application, memory: usize::MAX, copied_bytes: COPIED_BYTES }
+    }
+}
+
 /// Instances for one set of buckets and options.
 pub struct Pool {
     ctx: KeyvalueCtx,
     options: Options,
+    service: Service,
+    shared: &'static Shared,
     turns: Semaphore,
     idle: Mutex<Vec<Instance>>,
 }
@@ -156,16 +204,18 @@ pub struct Instance {
 
 impl Pool {
     /// A pool with one instance, so that options which are at fault show now.
-    pub async fn new(ctx: KeyvalueCtx, options: Options) -> Result<Arc<Self>, Error> {
+    pub async fn new(ctx: KeyvalueCtx, options: Options, service: Service) -> Result<Arc<Self>, Error> {
         let pool = Arc::new(Self {
             ctx,
             options,
+            service,
+            shared: Shared::of(service.caller)?,
             turns: Semaphore::new(CALLS_AT_ONCE),
             idle: Mutex::new(Vec::new()),
         });
         let first = pool.instance().await?;
         lock(&pool.idle).push(first);
-        let mut pools = lock(&Shared::get()?.pools);
+        let mut pools = lock(&pool.shared.pools);
         pools.retain(|pool| pool.strong_count() > 0);
         pools.push(Arc::downgrade(&pool));
         drop(pools);
@@ -187,12 +237,20 @@ impl Pool {
     }
 
     async fn instance(&self) -> Result<Instance, Error> {
-        let shared = Shared::get()?;
+        let shared = self.shared;
         let slot = shared.slot().await?;
-        let ctx = Ctx { keyvalue: self.ctx.clone(), table: ResourceTable::new(), memory: Memory::default() };
+        let ctx = Ctx {
+            keyvalue: self.ctx.clone(),
+            table: ResourceTable::new(),
+            memory: Memory { size: 0, limit: self.service.memory, is_over: false },
+        };
         let mut store = Store::new(&shared.engine, ctx);
         store.limiter(|ctx| &mut ctx.memory);
-        store.set_hostcall_fuel(COPIED_BYTES);
+        store.set_hostcall_fuel(self.service.copied_bytes);
+        #[cfg(feature = "plugins")]
+        if self.service.caller == Caller::Plugin {
+            clock::interrupt(&mut store);
+        }
         let component = shared.component.instantiate_async(&mut store).await.map_err(trapped)?;
         let exports = component.flow_checkpoint_checkpointer().checkpointer();
         let opened = exports.call_open(&mut store, &self.options).await.map_err(trapped)?;
@@ -213,8 +271,10 @@ pub struct Turn<'a> {
 impl Turn<'_> {
     /// Ends the call with what it gave, and leaves the instance to the next.
     pub fn end<T>(self, answer: wasmtime::Result<Result<T, checkpointer::Error>>) -> Result<T, Error> {
-        let answer = answer.map_err(trapped)?;
-        let others_wait = Shared::get()?.waiting.load(Ordering::SeqCst) > 0;
+        let memory = &self.instance.store.data().memory;
+        let answer =
+            answer.map_err(|error| if memory.is_over { memory.exceeded() } else { trapped(error) })?;
+        let others_wait = self.pool.shared.waiting.load(Ordering::SeqCst) > 0;
         if self.instance.store.data().memory.size <= KEPT_MEMORY && !others_wait {
             lock(&self.pool.idle).push(self.instance);
         }
@@ -245,16 +305,34 @@ impl KeyvalueView for Ctx {
     }
 }
 
-/// Remembers how large an instance has grown.
-#[derive(Default)]
+/// Remembers how large an instance has grown, and how large it may.
 struct Memory {
     size: usize,
+    limit: usize,
+    /// Whether it ever wanted more.
+    is_over: bool,
+}
+
+impl Memory {
+    fn exceeded(&self) -> Error {
+        let limit = self.limit;
+        warn!(limit, "an instance of the component wanted more memory than it may have, and is replaced");
+        Error::Storage {
+            reason: StorageReason::TooLarge,
+            effect: Effect::Unknown,
+            message: format!("the call needs more than the {limit} bytes of memory that there are for it"),
+        }
+    }
 }
 
 impl ResourceLimiter for Memory {
     fn memory_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        self.size = self.size.max(desired);
-        Ok(true)
+        let fits = desired <= self.limit;
+        if fits {
+            self.size = self.size.max(desired);
+        }
+        self.is_over |= !fits;
+        Ok(fits)
     }
 
     fn table_growing(&mut self, _: usize, _: usize, _: Option<usize>) -> wasmtime::Result<bool> {

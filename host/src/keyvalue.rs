@@ -44,17 +44,24 @@ use crate::store::{
     Batch, Condition, Effect, IndexPage, KeyPage, Operation, Query, StorageError, StorageReason, Store, Value,
 };
 
-/// The most bytes of values that one call gives to a component: what a
-/// component reads stands in the memory of the host first.
+/// The most bytes of values that one call gives to a component, unless said.
 const MAX_ANSWER_BYTES: usize = 256 * 1024 * 1024;
 
 /// The most entries of an index that one call gives to a component.
 const MAX_ENTRIES: u32 = 1000;
 
 /// Which buckets a component may open.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct KeyvalueCtx {
     buckets: HashMap<String, Bucket>,
+    answer_bytes: usize,
+}
+
+impl Default for KeyvalueCtx {
+    /// No bucket at all.
+    fn default() -> Self {
+        Self { buckets: HashMap::new(), answer_bytes: MAX_ANSWER_BYTES }
+    }
 }
 
 /// Builds a [`KeyvalueCtx`].
@@ -104,6 +111,13 @@ impl KeyvalueCtxBuilder {
         self
     }
 
+    /// The most bytes of values that one call gives to the component, 256 MiB unless
+    /// said. What it reads stands in the memory of the host first.
+    pub fn answer_bytes(mut self, bytes: usize) -> Self {
+        self.ctx.answer_bytes = bytes;
+        self
+    }
+
     /// The context with the buckets named so far.
     pub fn build(self) -> KeyvalueCtx {
         self.ctx
@@ -150,7 +164,8 @@ impl HostBucket for KeyvalueCtxView<'_> {
         let bucket = self.table.get(&bucket)?;
         let keys = keys.into_iter().map(|key| bucket.key(key)).collect();
         let values = bucket.store.get(keys, head).await;
-        Ok(values.and_then(|values| bounded(&values).map(|()| values)))
+        let most = self.ctx.answer_bytes;
+        Ok(values.and_then(|values| bounded(&values, most).map(|()| values)))
     }
 
     async fn range(
@@ -166,7 +181,8 @@ impl HostBucket for KeyvalueCtxView<'_> {
         }
         let query = Query { index: bucket.key(query.index), values_at: bucket.key(query.values_at), ..query };
         let page = bucket.store.range(query).await;
-        Ok(page.and_then(|page| bounded(page.entries.iter().map(|entry| &entry.value)).map(|()| page)))
+        let most = self.ctx.answer_bytes;
+        Ok(page.and_then(|page| bounded(page.entries.iter().map(|entry| &entry.value), most).map(|()| page)))
     }
 
     async fn commit(
@@ -240,7 +256,7 @@ impl Bucket {
 }
 
 /// Refuses an answer that is too large for a component to take.
-fn bounded<'a>(values: impl IntoIterator<Item = &'a Value>) -> Result<(), StorageError> {
+fn bounded<'a>(values: impl IntoIterator<Item = &'a Value>, most: usize) -> Result<(), StorageError> {
     let bytes: usize = values
         .into_iter()
         .map(|value| match value {
@@ -248,12 +264,12 @@ fn bounded<'a>(values: impl IntoIterator<Item = &'a Value>) -> Result<(), Storag
             Value::Absent | Value::Unreadable(_) => 0,
         })
         .sum();
-    if bytes <= MAX_ANSWER_BYTES {
+    if bytes <= most {
         return Ok(());
     }
     Err(StorageError {
         reason: StorageReason::TooLarge,
         effect: Effect::None,
-        message: format!("the answer has {bytes} bytes, more than {MAX_ANSWER_BYTES}; ask for fewer at once"),
+        message: format!("the answer has {bytes} bytes, more than {most}; ask for fewer at once"),
     })
 }

@@ -23,8 +23,8 @@
 //!   `wit/checkpointer.wit`.
 //! - [`keyvalue`]: the component's one import, for hosts that run components of
 //!   their own.
-//! - [`plugin`]: the import `checkpointer`, for hosts that run other people's
-//!   components.
+//! - `plugin`: the import `checkpointer`, for hosts that run other people's
+//!   components (feature `plugins`).
 //! - [`store`]: where things are kept; a file for each kind.
 //! - `component`: the compiled component, and instances of it ready for a call.
 
@@ -46,6 +46,7 @@ mod checkpointer;
 mod component;
 mod error;
 pub mod keyvalue;
+#[cfg(feature = "plugins")]
 pub mod plugin;
 pub mod store;
 

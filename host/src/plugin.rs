@@ -20,10 +20,20 @@
 //! # }
 //! ```
 
+mod bounded;
+mod cache;
+mod composition;
 mod exchange;
 mod grant;
+mod grants_file;
+mod inspection;
 mod runner;
+mod sandbox;
 
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::time::timeout;
 use wasmtime::Result;
 use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 
@@ -31,9 +41,14 @@ use self::bindings::flow::checkpoint::checkpointer::{
     self as interface, Checkpoint, Documents, Error, History, Host, HostCheckpointer, Metadata, Options,
     Outcome,
 };
+pub use self::composition::{CompositionError, compose};
 pub use self::grant::{Grant, Grants};
+pub use self::grants_file::{BucketGrant, GrantsError, GrantsFile};
+pub use self::inspection::Inspection;
 pub use self::runner::{Limits, Plugin, PluginError, Plugins};
 use crate::Checkpointer;
+use crate::component::{Caller, Service};
+use crate::keyvalue::KeyvalueCtx;
 use crate::store::{Effect, StorageError, StorageReason};
 
 #[allow(missing_docs, unused_qualifications)]
@@ -45,24 +60,36 @@ mod bindings {
         exports: { default: async },
         with: {
             "flow:checkpoint/types": crate::bindings::flow::checkpoint::types,
-            "flow:checkpoint/checkpointer.checkpointer": crate::Checkpointer,
+            "flow:checkpoint/checkpointer.checkpointer": crate::plugin::GrantedCheckpointer,
         },
     });
 }
 
-/// How many checkpointers one instance of a plugin may have open.
-const MOST_OPEN: usize = 64;
-
 /// What a plugin reaches: [`Grants`], and the checkpointers that it has open.
 pub struct PluginCtx {
     grants: Grants,
+    limits: Limits,
     open: usize,
 }
 
+/// A checkpointer that a plugin has open.
+pub struct GrantedCheckpointer {
+    checkpointer: Checkpointer,
+    most_results: u32,
+}
+
 impl PluginCtx {
-    /// The context of one instance of a plugin with these grants.
+    /// The context of one instance of a plugin with these grants and the usual
+    /// [`Limits`].
     pub fn new(grants: Grants) -> Self {
-        Self { grants, open: 0 }
+        Self { grants, limits: Limits::default(), open: 0 }
+    }
+
+    /// The same with other limits. Those of a call and of checkpointers are kept
+    /// here; the others are the business of whoever runs the instance.
+    pub fn limits(mut self, limits: &Limits) -> Self {
+        self.limits = limits.clone();
+        self
     }
 }
 
@@ -99,18 +126,60 @@ impl crate::bindings::flow::checkpoint::types::Host for PluginCtxView<'_> {}
 
 impl Host for PluginCtxView<'_> {}
 
-type Handle = Resource<Checkpointer>;
+type Handle = Resource<GrantedCheckpointer>;
 type Answer<T> = Result<Result<T, Error>>;
+
+/// How many times over what a plugin passes in one call its checkpointer may copy:
+/// in the older generation of documents a state is a string within a string, where
+/// one byte can become six.
+const COPIES: usize = 8;
 
 impl PluginCtxView<'_> {
     fn checkpointer(&self, handle: &Handle) -> Result<Checkpointer> {
-        Ok(self.table.get(handle)?.clone())
+        Ok(self.table.get(handle)?.checkpointer.clone())
+    }
+
+    /// What the library answers within the time of a call, as a plugin has it; `effect`
+    /// is what a call may have had that failed.
+    async fn answer<T: Into<U>, U>(
+        &mut self,
+        effect: Effect,
+        call: impl Future<Output = Result<T, crate::Error>> + Send,
+    ) -> Answer<U> {
+        let limit = self.ctx.limits.call_time;
+        match timeout(limit, call).await {
+            Ok(answer) => Ok(answer.map(Into::into).map_err(|error| match error.into() {
+                // A call that only reads has none, whatever became of its instance.
+                Error::Storage(error) if effect == Effect::None => {
+                    Error::Storage(StorageError { effect, ..error })
+                }
+                error => error,
+            })),
+            Err(_) => Ok(Err(too_slow(limit, effect))),
+        }
+    }
+
+    /// How many results a list gives: as many as were asked for, unless these are
+    /// more than were granted.
+    fn results(&self, handle: &Handle, asked: Option<u32>, usual: u32) -> Result<Result<u32, crate::Error>> {
+        let most = self.table.get(handle)?.most_results;
+        match asked {
+            None => Ok(Ok(usual.min(most))),
+            Some(asked) if asked <= most => Ok(Ok(asked)),
+            Some(asked) => Ok(Err(crate::Error::InvalidArgument(format!(
+                "the limit is {asked}, and a call gives {most} results at the most"
+            )))),
+        }
     }
 }
 
-/// What the library answers, as a plugin has it.
-fn exchanged<T: Into<U>, U>(answer: Result<T, crate::Error>) -> Answer<U> {
-    Ok(answer.map(Into::into).map_err(Into::into))
+/// How many checkpoints a list gives if nothing is said, and one of a run.
+const LISTED: u32 = 10;
+const LISTED_OF_RUN: u32 = 100;
+
+fn too_slow(limit: Duration, effect: Effect) -> Error {
+    let message = format!("the call took longer than the {limit:?} it may");
+    Error::Storage(StorageError { reason: StorageReason::Timeout, effect, message })
 }
 
 fn refused<T>(reason: StorageReason, message: String) -> Answer<T> {
@@ -122,23 +191,38 @@ impl HostCheckpointer for PluginCtxView<'_> {
         let Some(grant) = self.ctx.grants.get(&options.bucket) else {
             return refused(StorageReason::NoSuchBucket, format!("there is no bucket {:?}", options.bucket));
         };
-        if self.ctx.open >= MOST_OPEN {
+        let limits = &self.ctx.limits;
+        let most = limits.checkpointers;
+        if self.ctx.open >= most {
             return refused(
                 StorageReason::Unsupported,
-                format!("no more than {MOST_OPEN} may be open at once"),
+                format!("no more than {most} checkpointers may be open"),
             );
         }
-        match Checkpointer::granted(grant, options.into()).await {
-            Ok(checkpointer) => {
+        let ctx = KeyvalueCtx::builder()
+            .bucket(&options.bucket, grant.store(), grant.prefix())
+            .answer_bytes(limits.bytes_a_call)
+            .build();
+        let service = Service {
+            caller: Caller::Plugin,
+            memory: limits.memory,
+            copied_bytes: limits.bytes_a_call.saturating_mul(COPIES),
+        };
+        let most_results = grant.most_results();
+        match timeout(limits.call_time, Checkpointer::over(ctx, options.into(), service)).await {
+            Ok(Ok(checkpointer)) => {
+                let handle = self.table.push(GrantedCheckpointer { checkpointer, most_results })?;
                 self.ctx.open += 1;
-                Ok(Ok(self.table.push(checkpointer)?))
+                Ok(Ok(handle))
             }
-            Err(error) => Ok(Err(error.into())),
+            Ok(Err(error)) => Ok(Err(error.into())),
+            Err(_) => Ok(Err(too_slow(self.ctx.limits.call_time, Effect::None))),
         }
     }
 
     async fn save(&mut self, handle: Handle, checkpoint: Checkpoint) -> Answer<Outcome> {
-        exchanged(self.checkpointer(&handle)?.save(&checkpoint.into()).await)
+        let checkpointer = self.checkpointer(&handle)?;
+        self.answer(Effect::Unknown, checkpointer.save(&checkpoint.into())).await
     }
 
     async fn save_after(
@@ -147,12 +231,17 @@ impl HostCheckpointer for PluginCtxView<'_> {
         checkpoint: Checkpoint,
         latest: Option<String>,
     ) -> Answer<Outcome> {
-        exchanged(self.checkpointer(&handle)?.save_after(&checkpoint.into(), latest.as_deref()).await)
+        let checkpointer = self.checkpointer(&handle)?;
+        self.answer(Effect::Unknown, checkpointer.save_after(&checkpoint.into(), latest.as_deref())).await
     }
 
     async fn save_document(&mut self, handle: Handle, document: String) -> Answer<(Metadata, Outcome)> {
-        let saved = self.checkpointer(&handle)?.save_document(&document).await;
-        Ok(saved.map(|(metadata, outcome)| (metadata.into(), outcome.into())).map_err(Into::into))
+        let checkpointer = self.checkpointer(&handle)?;
+        let saved = async {
+            let (metadata, outcome) = checkpointer.save_document(&document).await?;
+            Ok((Metadata::from(metadata), Outcome::from(outcome)))
+        };
+        self.answer(Effect::Unknown, saved).await
     }
 
     async fn load(
@@ -161,8 +250,11 @@ impl HostCheckpointer for PluginCtxView<'_> {
         session_id: String,
         checkpoint_id: Option<String>,
     ) -> Answer<Option<Checkpoint>> {
-        let loaded = self.checkpointer(&handle)?.load(&session_id, checkpoint_id.as_deref()).await;
-        Ok(loaded.map(|found| found.map(Into::into)).map_err(Into::into))
+        let checkpointer = self.checkpointer(&handle)?;
+        let loaded = async {
+            Ok(checkpointer.load(&session_id, checkpoint_id.as_deref()).await?.map(Checkpoint::from))
+        };
+        self.answer(Effect::None, loaded).await
     }
 
     async fn load_document(
@@ -171,11 +263,13 @@ impl HostCheckpointer for PluginCtxView<'_> {
         session_id: String,
         checkpoint_id: Option<String>,
     ) -> Answer<Option<String>> {
-        exchanged(self.checkpointer(&handle)?.load_document(&session_id, checkpoint_id.as_deref()).await)
+        let checkpointer = self.checkpointer(&handle)?;
+        self.answer(Effect::None, checkpointer.load_document(&session_id, checkpoint_id.as_deref())).await
     }
 
     async fn list(&mut self, handle: Handle, session_id: String, limit: Option<u32>) -> Answer<History> {
-        exchanged(self.checkpointer(&handle)?.list(&session_id, limit).await)
+        let (checkpointer, limit) = (self.checkpointer(&handle)?, self.results(&handle, limit, LISTED)?);
+        self.answer(Effect::None, async { checkpointer.list(&session_id, Some(limit?)).await }).await
     }
 
     async fn list_by_run(
@@ -185,7 +279,12 @@ impl HostCheckpointer for PluginCtxView<'_> {
         run_id: String,
         limit: Option<u32>,
     ) -> Answer<History> {
-        exchanged(self.checkpointer(&handle)?.list_by_run(&session_id, &run_id, limit).await)
+        let (checkpointer, limit) =
+            (self.checkpointer(&handle)?, self.results(&handle, limit, LISTED_OF_RUN)?);
+        self.answer(Effect::None, async {
+            checkpointer.list_by_run(&session_id, &run_id, Some(limit?)).await
+        })
+        .await
     }
 
     async fn list_documents(
@@ -195,7 +294,12 @@ impl HostCheckpointer for PluginCtxView<'_> {
         run_id: Option<String>,
         limit: Option<u32>,
     ) -> Answer<Documents> {
-        exchanged(self.checkpointer(&handle)?.list_documents(&session_id, run_id.as_deref(), limit).await)
+        let usual = if run_id.is_some() { LISTED_OF_RUN } else { LISTED };
+        let (checkpointer, limit) = (self.checkpointer(&handle)?, self.results(&handle, limit, usual)?);
+        self.answer(Effect::None, async {
+            checkpointer.list_documents(&session_id, run_id.as_deref(), Some(limit?)).await
+        })
+        .await
     }
 
     async fn pin(
@@ -204,7 +308,8 @@ impl HostCheckpointer for PluginCtxView<'_> {
         session_id: String,
         checkpoint_id: Option<String>,
     ) -> Answer<u64> {
-        exchanged(self.checkpointer(&handle)?.pin(&session_id, checkpoint_id.as_deref()).await)
+        let checkpointer = self.checkpointer(&handle)?;
+        self.answer(Effect::Unknown, checkpointer.pin(&session_id, checkpoint_id.as_deref())).await
     }
 
     async fn unpin(
@@ -213,7 +318,8 @@ impl HostCheckpointer for PluginCtxView<'_> {
         session_id: String,
         checkpoint_id: Option<String>,
     ) -> Answer<u64> {
-        exchanged(self.checkpointer(&handle)?.unpin(&session_id, checkpoint_id.as_deref()).await)
+        let checkpointer = self.checkpointer(&handle)?;
+        self.answer(Effect::Unknown, checkpointer.unpin(&session_id, checkpoint_id.as_deref())).await
     }
 
     async fn delete(
@@ -222,11 +328,13 @@ impl HostCheckpointer for PluginCtxView<'_> {
         session_id: String,
         checkpoint_id: Option<String>,
     ) -> Answer<u64> {
-        exchanged(self.checkpointer(&handle)?.delete(&session_id, checkpoint_id.as_deref()).await)
+        let checkpointer = self.checkpointer(&handle)?;
+        self.answer(Effect::Unknown, checkpointer.delete(&session_id, checkpoint_id.as_deref())).await
     }
 
     async fn clear_all(&mut self, handle: Handle) -> Answer<u64> {
-        exchanged(self.checkpointer(&handle)?.clear_all().await)
+        let checkpointer = self.checkpointer(&handle)?;
+        self.answer(Effect::Unknown, checkpointer.clear_all()).await
     }
 
     async fn drop(&mut self, handle: Handle) -> Result<()> {

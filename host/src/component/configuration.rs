@@ -6,8 +6,19 @@ use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
 /// How many instances one process has at the most, over all checkpointers.
 pub const INSTANCES: u32 = 256;
 
-/// The configuration of the engine.
-pub fn configuration() -> Config {
+/// Whose calls an engine runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// The application itself, which waits for its own call.
+    Application,
+    /// Somebody whom the application does not trust: a call of his can be
+    /// interrupted while it computes, for which the code looks at a counter in
+    /// every loop.
+    Plugin,
+}
+
+/// The configuration of the engine for calls of `caller`.
+pub fn configuration(caller: Caller) -> Config {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(INSTANCES)
         // Beside the guest's own module, the encoder adds two small ones that
@@ -21,6 +32,7 @@ pub fn configuration() -> Config {
         // What a state of the usual size needs stays mapped between calls.
         .linear_memory_keep_resident(512 * 1024);
     let mut config = Config::new();
+    config.epoch_interruption(caller == Caller::Plugin);
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     config
 }

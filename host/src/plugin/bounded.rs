@@ -1,0 +1,171 @@
+//! A store as far as it is granted: to read only perhaps, and no more at once, in
+//! all or in a second than was said.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::{Instant, sleep_until};
+
+use crate::store::{
+    Batch, Effect, IndexPage, KeyPage, Operation, Query, Quota, StorageError, StorageReason, Store, Value,
+};
+
+/// A store within the limits of a grant.
+pub struct Bounded {
+    /// All of it.
+    pub inner: Arc<dyn Store>,
+    /// Whether it takes no writes.
+    pub read_only: bool,
+    /// How many bytes a value may have.
+    pub value_bytes: Option<u64>,
+    /// How much may be there in all.
+    pub quota: Option<Quota>,
+    /// When the quota was last settled by anyone who shares the grant.
+    pub settled: Arc<Mutex<Option<Instant>>>,
+    /// How often it may be asked.
+    pub rate: Option<Arc<Rate>>,
+}
+
+/// How long to leave a quota alone that was just settled: one who stays at the
+/// limit is not to keep the store busy.
+const SETTLED_FOR: Duration = Duration::from_secs(1);
+
+impl Bounded {
+    /// The quota of all that is granted under `prefix`. What it counts stands at a
+    /// key with a NUL, which a plugin can't name.
+    pub fn quota(prefix: &str, values: Option<u64>, bytes: Option<u64>) -> Option<Quota> {
+        if values.is_none() && bytes.is_none() {
+            return None;
+        }
+        Some(Quota { ledger: format!("{prefix}\0quota"), values, bytes })
+    }
+
+    async fn turn(&self) {
+        if let Some(rate) = &self.rate {
+            rate.turn().await;
+        }
+    }
+
+    /// Makes room, if that was not just done: says whether it is worth another try.
+    async fn settle(&self, quota: &Quota) -> Result<bool, StorageError> {
+        {
+            let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+            if settled.is_some_and(|settled| settled.elapsed() < SETTLED_FOR) {
+                return Ok(false);
+            }
+            *settled = Some(Instant::now());
+        }
+        let mut after = None;
+        loop {
+            self.turn().await;
+            after = self.inner.settle(quota, after).await?;
+            if after.is_none() {
+                return Ok(true);
+            }
+        }
+    }
+
+    fn check(&self, batches: &[Batch]) -> Result<(), StorageError> {
+        if self.read_only {
+            return Err(refused(StorageReason::ReadOnly, "the bucket takes no writes".to_owned()));
+        }
+        let Some(limit) = self.value_bytes else { return Ok(()) };
+        for operation in batches.iter().flat_map(|batch| &batch.operations) {
+            if let Operation::Put(put) = operation
+                && put.value.len() as u64 > limit
+            {
+                let size = put.value.len();
+                let message = format!("a checkpoint of {size} bytes is larger than the {limit} it may have");
+                return Err(refused(StorageReason::TooLarge, message));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Store for Bounded {
+    async fn get(&self, keys: Vec<String>, head: Option<u32>) -> Result<Vec<Value>, StorageError> {
+        self.turn().await;
+        self.inner.get(keys, head).await
+    }
+
+    async fn range(&self, query: Query) -> Result<IndexPage, StorageError> {
+        self.turn().await;
+        self.inner.range(query).await
+    }
+
+    async fn commit(&self, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError> {
+        self.check(&batches)?;
+        self.turn().await;
+        let Some(quota) = &self.quota else { return self.inner.commit(batches).await };
+        match self.inner.commit_within(quota, batches.clone()).await {
+            // Expired ones may still be counted.
+            Err(error) if error.reason == StorageReason::Full && self.settle(quota).await? => {
+                self.turn().await;
+                self.inner.commit_within(quota, batches).await
+            }
+            answer => answer,
+        }
+    }
+
+    async fn scan(&self, prefix: String, after: Option<String>) -> Result<KeyPage, StorageError> {
+        self.turn().await;
+        self.inner.scan(prefix, after).await
+    }
+}
+
+fn refused(reason: StorageReason, message: String) -> StorageError {
+    StorageError { reason, effect: Effect::None, message }
+}
+
+/// How often something may happen: whoever comes too early waits.
+///
+/// It is the generic cell rate algorithm: each turn has a time that it is due at,
+/// one interval after the one before; a turn may come up to a second early.
+pub struct Rate {
+    interval: Duration,
+    due: Mutex<Instant>,
+}
+
+/// How much may come at once.
+const BURST: Duration = Duration::from_secs(1);
+
+impl Rate {
+    /// So many times in a second, at least once.
+    pub fn per_second(count: u32) -> Self {
+        Self { interval: BURST / count.max(1), due: Mutex::new(Instant::now()) }
+    }
+
+    /// Returns when it is the caller's turn.
+    async fn turn(&self) {
+        let at = {
+            let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+            // What was not used a second ago is lost.
+            *due = (*due).max(Instant::now().checked_sub(BURST).unwrap_or(*due)) + self.interval;
+            *due
+        };
+        sleep_until(at).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_seconds_worth_comes_at_once_and_the_rest_waits() {
+        let rate = Rate::per_second(10);
+        tokio::time::advance(Duration::from_secs(60)).await;
+        let start = Instant::now();
+        for _ in 0..10 {
+            rate.turn().await;
+        }
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        for _ in 0..5 {
+            rate.turn().await;
+        }
+        assert_eq!(start.elapsed(), Duration::from_millis(500));
+    }
+}
