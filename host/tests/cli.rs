@@ -7,6 +7,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use checkpointer_tests::plugins;
 use checkpointer_tests::redis_server::{RedisServer, free_port};
 use checkpointer_tests::samples::data;
 use tempfile::TempDir;
@@ -357,4 +358,107 @@ async fn what_is_pinned_has_no_ttl_until_that_is_ended() {
     server.command::<i64>(&["EXPIRE", document, "100"]).await;
     with(&["load", "fx-01"]);
     assert!(server.command::<i64>(&["TTL", document]).await > 3500);
+}
+
+/// A folder with the sample plugin in it, and a place for what is compiled.
+fn with_plugin(plugin: &[u8]) -> TempDir {
+    let folder = TempDir::new().expect("a folder");
+    fs::write(folder.path().join("agent.wasm"), plugin).expect("a plugin");
+    folder
+}
+
+fn run_plugin(folder: &TempDir, arguments: &[&str]) -> Output {
+    let mut command = command(folder, arguments);
+    command.env("CHECKPOINTER_CACHE", folder.path().join("cache")).stdin(Stdio::null());
+    command.output().expect("the program runs")
+}
+
+#[test]
+fn a_plugin_is_run_on_what_is_granted_and_the_command_line_sees_what_it_saved() {
+    let folder = with_plugin(plugins::rust());
+    assert_eq!(out(&run_plugin(&folder, &["run", "agent.wasm", "--session", "s"])), "1 rust s-1-rust\n");
+    // The second time it is not compiled.
+    assert_eq!(fs::read_dir(folder.path().join("cache")).expect("a cache").count(), 1);
+    let told = out(&run_plugin(&folder, &["run", "agent.wasm", "--input", "step", "--session", "s"]));
+    assert_eq!(told, "2 rust s-2-rust\n1 rust s-1-rust\n");
+    assert_eq!(fs::read_dir(folder.path().join("cache")).expect("a cache").count(), 1);
+    let told = out(&run_plugin(&folder, &["--json", "run", "agent.wasm", "--input", "history s"]));
+    assert_eq!(told, "{\"answer\":\"2 rust s-2-rust\\n1 rust s-1-rust\"}\n");
+    let latest = out(&run(&folder, &["--json", "load", "s"]));
+    assert!(latest.contains("\"state\": {\"count\":2,\"trail\":[\"rust\",\"rust\"]}"), "{latest}");
+    // What a plugin gives back as an error is said, and is a failure.
+    let failed = run_plugin(&folder, &["run", "agent.wasm"]);
+    assert_eq!(status(&failed), 1);
+    let usage = "say: SESSION | step SESSION [RUN] | history SESSION";
+    assert_eq!(err(&failed), format!("checkpointer: the plugin says: {usage}\n"));
+    let failed = run_plugin(&folder, &["--json", "run", "agent.wasm"]);
+    assert_eq!(String::from_utf8_lossy(&failed.stdout), format!("{{\"error\":\"{usage}\"}}\n"));
+}
+
+#[test]
+fn a_file_of_grants_says_what_a_plugin_may_do_and_is_checked() {
+    let folder = with_plugin(plugins::rust());
+    let grants = "[bucket.default]\nstore = \"sqlite:agents.db\"\nprefix = \"tenant-1/\"\ncheckpoints = 2\n";
+    fs::write(folder.path().join("grants.toml"), grants).expect("a file");
+    let step = ["run", "agent.wasm", "--grants", "grants.toml", "--input", "step s"];
+    out(&run_plugin(&folder, &step));
+    assert_eq!(out(&run_plugin(&folder, &step)), "2 rust s-2-rust\n1 rust s-1-rust\n");
+    let full = run_plugin(&folder, &step);
+    assert_eq!(status(&full), 1);
+    let said =
+        "checkpointer: the plugin says: the store failed: the bucket is full: it may have 2 checkpoints\n";
+    assert_eq!(err(&full), said);
+    let prefix = "tenant-1/llmfy_checkpoint:";
+    let seen = out(&run(&folder, &["--store", "sqlite:agents.db", "--prefix", prefix, "list", "s"]));
+    assert_eq!(seen.lines().count(), 3, "{seen}");
+
+    fs::write(folder.path().join("grants.toml"), "[bucket.default]\nprefix = \"\"\nttl = 1\n")
+        .expect("a file");
+    let wrong = run_plugin(&folder, &step);
+    assert_eq!(status(&wrong), 2);
+    assert!(
+        err(&wrong).starts_with("checkpointer: grants.toml: line 3, column 1: unknown field `ttl`"),
+        "{wrong:?}"
+    );
+}
+
+#[test]
+fn a_check_says_what_a_plugin_wants_and_what_it_would_have() {
+    let folder = with_plugin(plugins::rust());
+    let grants = "[bucket.default]\nprefix = \"tenant-1/\"\nread-only = true\nresults-per-call = 5\n";
+    fs::write(folder.path().join("grants.toml"), grants).expect("a file");
+    let told = out(&run_plugin(&folder, &["check", "agent.wasm", "--grants", "grants.toml"]));
+    let expected = [
+        "imports  flow:checkpoint/types@0.1.0",
+        "imports  flow:checkpoint/checkpointer@0.1.0",
+        "exports  run",
+        "granted  bucket \"default\": sqlite:checkpoints.db, keys that begin with \"tenant-1/\", to read, 5 results a call",
+        "fits     the world plugin",
+    ];
+    assert_eq!(told.lines().skip(1).collect::<Vec<_>>(), expected);
+
+    fs::write(folder.path().join("agent.wasm"), checkpointer::COMPONENT).expect("a plugin");
+    let refused = run_plugin(&folder, &["--json", "check", "agent.wasm"]);
+    assert_eq!(status(&refused), 1);
+    let told: serde_json::Value = serde_json::from_slice(&refused.stdout).expect("JSON");
+    assert_eq!(told["fits"], false);
+    assert_eq!(told["refused"], serde_json::json!(["flow:checkpoint/keyvalue@0.1.0"]));
+    let refused = run_plugin(&folder, &["run", "agent.wasm"]);
+    assert_eq!(status(&refused), 1);
+    let said =
+        "checkpointer: agent.wasm: the plugin imports what it is not given: flow:checkpoint/keyvalue@0.1.0\n";
+    assert_eq!(err(&refused), said);
+}
+
+#[test]
+fn a_plugin_and_the_checkpointer_become_one_file() {
+    let folder = with_plugin(plugins::rust());
+    let told = out(&run_plugin(&folder, &["--json", "compose", "agent.wasm", "-o", "one.wasm"]));
+    let size = fs::metadata(folder.path().join("one.wasm")).expect("a file").len();
+    assert_eq!(told, format!("{{\"bytes\":{size},\"output\":\"one.wasm\"}}\n"));
+    // It wants the raw store now, which no plugin is given.
+    assert_eq!(status(&run_plugin(&folder, &["check", "one.wasm"])), 1);
+    let refused = run_plugin(&folder, &["compose", "one.wasm", "-o", "two.wasm"]);
+    assert_eq!(status(&refused), 1);
+    assert!(!folder.path().join("two.wasm").exists());
 }

@@ -4,6 +4,7 @@
 //! answer is JSON and nothing but that.
 
 mod demo;
+mod plugin;
 mod show;
 
 use std::fs;
@@ -121,6 +122,12 @@ enum Action {
         #[arg(long)]
         yes: bool,
     },
+    /// Run a plugin on a text, with what it is granted and nothing else.
+    Run(plugin::Run),
+    /// Say what a plugin imports and exports, whether it can be run and what it would be granted.
+    Check(plugin::Check),
+    /// Make one component of a plugin and the checkpointer, for a host that gives it `keyvalue`.
+    Compose(plugin::Compose),
     /// Tell the story of an agent that is killed half-way and goes on.
     Demo {
         /// Take the part of the agent.
@@ -132,6 +139,8 @@ enum Action {
 /// What an action ended with, if it did not fail.
 enum Outcome {
     Done,
+    /// It failed, and has said so.
+    Failed,
     NotFound,
 }
 
@@ -149,6 +158,7 @@ pub async fn main() -> ExitCode {
     log.with_ansi(io::stderr().is_terminal()).init();
     match command.run().await {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Failed) => ExitCode::FAILURE,
         Ok(Outcome::NotFound) => ExitCode::from(3),
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
@@ -174,6 +184,9 @@ impl Command {
         let json = options.json;
         let out = &mut io::stdout().lock();
         match action {
+            Action::Run(run) => return run.run(&options, out).await,
+            Action::Check(check) => return check.run(&options, out),
+            Action::Compose(compose) => return compose.run(&options, out),
             Action::Demo { agent } => demo::run(&options, agent, out).await?,
             Action::Save { files } => options.save(files, out).await?,
             Action::Load { session, id } => {
@@ -248,8 +261,12 @@ impl Opened {
 }
 
 impl Options {
+    fn address(&self) -> Result<Address, Error> {
+        Ok(self.store.parse()?)
+    }
+
     async fn open(&self) -> Result<Opened> {
-        let address: Address = self.store.parse().map_err(Error::from)?;
+        let address = self.address()?;
         let mut builder = Checkpointer::builder().prefix(&self.prefix).compress(self.compress);
         if let Some(ttl) = &self.ttl {
             builder = builder.ttl(seconds("--ttl", ttl)?);

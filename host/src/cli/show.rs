@@ -107,9 +107,9 @@ pub fn history(checkpoints: &[Checkpoint], out: &mut impl Write) -> Result<()> {
     rows.iter().try_for_each(|row| line(row))
 }
 
-/// Text from a store for a terminal: control characters are made visible, so
+/// Text from a store or a plugin for a terminal: control characters are made visible, so
 /// that they can't move the cursor or change colours.
-fn plain(text: &str) -> String {
+pub fn plain(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     for character in text.chars() {
         match character {
