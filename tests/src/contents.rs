@@ -46,9 +46,10 @@ impl Kept<'_> {
 }
 
 impl Contents {
-    /// Reads all that there is.
+    /// Reads all that there is, but for the ledgers of quotas.
     pub async fn of(place: &Place) -> Self {
-        let names = place.keys("").await;
+        let mut names = place.keys("").await;
+        names.retain(|name| !name.ends_with("\0quota"));
         let expiring = place.expiring().await;
         let values = place.store.get(names.clone(), None).await.expect("the values");
         let mut keys = BTreeMap::new();

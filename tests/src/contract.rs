@@ -149,7 +149,8 @@ impl Place {
                 .connection()
                 .execute_batch(
                     "DELETE FROM checkpointer_value; DELETE FROM checkpointer_index;
-                     DELETE FROM checkpointer_member",
+                     DELETE FROM checkpointer_member; DELETE FROM checkpointer_ledger;
+                     DELETE FROM checkpointer_ledger_entry",
                 )
                 .expect("an empty database"),
         }

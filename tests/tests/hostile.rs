@@ -52,17 +52,21 @@ enum Ends {
     Time,
     /// [`PluginError::Memory`], with the limit.
     Memory,
+    /// [`PluginError::Bytes`], with the limit.
+    Bytes,
+    /// [`PluginError::Stack`].
+    Stack,
     /// [`PluginError::Trap`], with this reason.
     Trap(&'static str),
     /// By itself, with this answer.
     Answer(&'static str),
+    /// By itself, with this error.
+    Refusal(&'static str),
 }
 
 /// All attacks, and how each one ends.
 fn attacks() -> Vec<Attack> {
-    use Ends::{Answer, Memory, Time, Trap};
-    const COPIED: &str = "too much data is being copied between the host and the guest: \
-         fuel allocated for hostcalls has been exhausted";
+    use Ends::{Answer, Bytes, Memory, Refusal, Stack, Time, Trap};
     const UNREACHABLE: &str = "wasm trap: wasm `unreachable` instruction executed";
     const OUTSIDE: &str = "string pointer/length out of bounds of memory";
     let mut attacks = Vec::new();
@@ -76,30 +80,41 @@ fn attacks() -> Vec<Attack> {
         ("checkpointers loop", Time),
         ("answer loop", Time),
     ] {
-        attacks.push(Attack { input, limits: Limits { time: Duration::from_millis(400), ..small() }, ends });
+        attacks.push(Attack {
+            input,
+            limits: Limits { run_time: Duration::from_millis(400), ..small() },
+            ends,
+        });
     }
     // What ends, in any time.
     for (input, ends) in [
-        ("recursion", Trap("wasm trap: call stack exhausted")),
+        ("recursion", Stack),
         // A page less than there might be: the tables of the plugin count as well.
         ("memory", Answer("refused at 255 pages")),
         ("allocations", Memory),
-        ("lists", Answer("20 of the session, 20 of the run, 20 documents")),
-        // 18 MB, where 16 MiB fit.
-        ("lists 20 900000", Memory),
+        (
+            "lists",
+            Answer("invalid argument: the limit is 4294967295, and a call gives 1000 results at the most"),
+        ),
+        (
+            "lists 20 900000",
+            Refusal(
+                "StorageReason::TooLarge, Effect::None: the answer has 18004570 bytes, more than 1048576; ask for fewer at once",
+            ),
+        ),
         (
             "checkpointers",
             Answer(
-                "64 open, then StorageReason::Unsupported, Effect::None: no more than 64 may be open at once",
+                "16 open, then StorageReason::Unsupported, Effect::None: no more than 16 checkpointers may be open",
             ),
         ),
         ("claim 1073741824", Trap(OUTSIDE)),
         ("string 1073741824", Answer("there is no memory for it")),
-        ("string 2000000", Trap(COPIED)),
-        ("strings 2000 1000", Trap(COPIED)),
-        ("strings 500000 1000000", Trap(COPIED)),
+        ("string 2000000", Bytes),
+        ("strings 2000 1000", Bytes),
+        ("strings 500000 1000000", Bytes),
         ("bucket-of 200000", Answer("refused in 1000064 bytes")),
-        ("answer-of 2000000", Trap(COPIED)),
+        ("answer-of 2000000", Bytes),
         ("no-utf-8", Trap("invalid utf-8 sequence of 1 bytes from index 1")),
         ("no-case", Trap("invalid option discriminant")),
         ("drop-twice", Trap("unknown handle index 1")),
@@ -126,9 +141,15 @@ fn attacks() -> Vec<Attack> {
     ] {
         attacks.push(Attack { input, limits: small(), ends });
     }
+    // 18 MB, where 16 MiB fit: the checkpointer of a plugin has as much as the plugin.
+    let limits = Limits { bytes_a_call: 32 << 20, ..small() };
+    let ends = Refusal(
+        "StorageReason::TooLarge, Effect::None: the call needs more than the 16777216 bytes of memory that there are for it",
+    );
+    attacks.push(Attack { input: "lists 20 900000", limits, ends });
     // With all the memory that it takes.
     let limits = Limits { memory: 2 << 30, ..small() };
-    attacks.push(Attack { input: "string 1073741824", limits, ends: Trap(COPIED) });
+    attacks.push(Attack { input: "string 1073741824", limits, ends: Bytes });
     attacks
 }
 
@@ -140,10 +161,13 @@ fn small() -> Limits {
 impl Attack {
     fn check(&self, ended: &Result<Result<String, String>, PluginError>) {
         let is_right = match (&self.ends, ended) {
-            (Ends::Time, Err(PluginError::Time(limit))) => *limit == self.limits.time,
+            (Ends::Time, Err(PluginError::Time(limit))) => *limit == self.limits.run_time,
             (Ends::Memory, Err(PluginError::Memory(limit))) => *limit == self.limits.memory,
+            (Ends::Bytes, Err(PluginError::Bytes(limit))) => *limit == self.limits.bytes_a_call,
+            (Ends::Stack, Err(PluginError::Stack)) => true,
             (Ends::Trap(expected), Err(PluginError::Trap(reason))) => reason == expected,
             (Ends::Answer(expected), Ok(Ok(answer))) => answer == expected,
+            (Ends::Refusal(expected), Ok(Err(error))) => error == expected,
             _ => false,
         };
         assert!(is_right, "{}: {ended:?}", self.input);
@@ -342,10 +366,46 @@ async fn step(agent: &Plugin, grants: &Grants, number: usize, before: u32) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn millions_of_saves_end_at_what_was_granted() {
+    let _beside_others = QUIET.read().await;
+    let hostile = Plugins::new().and_then(|all| all.load(plugins::hostile())).expect("a plugin");
+    for kind in [Kind::File, Kind::Redis] {
+        let place = Place::new(kind).await;
+        // All attackers share it.
+        let grant = Grant::new(Arc::clone(&place.store), ATTACKERS_PREFIX);
+        let saves = |grant: Grant| {
+            let runs = (0..ATTACKERS).map(|_| {
+                let (hostile, grants) = (hostile.clone(), Grants::new().bucket("default", grant.clone()));
+                tokio::spawn(async move { hostile.run(&grants, "saves").await.expect("it ends") })
+            });
+            runs.collect::<Vec<_>>()
+        };
+        for run in saves(grant.clone().checkpoints(50)) {
+            let refused = "StorageReason::Full, Effect::None: the bucket is full: it may have 50 checkpoints";
+            assert_eq!(run.await.expect("no panic"), Err(refused.to_owned()));
+        }
+        assert_eq!(Contents::of(&place).await.count(), 50);
+        place.clear().await;
+        for run in saves(grant.clone().bytes(20_000)) {
+            let refused = "StorageReason::Full, Effect::None: the bucket is full: it may have 20000 bytes";
+            assert_eq!(run.await.expect("no panic"), Err(refused.to_owned()));
+        }
+        place.clear().await;
+        let hostile = hostile.clone().limits(Limits { run_time: Duration::from_secs(2), ..small() });
+        let slow = Grants::new().bucket("default", grant.clone().operations_per_second(10));
+        let ended = hostile.run(&slow, "saves").await;
+        assert!(matches!(ended, Err(PluginError::Time(_))), "{ended:?}");
+        // A second's worth at once, and that of two seconds.
+        let saved = Contents::of(&place).await.count();
+        assert!((10..=31).contains(&saved), "{saved}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_saved_stays_where_a_plugin_traps_over_the_answer() {
     let _beside_others = QUIET.read().await;
     let hostile = Plugins::new().and_then(|all| all.load(plugins::hostile())).expect("a plugin");
-    let hostile = hostile.limits(Limits { time: Duration::from_secs(1), ..small() });
+    let hostile = hostile.limits(Limits { run_time: Duration::from_secs(1), ..small() });
     for kind in [Kind::Memory, Kind::Redis] {
         let place = Place::new(kind).await;
         for harm in ["answer trap", "answer loop", "answer outside", "answer call", "trap-after-save"] {
@@ -365,7 +425,7 @@ async fn what_was_saved_stays_where_a_plugin_traps_over_the_answer() {
 #[tokio::test]
 async fn a_plugin_that_lets_the_checkpointer_compute_for_too_long_is_ended() {
     let _alone = QUIET.write().await;
-    let limits = Limits { time: Duration::from_millis(400), ..Limits::default() };
+    let limits = Limits { run_time: Duration::from_millis(400), ..Limits::default() };
     let hostile =
         Plugins::new().and_then(|all| all.load(plugins::hostile())).expect("a plugin").limits(limits);
     let place = Place::new(Kind::Memory).await;

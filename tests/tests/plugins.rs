@@ -1,14 +1,16 @@
 //! Other people's components, with what they were granted and nothing else.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use checkpointer::plugin::{Grant, Grants, Limits, Plugin, PluginError, Plugins};
+use checkpointer::keyvalue::{self, KeyvalueCtx, KeyvalueCtxView, KeyvalueView};
+use checkpointer::plugin::{self, CompositionError, Grant, Grants, Limits, Plugin, PluginError, Plugins};
 use checkpointer::store::{SqliteStore, Store};
 use checkpointer::{COMPONENT, Checkpointer};
 use checkpointer_tests::contract::redis_store;
 use checkpointer_tests::plugins;
 use checkpointer_tests::redis_server::RedisServer;
+use wasmtime::component::{Component, Linker, ResourceTable};
 
 fn agent() -> Plugin {
     Plugins::new().and_then(|all| all.load(plugins::rust())).expect("a plugin")
@@ -82,6 +84,145 @@ async fn what_is_not_granted_does_not_exist() {
     assert_eq!(answer(&agent, &one, "history s").await, Ok("1 rust s-1-rust".to_owned()));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn wasi_is_there_and_empty_but_for_a_clock_and_chance() {
+    let curious = Plugins::new().and_then(|all| all.load(plugins::curious())).expect("a plugin");
+    let found = answer(&curious, &Grants::new(), "look").await.expect("an answer");
+    let expected = [
+        "variables 0",
+        "arguments 0",
+        "input Some(0)",
+        "files 0",
+        "tcp false",
+        "udp false",
+        "names false",
+        "clock true",
+    ];
+    assert_eq!(found, expected.join("\n"));
+    let chance = [
+        answer(&curious, &Grants::new(), "chance").await.expect("a number"),
+        answer(&curious, &Grants::new(), "chance").await.expect("a number"),
+    ];
+    assert_ne!(chance[0], chance[1]);
+    let left = curious.run(&Grants::new(), "leave").await;
+    assert!(
+        matches!(&left, Err(PluginError::Trap(why)) if why == "Exited with i32 exit status 1"),
+        "{left:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_plugin_wants_of_wasi_has_limits_that_are_named() {
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let sink = Arc::clone(&log);
+    let limits =
+        Limits { log_bytes: 10_000, handles: 100, run_time: Duration::from_millis(500), ..Limits::default() };
+    let curious = Plugins::new()
+        .and_then(|all| all.load(plugins::curious()))
+        .expect("a plugin")
+        .limits(limits.clone())
+        .log(move |bytes| sink.lock().expect("a log").extend_from_slice(bytes));
+    let none = Grants::new();
+    assert_eq!(answer(&curious, &none, "write 10000").await, Ok("written".to_owned()));
+    assert_eq!(*log.lock().expect("a log"), [vec![b'o'; 5000], vec![b'e'; 5000]].concat());
+    let ended = curious.run(&none, "write 10001").await;
+    assert!(matches!(ended, Err(PluginError::Log(10_000))), "{ended:?}");
+    assert!(log.lock().expect("a log").len() <= 20_000);
+    assert_eq!(answer(&curious, &none, "wait 50").await, Ok("50".to_owned()));
+    let ended = curious.run(&none, "wait 100000").await;
+    assert!(matches!(ended, Err(PluginError::Handles(100))), "{ended:?}");
+    let ended = curious.run(&none, "sleep").await;
+    assert!(matches!(ended, Err(PluginError::Time(_))), "{ended:?}");
+    assert_eq!(answer(&curious, &none, "wait 50").await, Ok("50".to_owned()));
+    for few in [
+        Limits { instances: 1, ..limits.clone() },
+        Limits { tables: 0, ..limits.clone() },
+        Limits { memories: 0, ..limits },
+    ] {
+        let ended = curious.clone().limits(few).run(&none, "wait 1").await;
+        assert!(matches!(ended, Err(PluginError::Parts(_))), "{ended:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_has_limits_that_are_named() {
+    let (agent, store) = (agent(), store().await);
+    let limited = |limit: fn(Grant) -> Grant| {
+        Grants::new().bucket("default", limit(Grant::new(Arc::clone(&store), "tenant-1/")))
+    };
+    answer(&agent, &limited(|grant| grant), "s").await.expect("a step");
+    let small = answer(&agent, &limited(|grant| grant.value_bytes(200)), "s").await;
+    let expected = "the store failed: a checkpoint of 273 bytes is larger than the 200 it may have";
+    assert_eq!(small, Err(expected.to_owned()));
+    // The agent asks for as many as are usual, which is no more than it may have.
+    let one = answer(&agent, &limited(|grant| grant.results_per_call(1)), "step s").await;
+    assert_eq!(one, Ok("2 rust s-2-rust".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_takes_too_long_fails_and_the_plugin_goes_on() {
+    let server = RedisServer::start().await;
+    let grants = granted(&redis_store(&server.url()), "");
+    let limits = Limits { call_time: Duration::from_millis(300), ..Limits::default() };
+    let agent = agent().limits(limits);
+    answer(&agent, &grants, "s").await.expect("a step");
+    server.signal("-STOP").await;
+    let slow = answer(&agent, &grants, "s").await;
+    server.signal("-CONT").await;
+    assert_eq!(slow, Err("the store failed: the call took longer than the 300ms it may".to_owned()));
+    assert!(answer(&agent, &grants, "s").await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_composed_plugin_needs_no_more_than_the_keyvalue_of_a_host() {
+    let composed = plugin::compose(plugins::rust()).expect("composed");
+    let mut config = wasmtime::Config::new();
+    config.wasm_component_model(true);
+    let engine = wasmtime::Engine::new(&config).expect("an engine");
+    let component = Component::new(&engine, &composed).expect("a component");
+    let kind = component.component_type();
+    let imports: Vec<&str> = kind.imports(&engine).map(|(name, _)| name).collect();
+    assert_eq!(imports, ["flow:checkpoint/types@0.1.0", "flow:checkpoint/keyvalue@0.1.0"]);
+
+    let store = store().await;
+    let ctx = KeyvalueCtx::builder().bucket("default", Arc::clone(&store), "tenant-1/").build();
+    let mut linker = Linker::new(&engine);
+    keyvalue::add_to_linker(&mut linker).expect("linked");
+    let mut instances = wasmtime::Store::new(&engine, Host { ctx, table: ResourceTable::new() });
+    let instance = linker.instantiate_async(&mut instances, &component).await.expect("an instance");
+    let run = instance
+        .get_typed_func::<(&str,), (Result<String, String>,)>(&mut instances, "run")
+        .expect("its export");
+    let (told,) = run.call_async(&mut instances, ("s",)).await.expect("it ends");
+    assert_eq!(told, Ok("1 rust s-1-rust".to_owned()));
+    // Run by itself the plugin goes on from there.
+    let told = answer(&agent(), &granted(&store, "tenant-1/"), "step s").await;
+    assert_eq!(told, Ok("2 rust s-2-rust\n1 rust s-1-rust".to_owned()));
+}
+
+/// A host that knows nothing of checkpoints.
+struct Host {
+    ctx: KeyvalueCtx,
+    table: ResourceTable,
+}
+
+impl KeyvalueView for Host {
+    fn keyvalue(&mut self) -> KeyvalueCtxView<'_> {
+        KeyvalueCtxView { ctx: &mut self.ctx, table: &mut self.table }
+    }
+}
+
+#[test]
+fn only_what_a_plugin_may_import_is_composed() {
+    let refused = plugin::compose(COMPONENT).expect_err("refused");
+    let names = ["flow:checkpoint/keyvalue@0.1.0"];
+    assert!(matches!(&refused, CompositionError::Imports(found) if found == &names), "{refused}");
+    let refused = plugin::compose(plugins::ENDLESS).expect_err("refused");
+    assert!(matches!(refused, CompositionError::NoCheckpointer), "{refused}");
+    let refused = plugin::compose(b"no component").expect_err("refused");
+    assert!(matches!(refused, CompositionError::NotAComponent(_)), "{refused}");
+}
+
 #[test]
 fn a_plugin_that_imports_more_than_the_checkpointer_is_not_run() {
     let refused = Plugins::new().and_then(|all| all.load(COMPONENT)).err().expect("refused");
@@ -93,7 +234,7 @@ fn a_plugin_that_imports_more_than_the_checkpointer_is_not_run() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plugin_that_takes_too_long_is_ended_and_others_go_on() {
     let all = Plugins::new().expect("an engine");
-    let limits = Limits { time: Duration::from_millis(300), ..Limits::default() };
+    let limits = Limits { run_time: Duration::from_millis(300), ..Limits::default() };
     let endless = all.load(plugins::ENDLESS).expect("a plugin").limits(limits.clone());
     let (agent, store) = (all.load(plugins::rust()).expect("a plugin"), store().await);
     let start = Instant::now();

@@ -96,14 +96,14 @@ pub fn open_until_refused() -> Ending {
 
 pub fn list_without_limit() -> Ending {
     let checkpointer = open("lists:")?;
-    for number in 0..20 {
-        checkpointer.save(&checkpoint("session", &format!("{number:02}"), "run", "0")).map_err(in_words)?;
-    }
     let all = Some(u32::MAX);
-    let of_session = checkpointer.list("session", all).map_err(in_words)?.checkpoints.len();
-    let of_run = checkpointer.list_by_run("session", "run", all).map_err(in_words)?.checkpoints.len();
-    let documents = checkpointer.list_documents("session", None, all).map_err(in_words)?.documents.len();
-    Ok(format!("{of_session} of the session, {of_run} of the run, {documents} documents"))
+    let refusals = [
+        checkpointer.list("session", all).map(|_| ()),
+        checkpointer.list_by_run("session", "run", all).map(|_| ()),
+        checkpointer.list_documents("session", None, all).map(|_| ()),
+    ];
+    let texts = refusals.map(|refusal| refusal.err().map_or("not refused".into(), in_words));
+    Ok(if texts[0] == texts[1] && texts[1] == texts[2] { texts[0].clone() } else { texts.join("; ") })
 }
 
 /// Each state goes into its memory, all of them together do not.
@@ -113,7 +113,7 @@ pub fn list_more_than_fits(count: u32, bytes: usize) -> Ending {
     for number in 0..count {
         checkpointer.save(&checkpoint("session", &number.to_string(), "run", &state)).map_err(in_words)?;
     }
-    let listed = checkpointer.list("session", Some(u32::MAX)).map_err(in_words)?;
+    let listed = checkpointer.list("session", Some(count)).map_err(in_words)?;
     Ok(format!("{} fit", listed.checkpoints.len()))
 }
 
