@@ -7,7 +7,7 @@
 //! replaced.
 
 use std::hash::{Hash, Hasher};
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::{fs, process};
@@ -72,7 +72,8 @@ impl Cache {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let half = self.folder.join(format!("{}.{number}.half", process::id()));
         let whole = [made_of.as_slice(), &Sha256::digest(code), code].concat();
-        fs::write(&half, whole).and_then(|()| fs::rename(&half, path)).inspect_err(|_| {
+        let written = make_file(&half).and_then(|mut file| file.write_all(&whole));
+        written.and_then(|()| fs::rename(&half, path)).inspect_err(|_| {
             let _ = fs::remove_file(&half);
         })
     }
@@ -122,6 +123,14 @@ fn make(folder: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
+/// A new file that only this user can change, whatever others may do to the files
+/// that programs of this user make (umask).
+#[cfg(unix)]
+fn make_file(path: &Path) -> io::Result<fs::File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(path)
+}
+
 /// That a file or folder is one that only this user can change.
 #[cfg(unix)]
 fn is_ours(path: &Path) -> io::Result<()> {
@@ -130,7 +139,10 @@ fn is_ours(path: &Path) -> io::Result<()> {
     if found.uid() != rustix::process::geteuid().as_raw() {
         return Err(io::Error::other(format!("{} belongs to somebody else", path.display())));
     }
-    if found.is_symlink() || found.mode() & 0o022 != 0 {
+    if found.is_symlink() {
+        return Err(io::Error::other(format!("{} is a link to another place", path.display())));
+    }
+    if found.mode() & 0o022 != 0 {
         return Err(io::Error::other(format!("others than its owner may write to {}", path.display())));
     }
     Ok(())
@@ -139,6 +151,11 @@ fn is_ours(path: &Path) -> io::Result<()> {
 #[cfg(not(unix))]
 fn make(_: &Path) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::Unsupported, "compiled plugins are kept on Unix only"))
+}
+
+#[cfg(not(unix))]
+fn make_file(path: &Path) -> io::Result<fs::File> {
+    make(path).and_then(|()| fs::File::create(path))
 }
 
 #[cfg(not(unix))]
@@ -175,6 +192,8 @@ mod tests {
         let file = only_file(&folder);
         let whole = fs::read(&file).expect("code");
         assert!(is_kept(&engine, &file));
+        // Whatever the umask is: with that of many users, their group may write.
+        assert_eq!(fs::metadata(&file).expect("a file").permissions().mode() & 0o777, 0o600);
 
         let mut flipped = whole.clone();
         flipped[whole.len() / 2] ^= 1;
@@ -191,6 +210,15 @@ mod tests {
         assert!(!is_kept(&engine, &file));
         let other = Engine::new(wasmtime::Config::new().epoch_interruption(true)).expect("an engine");
         assert_ne!(made_of(&engine, PLUGIN), made_of(&other, PLUGIN));
+    }
+
+    #[test]
+    fn a_folder_that_is_a_link_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(folder.path(), &link).expect("a link");
+        let refused = Cache::open(&link).err().expect("refused").to_string();
+        assert!(refused.ends_with(" is a link to another place"), "{refused}");
     }
 
     #[test]
