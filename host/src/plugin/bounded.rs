@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync;
 use tokio::time::{Instant, sleep_until};
 
 use crate::store::{
@@ -120,13 +121,16 @@ fn refused(reason: StorageReason, message: String) -> StorageError {
     StorageError { reason, effect: Effect::None, message }
 }
 
-/// How often something may happen: whoever comes too early waits.
+/// How often something may happen: whoever comes too early waits, in the order in
+/// which they came.
 ///
 /// It is the generic cell rate algorithm: each turn has a time that it is due at,
 /// one interval after the one before; a turn may come up to a second early.
 pub struct Rate {
     interval: Duration,
-    due: Mutex<Instant>,
+    /// When the last turn was due. Whoever is next holds it while waiting; one who
+    /// gives up has taken no turn from those behind.
+    due: sync::Mutex<Instant>,
 }
 
 /// How much may come at once.
@@ -135,23 +139,23 @@ const BURST: Duration = Duration::from_secs(1);
 impl Rate {
     /// So many times in a second, at least once.
     pub fn per_second(count: u32) -> Self {
-        Self { interval: BURST / count.max(1), due: Mutex::new(Instant::now()) }
+        Self { interval: BURST / count.max(1), due: sync::Mutex::new(Instant::now()) }
     }
 
     /// Returns when it is the caller's turn.
     async fn turn(&self) {
-        let at = {
-            let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
-            // What was not used a second ago is lost.
-            *due = (*due).max(Instant::now().checked_sub(BURST).unwrap_or(*due)) + self.interval;
-            *due
-        };
+        let mut due = self.due.lock().await;
+        // What was not used a second ago is lost.
+        let at = (*due).max(Instant::now().checked_sub(BURST).unwrap_or(*due)) + self.interval;
         sleep_until(at).await;
+        *due = at;
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::timeout;
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -167,5 +171,17 @@ mod tests {
             rate.turn().await;
         }
         assert_eq!(start.elapsed(), Duration::from_millis(500));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_who_give_up_cost_the_others_nothing() {
+        let rate = Rate::per_second(10);
+        rate.turn().await;
+        let start = Instant::now();
+        for _ in 0..10 {
+            assert!(timeout(Duration::from_millis(5), rate.turn()).await.is_err());
+        }
+        rate.turn().await;
+        assert_eq!(start.elapsed(), Duration::from_millis(100));
     }
 }
