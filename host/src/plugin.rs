@@ -43,7 +43,7 @@ use self::bindings::flow::checkpoint::checkpointer::{
 };
 pub use self::composition::{CompositionError, compose};
 pub use self::grant::{Grant, Grants};
-pub use self::grants_file::{BucketGrant, GrantsError, GrantsFile};
+pub use self::grants_file::{BucketGrant, GrantsError, GrantsFile, OpenError};
 pub use self::inspection::Inspection;
 pub use self::runner::{Limits, Plugin, PluginError, Plugins};
 use crate::Checkpointer;

@@ -462,3 +462,26 @@ fn a_plugin_and_the_checkpointer_become_one_file() {
     assert_eq!(status(&refused), 1);
     assert!(!folder.path().join("two.wasm").exists());
 }
+
+#[test]
+fn what_is_typed_wrong_for_a_plugin_is_told_and_nothing_is_run() {
+    let folder = with_plugin(plugins::rust());
+    for action in
+        [&["run", "agent.wasm"][..], &["check", "agent.wasm"], &["compose", "agent.wasm", "-o", "x"]]
+    {
+        let refused = run_plugin(&folder, &[&["--prefix", "tenant:"], action].concat());
+        assert_eq!(status(&refused), 2);
+        let said = "checkpointer: --prefix is not for plugins, which say how they store themselves; \
+                    what they reach is said by --grants\n";
+        assert_eq!(err(&refused), said);
+    }
+    fs::write(folder.path().join("text.wasm"), "a text").expect("a file");
+    let refused = run_plugin(&folder, &["run", "text.wasm"]);
+    assert_eq!(err(&refused), "checkpointer: text.wasm: not a plugin: it is no WebAssembly\n");
+    let grants = "[bucket.a]\nstore = \"sqlite:none/a.db\"\nprefix = \"\"\n";
+    fs::write(folder.path().join("grants.toml"), grants).expect("a file");
+    let refused = run_plugin(&folder, &["run", "agent.wasm", "--grants", "grants.toml"]);
+    assert_eq!(status(&refused), 1);
+    let said = "checkpointer: bucket \"a\": sqlite:none/a.db: ";
+    assert!(err(&refused).starts_with(said), "{refused:?}");
+}

@@ -183,6 +183,9 @@ impl Command {
         let Self { options, action } = self;
         let json = options.json;
         let out = &mut io::stdout().lock();
+        if matches!(action, Action::Run(_) | Action::Check(_) | Action::Compose(_)) {
+            options.are_for_plugins()?;
+        }
         match action {
             Action::Run(run) => return run.run(&options, out).await,
             Action::Check(check) => return check.run(&options, out),
@@ -263,6 +266,24 @@ impl Opened {
 impl Options {
     fn address(&self) -> Result<Address, Error> {
         Ok(self.store.parse()?)
+    }
+
+    /// A plugin says for itself how it stores; nobody is to think that he said it.
+    fn are_for_plugins(&self) -> Result<(), Usage> {
+        let given = [
+            ("--prefix", self.prefix != DEFAULT_PREFIX),
+            ("--ttl", self.ttl.is_some()),
+            ("--session-ttl", self.session_ttl.is_some()),
+            ("--refresh-on-read", self.refresh_on_read),
+            ("--max-checkpoints", self.max_checkpoints.is_some()),
+            ("--compress", self.compress),
+        ];
+        match given.iter().find(|(_, is_given)| *is_given) {
+            None => Ok(()),
+            Some((name, _)) => Err(Usage(format!(
+                "{name} is not for plugins, which say how they store themselves; what they reach is said by --grants"
+            ))),
+        }
     }
 
     async fn open(&self) -> Result<Opened> {

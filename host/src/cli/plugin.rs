@@ -64,7 +64,7 @@ impl Run {
         let plugin = plugin.limits(granted.limits.clone()).log(|bytes| {
             let _ = write!(io::stderr(), "{}", show::plain(&String::from_utf8_lossy(bytes)));
         });
-        let grants = granted.open(&own).await.map_err(checkpointer::Error::from)?;
+        let grants = granted.open(&own).await?;
         let words = [Some(self.input).filter(|input| !input.is_empty()), self.session];
         let input = words.into_iter().flatten().collect::<Vec<_>>().join(" ");
         let answer = plugin.run(&grants, &input).await.with_context(|| self.plugin.display().to_string())?;
@@ -108,6 +108,9 @@ impl Check {
             }
             for name in &found.exports {
                 writeln!(out, "exports  {}", show::plain(name))?;
+            }
+            if granted.buckets.is_empty() {
+                writeln!(out, "granted  nothing")?;
             }
             for (name, bucket) in &granted.buckets {
                 writeln!(out, "granted  bucket {name:?}: {}", in_words(bucket, &own))?;

@@ -27,6 +27,18 @@ pub struct GrantsError {
     pub message: String,
 }
 
+/// A store that is granted and can't be opened.
+#[derive(Debug, Error, Clone, PartialEq, Eq)]
+#[error("bucket {bucket:?}: {address}: {message}")]
+pub struct OpenError {
+    /// The bucket that needs it.
+    pub bucket: String,
+    /// Where the store is, without a password.
+    pub address: String,
+    /// What is wrong, in words.
+    pub message: String,
+}
+
 /// The grants of a plugin, read from TOML; nothing is opened yet. What is left out has
 /// no limit, or the usual one; a prefix there has to be.
 ///
@@ -92,7 +104,7 @@ struct File {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", expecting = "a table such as [bucket.default]")]
 struct Bucket {
     store: Option<Spanned<String>>,
     prefix: Spanned<String>,
@@ -106,7 +118,7 @@ struct Bucket {
 }
 
 #[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", expecting = "the table [limits]")]
 struct FileLimits {
     run_seconds: Option<Spanned<f64>>,
     call_seconds: Option<Spanned<f64>>,
@@ -137,7 +149,7 @@ impl GrantsFile {
     ///
     /// # Errors
     /// A store can't be opened; Redis is only connected to when it is first used.
-    pub async fn open(&self, own: &Address) -> Result<Grants, StorageError> {
+    pub async fn open(&self, own: &Address) -> Result<Grants, OpenError> {
         let mut opened: Vec<(&Address, Arc<dyn Store>)> = Vec::new();
         let mut grants = Grants::new();
         for (name, bucket) in &self.buckets {
@@ -145,7 +157,12 @@ impl GrantsFile {
             let store = match opened.iter().find(|(other, _)| *other == address) {
                 Some((_, store)) => Arc::clone(store),
                 None => {
-                    let store = address.open().await?;
+                    let failed = |StorageError { message, .. }| OpenError {
+                        bucket: name.clone(),
+                        address: address.to_string(),
+                        message,
+                    };
+                    let store = address.open().await.map_err(failed)?;
                     opened.push((address, Arc::clone(&store)));
                     store
                 }
@@ -302,6 +319,10 @@ mod tests {
                 "line 3, column 9: invalid value: integer `0`, expected a nonzero u64",
             ),
             ("[limits]\nrun-seconds = -1.0", "line 2, column 15: must be a number of seconds greater than 0"),
+            (
+                "[bucket]\na = ''",
+                "line 2, column 5: invalid type: string \"\", expected a table such as [bucket.default]",
+            ),
             ("[bucket.a]\nprefix = \"\\u0000\"", "line 2, column 10: a prefix has no NUL"),
         ] {
             assert_eq!(read(text).err().as_deref(), Some(expected), "{text}");

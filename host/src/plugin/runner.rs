@@ -188,6 +188,10 @@ impl Plugins {
     }
 
     fn compile(&self, wasm: &[u8]) -> Result<Component, PluginError> {
+        // Of these wasmtime would say what their first bytes are.
+        if !wasm.starts_with(b"\0asm") {
+            return Err(PluginError::NotAPlugin("it is no WebAssembly".to_owned()));
+        }
         match &self.cache {
             Some(cache) => cache.compile(&self.engine, wasm),
             None => Component::new(&self.engine, wasm),
