@@ -45,7 +45,7 @@ pub struct OpenError {
 /// ```toml
 /// [bucket.default]
 /// store = "redis://localhost"     # if there is none, the one that the host opens it with
-/// prefix = "tenant-1/"            # what every key begins with; the plugin does not see it
+/// prefix = "tenant-1/"            # what every key begins with; "tenant-1" would reach "tenant-10" too
 /// read-only = false
 /// value-bytes = 1_000_000         # of one checkpoint
 /// checkpoints = 10_000            # in all
