@@ -1,11 +1,11 @@
 //! A store as far as it is granted: to read only perhaps, and no more at once, in
 //! all or in a second than was said.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync;
+use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until};
 
 use crate::store::{
@@ -22,15 +22,26 @@ pub struct Bounded {
     pub value_bytes: Option<u64>,
     /// How much may be there in all.
     pub quota: Option<Quota>,
-    /// When the quota was last settled by anyone who shares the grant.
-    pub settled: Arc<Mutex<Option<Instant>>>,
+    /// How far all who share the grant have settled the quota.
+    pub settling: Arc<Mutex<Settling>>,
     /// How often it may be asked.
     pub rate: Option<Arc<Rate>>,
 }
 
-/// How long to leave a quota alone that was just settled: one who stays at the
-/// limit is not to keep the store busy.
-const SETTLED_FOR: Duration = Duration::from_secs(1);
+/// How far a quota was settled. Whoever is at it holds this.
+#[derive(Default)]
+pub struct Settling {
+    /// Where to go on, if someone gave up half-way.
+    after: Option<String>,
+    /// When it was begun or ended last, and how long to leave it alone from then on.
+    rest: Option<(Instant, Duration)>,
+}
+
+/// How long to leave a quota alone at least that was just settled, and how many
+/// times as long as it took the store: one who stays at the limit is not to keep
+/// the store busy.
+const REST: Duration = Duration::from_secs(1);
+const RESTS: u32 = 4;
 
 impl Bounded {
     /// The quota of all that is granted under `prefix`. What it counts stands at a
@@ -50,18 +61,19 @@ impl Bounded {
 
     /// Makes room, if that was not just done: says whether it is worth another try.
     async fn settle(&self, quota: &Quota) -> Result<bool, StorageError> {
-        {
-            let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
-            if settled.is_some_and(|settled| settled.elapsed() < SETTLED_FOR) {
-                return Ok(false);
-            }
-            *settled = Some(Instant::now());
+        let Ok(mut settling) = self.settling.try_lock() else { return Ok(false) };
+        if settling.rest.is_some_and(|(since, rest)| since.elapsed() < rest) {
+            return Ok(false);
         }
-        let mut after = None;
+        settling.rest = Some((Instant::now(), REST));
+        let mut taken = Duration::ZERO;
         loop {
             self.turn().await;
-            after = self.inner.settle(quota, after).await?;
-            if after.is_none() {
+            let start = Instant::now();
+            settling.after = self.inner.settle(quota, settling.after.clone()).await?;
+            taken += start.elapsed();
+            if settling.after.is_none() {
+                settling.rest = Some((Instant::now(), taken.saturating_mul(RESTS).max(REST)));
                 return Ok(true);
             }
         }
@@ -130,7 +142,7 @@ pub struct Rate {
     interval: Duration,
     /// When the last turn was due. Whoever is next holds it while waiting; one who
     /// gives up has taken no turn from those behind.
-    due: sync::Mutex<Instant>,
+    due: Mutex<Instant>,
 }
 
 /// How much may come at once.
@@ -139,7 +151,7 @@ const BURST: Duration = Duration::from_secs(1);
 impl Rate {
     /// So many times in a second, at least once.
     pub fn per_second(count: u32) -> Self {
-        Self { interval: BURST / count.max(1), due: sync::Mutex::new(Instant::now()) }
+        Self { interval: BURST / count.max(1), due: Mutex::new(Instant::now()) }
     }
 
     /// Returns when it is the caller's turn.
@@ -157,6 +169,7 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
+    use crate::store::{Expiry, Put, SqliteStore};
 
     #[tokio::test(start_paused = true)]
     async fn a_seconds_worth_comes_at_once_and_the_rest_waits() {
@@ -183,5 +196,38 @@ mod tests {
         }
         rate.turn().await;
         assert_eq!(start.elapsed(), Duration::from_millis(100));
+    }
+
+    fn put(key: String, expiry: Expiry) -> Batch {
+        let put = Operation::Put(Put { key, value: "1".to_owned(), expiry });
+        Batch { conditions: Vec::new(), operations: vec![put] }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_who_gives_up_while_room_is_made_leaves_it_to_the_next_to_go_on() {
+        let quota = Bounded::quota("a/", Some(1100), None).expect("a quota");
+        let store = SqliteStore::in_memory().await.expect("a database");
+        // Those that expire are looked at last.
+        let batches = (0..1100).map(|number| {
+            let expiry = if number < 1000 { Expiry::Never } else { Expiry::AfterMs(1) };
+            put(format!("a/{number:04}"), expiry)
+        });
+        store.commit_within(&quota, batches.collect()).await.expect("room");
+        std::thread::sleep(Duration::from_millis(10));
+        let bounded = Bounded {
+            inner: Arc::new(store),
+            read_only: false,
+            value_bytes: None,
+            quota: Some(quota),
+            settling: Arc::default(),
+            rate: Some(Arc::new(Rate::per_second(1))),
+        };
+        tokio::time::advance(Duration::from_secs(60)).await;
+        let commit = || {
+            let commit = bounded.commit(vec![put("a/new".to_owned(), Expiry::Never)]);
+            timeout(Duration::from_millis(2600), commit)
+        };
+        assert!(commit().await.is_err());
+        assert_eq!(commit().await.expect("in time"), Ok(vec![true]));
     }
 }

@@ -1,11 +1,11 @@
 //! What a plugin is granted.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use tokio::time::Instant;
+use tokio::sync::Mutex;
 
-use super::bounded::{Bounded, Rate};
+use super::bounded::{Bounded, Rate, Settling};
 use crate::store::Store;
 
 /// The most results of one call, where a grant says nothing else.
@@ -20,7 +20,7 @@ pub struct Grant {
     value_bytes: Option<u64>,
     checkpoints: Option<u64>,
     bytes: Option<u64>,
-    settled: Arc<Mutex<Option<Instant>>>,
+    settling: Arc<Mutex<Settling>>,
     rate: Option<Arc<Rate>>,
     results_per_call: u32,
 }
@@ -28,6 +28,9 @@ pub struct Grant {
 impl Grant {
     /// All keys of `store` that begin with `prefix`, to read and to write. The
     /// plugin does not see the prefix.
+    ///
+    /// End prefixes with a character that no name before it has: whoever is granted
+    /// `tenant-1` reaches what stands under `tenant-10`, and `tenant-1/` does not.
     pub fn new(store: Arc<dyn Store>, prefix: impl Into<Arc<str>>) -> Self {
         Self {
             store,
@@ -36,7 +39,7 @@ impl Grant {
             value_bytes: None,
             checkpoints: None,
             bytes: None,
-            settled: Arc::default(),
+            settling: Arc::default(),
             rate: None,
             results_per_call: RESULTS_PER_CALL,
         }
@@ -99,7 +102,7 @@ impl Grant {
             read_only: self.read_only,
             value_bytes: self.value_bytes,
             quota: Bounded::quota(&self.prefix, self.checkpoints, self.bytes),
-            settled: Arc::clone(&self.settled),
+            settling: Arc::clone(&self.settling),
             rate: self.rate.clone(),
         })
     }
