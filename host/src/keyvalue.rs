@@ -41,7 +41,8 @@ use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 use crate::bindings::flow::checkpoint::keyvalue::{self, Host, HostBucket};
 use crate::bindings::flow::checkpoint::types;
 use crate::store::{
-    Batch, Condition, Effect, IndexPage, KeyPage, Operation, Query, StorageError, StorageReason, Store, Value,
+    Batch, Condition, Effect, IndexPage, KeyPage, Operation, Query, StorageError, StorageReason, Store,
+    Value, size, too_large,
 };
 
 /// The most bytes of values that one call gives to a component, unless said.
@@ -51,17 +52,10 @@ const MAX_ANSWER_BYTES: usize = 256 * 1024 * 1024;
 const MAX_ENTRIES: u32 = 1000;
 
 /// Which buckets a component may open.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct KeyvalueCtx {
     buckets: HashMap<String, Bucket>,
-    answer_bytes: usize,
-}
-
-impl Default for KeyvalueCtx {
-    /// No bucket at all.
-    fn default() -> Self {
-        Self { buckets: HashMap::new(), answer_bytes: MAX_ANSWER_BYTES }
-    }
+    answer_bytes: Option<usize>,
 }
 
 /// Builds a [`KeyvalueCtx`].
@@ -111,10 +105,11 @@ impl KeyvalueCtxBuilder {
         self
     }
 
-    /// The most bytes of values that one call gives to the component, 256 MiB unless
-    /// said. What it reads stands in the memory of the host first.
+    /// The most bytes of values that one call gives to the component. Of a list, the
+    /// stores of this library measure them before they are read. Unless said, it is
+    /// 256 MiB, and what is read stands in the memory of the host first.
     pub fn answer_bytes(mut self, bytes: usize) -> Self {
-        self.ctx.answer_bytes = bytes;
+        self.ctx.answer_bytes = Some(bytes);
         self
     }
 
@@ -164,7 +159,7 @@ impl HostBucket for KeyvalueCtxView<'_> {
         let bucket = self.table.get(&bucket)?;
         let keys = keys.into_iter().map(|key| bucket.key(key)).collect();
         let values = bucket.store.get(keys, head).await;
-        let most = self.ctx.answer_bytes;
+        let most = self.ctx.answer_bytes.unwrap_or(MAX_ANSWER_BYTES);
         Ok(values.and_then(|values| bounded(&values, most).map(|()| values)))
     }
 
@@ -180,8 +175,10 @@ impl HostBucket for KeyvalueCtxView<'_> {
             return Ok(Err(StorageError { reason, effect: Effect::None, message }));
         }
         let query = Query { index: bucket.key(query.index), values_at: bucket.key(query.values_at), ..query };
-        let page = bucket.store.range(query).await;
-        let most = self.ctx.answer_bytes;
+        if let Some(most) = self.ctx.answer_bytes {
+            return Ok(bucket.store.range_of_at_most(query, most).await);
+        }
+        let (page, most) = (bucket.store.range(query).await, MAX_ANSWER_BYTES);
         Ok(page.and_then(|page| bounded(page.entries.iter().map(|entry| &entry.value), most).map(|()| page)))
     }
 
@@ -257,19 +254,5 @@ impl Bucket {
 
 /// Refuses an answer that is too large for a component to take.
 fn bounded<'a>(values: impl IntoIterator<Item = &'a Value>, most: usize) -> Result<(), StorageError> {
-    let bytes: usize = values
-        .into_iter()
-        .map(|value| match value {
-            Value::Text(text) | Value::Head(text) => text.len(),
-            Value::Absent | Value::Unreadable(_) => 0,
-        })
-        .sum();
-    if bytes <= most {
-        return Ok(());
-    }
-    Err(StorageError {
-        reason: StorageReason::TooLarge,
-        effect: Effect::None,
-        message: format!("the answer has {bytes} bytes, more than {most}; ask for fewer at once"),
-    })
+    if values.into_iter().map(size).sum::<usize>() <= most { Ok(()) } else { Err(too_large(most)) }
 }

@@ -31,6 +31,7 @@ mod runner;
 mod sandbox;
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -41,6 +42,7 @@ use self::bindings::flow::checkpoint::checkpointer::{
     self as interface, Checkpoint, Documents, Error, History, Host, HostCheckpointer, Metadata, Options,
     Outcome,
 };
+use self::bounded::Bounded;
 pub use self::composition::{CompositionError, compose};
 pub use self::grant::{Grant, Grants};
 pub use self::grants_file::{BucketGrant, GrantsError, GrantsFile, OpenError};
@@ -49,7 +51,7 @@ pub use self::runner::{Limits, Plugin, PluginError, Plugins};
 use crate::Checkpointer;
 use crate::component::{Caller, Service};
 use crate::keyvalue::KeyvalueCtx;
-use crate::store::{Effect, StorageError, StorageReason};
+use crate::store::{Effect, StorageError, StorageReason, Store};
 
 #[allow(missing_docs, unused_qualifications)]
 mod bindings {
@@ -73,9 +75,13 @@ pub struct PluginCtx {
 }
 
 /// A checkpointer that a plugin has open.
+#[derive(Clone)]
 pub struct GrantedCheckpointer {
     checkpointer: Checkpointer,
+    store: Arc<Bounded>,
     most_results: u32,
+    /// What a call may have had that was to read and failed.
+    effect_of_reading: Effect,
 }
 
 impl PluginCtx {
@@ -135,19 +141,24 @@ type Answer<T> = Result<Result<T, Error>>;
 const COPIES: usize = 8;
 
 impl PluginCtxView<'_> {
-    fn checkpointer(&self, handle: &Handle) -> Result<Checkpointer> {
-        Ok(self.table.get(handle)?.checkpointer.clone())
+    fn granted(&self, handle: &Handle) -> Result<GrantedCheckpointer> {
+        Ok(self.table.get(handle)?.clone())
     }
 
     /// What the library answers within the time of a call, as a plugin has it; `effect`
     /// is what a call may have had that failed.
     async fn answer<T: Into<U>, U>(
         &mut self,
+        granted: &GrantedCheckpointer,
         effect: Effect,
         call: impl Future<Output = Result<T, crate::Error>> + Send,
     ) -> Answer<U> {
         let limit = self.ctx.limits.call_time;
-        match timeout(limit, call).await {
+        let in_turn = async {
+            granted.store.wait().await;
+            call.await
+        };
+        match timeout(limit, in_turn).await {
             Ok(answer) => Ok(answer.map(Into::into).map_err(|error| match error.into() {
                 // A call that only reads has none, whatever became of its instance.
                 Error::Storage(error) if effect == Effect::None => {
@@ -158,17 +169,19 @@ impl PluginCtxView<'_> {
             Err(_) => Ok(Err(too_slow(limit, effect))),
         }
     }
+}
 
+impl GrantedCheckpointer {
     /// How many results a list gives: as many as were asked for, unless these are
     /// more than were granted.
-    fn results(&self, handle: &Handle, asked: Option<u32>, usual: u32) -> Result<Result<u32, crate::Error>> {
-        let most = self.table.get(handle)?.most_results;
+    fn results(&self, asked: Option<u32>, usual: u32) -> Result<u32, crate::Error> {
+        let most = self.most_results;
         match asked {
-            None => Ok(Ok(usual.min(most))),
-            Some(asked) if asked <= most => Ok(Ok(asked)),
-            Some(asked) => Ok(Err(crate::Error::InvalidArgument(format!(
+            None => Ok(usual.min(most)),
+            Some(asked) if asked <= most => Ok(asked),
+            Some(asked) => Err(crate::Error::InvalidArgument(format!(
                 "the limit is {asked}, and a call gives {most} results at the most"
-            )))),
+            ))),
         }
     }
 }
@@ -199,8 +212,9 @@ impl HostCheckpointer for PluginCtxView<'_> {
                 format!("no more than {most} checkpointers may be open"),
             );
         }
+        let store = grant.store();
         let ctx = KeyvalueCtx::builder()
-            .bucket(&options.bucket, grant.store(), grant.prefix())
+            .bucket(&options.bucket, Arc::clone(&store) as Arc<dyn Store>, grant.prefix())
             .answer_bytes(limits.bytes_a_call)
             .build();
         let service = Service {
@@ -209,9 +223,16 @@ impl HostCheckpointer for PluginCtxView<'_> {
             copied_bytes: limits.bytes_a_call.saturating_mul(COPIES),
         };
         let most_results = grant.most_results();
+        let refreshes = options.ttl.is_some_and(|ttl| ttl.refresh_on_read);
+        let effect_of_reading = if refreshes { Effect::Unknown } else { Effect::None };
         match timeout(limits.call_time, Checkpointer::over(ctx, options.into(), service)).await {
             Ok(Ok(checkpointer)) => {
-                let handle = self.table.push(GrantedCheckpointer { checkpointer, most_results })?;
+                let handle = self.table.push(GrantedCheckpointer {
+                    checkpointer,
+                    store,
+                    most_results,
+                    effect_of_reading,
+                })?;
                 self.ctx.open += 1;
                 Ok(Ok(handle))
             }
@@ -221,8 +242,8 @@ impl HostCheckpointer for PluginCtxView<'_> {
     }
 
     async fn save(&mut self, handle: Handle, checkpoint: Checkpoint) -> Answer<Outcome> {
-        let checkpointer = self.checkpointer(&handle)?;
-        self.answer(Effect::Unknown, checkpointer.save(&checkpoint.into())).await
+        let granted = self.granted(&handle)?;
+        self.answer(&granted, Effect::Unknown, granted.checkpointer.save(&checkpoint.into())).await
     }
 
     async fn save_after(
@@ -231,17 +252,22 @@ impl HostCheckpointer for PluginCtxView<'_> {
         checkpoint: Checkpoint,
         latest: Option<String>,
     ) -> Answer<Outcome> {
-        let checkpointer = self.checkpointer(&handle)?;
-        self.answer(Effect::Unknown, checkpointer.save_after(&checkpoint.into(), latest.as_deref())).await
+        let granted = self.granted(&handle)?;
+        self.answer(
+            &granted,
+            Effect::Unknown,
+            granted.checkpointer.save_after(&checkpoint.into(), latest.as_deref()),
+        )
+        .await
     }
 
     async fn save_document(&mut self, handle: Handle, document: String) -> Answer<(Metadata, Outcome)> {
-        let checkpointer = self.checkpointer(&handle)?;
+        let granted = self.granted(&handle)?;
         let saved = async {
-            let (metadata, outcome) = checkpointer.save_document(&document).await?;
+            let (metadata, outcome) = granted.checkpointer.save_document(&document).await?;
             Ok((Metadata::from(metadata), Outcome::from(outcome)))
         };
-        self.answer(Effect::Unknown, saved).await
+        self.answer(&granted, Effect::Unknown, saved).await
     }
 
     async fn load(
@@ -250,11 +276,11 @@ impl HostCheckpointer for PluginCtxView<'_> {
         session_id: String,
         checkpoint_id: Option<String>,
     ) -> Answer<Option<Checkpoint>> {
-        let checkpointer = self.checkpointer(&handle)?;
+        let granted = self.granted(&handle)?;
         let loaded = async {
-            Ok(checkpointer.load(&session_id, checkpoint_id.as_deref()).await?.map(Checkpoint::from))
+            Ok(granted.checkpointer.load(&session_id, checkpoint_id.as_deref()).await?.map(Checkpoint::from))
         };
-        self.answer(Effect::None, loaded).await
+        self.answer(&granted, granted.effect_of_reading, loaded).await
     }
 
     async fn load_document(
@@ -263,13 +289,22 @@ impl HostCheckpointer for PluginCtxView<'_> {
         session_id: String,
         checkpoint_id: Option<String>,
     ) -> Answer<Option<String>> {
-        let checkpointer = self.checkpointer(&handle)?;
-        self.answer(Effect::None, checkpointer.load_document(&session_id, checkpoint_id.as_deref())).await
+        let granted = self.granted(&handle)?;
+        self.answer(
+            &granted,
+            granted.effect_of_reading,
+            granted.checkpointer.load_document(&session_id, checkpoint_id.as_deref()),
+        )
+        .await
     }
 
     async fn list(&mut self, handle: Handle, session_id: String, limit: Option<u32>) -> Answer<History> {
-        let (checkpointer, limit) = (self.checkpointer(&handle)?, self.results(&handle, limit, LISTED)?);
-        self.answer(Effect::None, async { checkpointer.list(&session_id, Some(limit?)).await }).await
+        let granted = self.granted(&handle)?;
+        let limit = granted.results(limit, LISTED);
+        self.answer(&granted, granted.effect_of_reading, async {
+            granted.checkpointer.list(&session_id, Some(limit?)).await
+        })
+        .await
     }
 
     async fn list_by_run(
@@ -279,10 +314,10 @@ impl HostCheckpointer for PluginCtxView<'_> {
         run_id: String,
         limit: Option<u32>,
     ) -> Answer<History> {
-        let (checkpointer, limit) =
-            (self.checkpointer(&handle)?, self.results(&handle, limit, LISTED_OF_RUN)?);
-        self.answer(Effect::None, async {
-            checkpointer.list_by_run(&session_id, &run_id, Some(limit?)).await
+        let granted = self.granted(&handle)?;
+        let limit = granted.results(limit, LISTED_OF_RUN);
+        self.answer(&granted, granted.effect_of_reading, async {
+            granted.checkpointer.list_by_run(&session_id, &run_id, Some(limit?)).await
         })
         .await
     }
@@ -295,9 +330,10 @@ impl HostCheckpointer for PluginCtxView<'_> {
         limit: Option<u32>,
     ) -> Answer<Documents> {
         let usual = if run_id.is_some() { LISTED_OF_RUN } else { LISTED };
-        let (checkpointer, limit) = (self.checkpointer(&handle)?, self.results(&handle, limit, usual)?);
-        self.answer(Effect::None, async {
-            checkpointer.list_documents(&session_id, run_id.as_deref(), Some(limit?)).await
+        let granted = self.granted(&handle)?;
+        let limit = granted.results(limit, usual);
+        self.answer(&granted, granted.effect_of_reading, async {
+            granted.checkpointer.list_documents(&session_id, run_id.as_deref(), Some(limit?)).await
         })
         .await
     }
@@ -308,8 +344,13 @@ impl HostCheckpointer for PluginCtxView<'_> {
         session_id: String,
         checkpoint_id: Option<String>,
     ) -> Answer<u64> {
-        let checkpointer = self.checkpointer(&handle)?;
-        self.answer(Effect::Unknown, checkpointer.pin(&session_id, checkpoint_id.as_deref())).await
+        let granted = self.granted(&handle)?;
+        self.answer(
+            &granted,
+            Effect::Unknown,
+            granted.checkpointer.pin(&session_id, checkpoint_id.as_deref()),
+        )
+        .await
     }
 
     async fn unpin(
@@ -318,8 +359,13 @@ impl HostCheckpointer for PluginCtxView<'_> {
         session_id: String,
         checkpoint_id: Option<String>,
     ) -> Answer<u64> {
-        let checkpointer = self.checkpointer(&handle)?;
-        self.answer(Effect::Unknown, checkpointer.unpin(&session_id, checkpoint_id.as_deref())).await
+        let granted = self.granted(&handle)?;
+        self.answer(
+            &granted,
+            Effect::Unknown,
+            granted.checkpointer.unpin(&session_id, checkpoint_id.as_deref()),
+        )
+        .await
     }
 
     async fn delete(
@@ -328,13 +374,18 @@ impl HostCheckpointer for PluginCtxView<'_> {
         session_id: String,
         checkpoint_id: Option<String>,
     ) -> Answer<u64> {
-        let checkpointer = self.checkpointer(&handle)?;
-        self.answer(Effect::Unknown, checkpointer.delete(&session_id, checkpoint_id.as_deref())).await
+        let granted = self.granted(&handle)?;
+        self.answer(
+            &granted,
+            Effect::Unknown,
+            granted.checkpointer.delete(&session_id, checkpoint_id.as_deref()),
+        )
+        .await
     }
 
     async fn clear_all(&mut self, handle: Handle) -> Answer<u64> {
-        let checkpointer = self.checkpointer(&handle)?;
-        self.answer(Effect::Unknown, checkpointer.clear_all()).await
+        let granted = self.granted(&handle)?;
+        self.answer(&granted, Effect::Unknown, granted.checkpointer.clear_all()).await
     }
 
     async fn drop(&mut self, handle: Handle) -> Result<()> {

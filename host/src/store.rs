@@ -36,6 +36,15 @@ pub trait Store: Send + Sync + 'static {
     /// Entries of an index with the values that they name, as of one moment.
     async fn range(&self, query: Query) -> Result<IndexPage, StorageError>;
 
+    /// The same for those who are not trusted to ask for what fits: if the values
+    /// have more than `most` bytes together it is `too-large`, and a store that can
+    /// measure them before it reads them does so.
+    async fn range_of_at_most(&self, query: Query, most: usize) -> Result<IndexPage, StorageError> {
+        let page = self.range(query).await?;
+        let bytes = page.entries.iter().map(|entry| size(&entry.value)).sum::<usize>();
+        if bytes > most { Err(too_large(most)) } else { Ok(page) }
+    }
+
     /// Applies each batch whose conditions hold, all in one atomic step, and
     /// says for each whether it was applied.
     async fn commit(&self, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError>;
@@ -118,6 +127,20 @@ fn check(batches: &[Batch]) -> Result<(), StorageError> {
 /// A quota that can't be kept is never passed over in silence.
 fn unsupported() -> StorageError {
     storage_error(StorageReason::Unsupported, Effect::None, "the store can't keep to a quota")
+}
+
+/// How many bytes a value has as it was read.
+pub(crate) fn size(value: &Value) -> usize {
+    match value {
+        Value::Text(text) | Value::Head(text) => text.len(),
+        Value::Absent | Value::Unreadable(_) => 0,
+    }
+}
+
+/// The answer has more bytes than whoever asked can take.
+pub(crate) fn too_large(most: usize) -> StorageError {
+    let message = format!("the answer has more than {most} bytes; ask for fewer at once");
+    storage_error(StorageReason::TooLarge, Effect::None, message)
 }
 
 fn invalid(message: &str) -> StorageError {

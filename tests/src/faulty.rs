@@ -161,6 +161,10 @@ impl Store for Faulty {
         self.call(Call::Range, self.inner.range(query)).await
     }
 
+    async fn range_of_at_most(&self, query: Query, most: usize) -> Result<IndexPage, StorageError> {
+        self.call(Call::Range, self.inner.range_of_at_most(query, most)).await
+    }
+
     async fn commit(&self, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError> {
         self.call(Call::Commit, self.inner.commit(batches)).await
     }

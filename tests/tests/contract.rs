@@ -56,6 +56,7 @@ store_contract! {
         gives_values_in_order_and_heads_at_characters,
         keeps_an_index_in_order_of_scores_then_bytes,
         goes_on_behind_any_place_in_an_index,
+        gives_no_more_bytes_than_asked_for,
         applies_a_batch_only_if_its_conditions_hold,
         knows_the_highest_entry_that_counts,
         applies_the_batches_of_a_call_in_order,

@@ -99,7 +99,7 @@ fn attacks() -> Vec<Attack> {
         (
             "lists 20 900000",
             Refusal(
-                "StorageReason::TooLarge, Effect::None: the answer has 18004570 bytes, more than 1048576; ask for fewer at once",
+                "StorageReason::TooLarge, Effect::None: the answer has more than 1048576 bytes; ask for fewer at once",
             ),
         ),
         (

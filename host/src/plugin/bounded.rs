@@ -2,6 +2,7 @@
 //! all or in a second than was said.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -26,6 +27,8 @@ pub struct Bounded {
     pub settling: Arc<Mutex<Settling>>,
     /// How often it may be asked.
     pub rate: Option<Arc<Rate>>,
+    /// Whether somebody has waited for the next turn already.
+    pub has_turn: AtomicBool,
 }
 
 /// How far a quota was settled. Whoever is at it holds this.
@@ -53,8 +56,19 @@ impl Bounded {
         Some(Quota { ledger: format!("{prefix}\0quota"), values, bytes })
     }
 
+    /// Waits for the turn of the first operation of a call, before the call takes an
+    /// instance from those that others wait for.
+    pub async fn wait(&self) {
+        if self.rate.is_some() && !self.has_turn.load(Ordering::Relaxed) {
+            self.turn().await;
+            self.has_turn.store(true, Ordering::Relaxed);
+        }
+    }
+
     async fn turn(&self) {
-        if let Some(rate) = &self.rate {
+        if let Some(rate) = &self.rate
+            && !self.has_turn.swap(false, Ordering::Relaxed)
+        {
             rate.turn().await;
         }
     }
@@ -107,6 +121,11 @@ impl Store for Bounded {
     async fn range(&self, query: Query) -> Result<IndexPage, StorageError> {
         self.turn().await;
         self.inner.range(query).await
+    }
+
+    async fn range_of_at_most(&self, query: Query, most: usize) -> Result<IndexPage, StorageError> {
+        self.turn().await;
+        self.inner.range_of_at_most(query, most).await
     }
 
     async fn commit(&self, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError> {
@@ -220,6 +239,7 @@ mod tests {
             value_bytes: None,
             quota: Some(quota),
             settling: Arc::default(),
+            has_turn: AtomicBool::new(false),
             rate: Some(Arc::new(Rate::per_second(1))),
         };
         tokio::time::advance(Duration::from_secs(60)).await;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use tokio::sync::Mutex;
 
@@ -96,7 +97,7 @@ impl Grant {
     }
 
     /// The store as far as it is granted.
-    pub(crate) fn store(&self) -> Arc<dyn Store> {
+    pub(super) fn store(&self) -> Arc<Bounded> {
         Arc::new(Bounded {
             inner: Arc::clone(&self.store),
             read_only: self.read_only,
@@ -104,6 +105,7 @@ impl Grant {
             quota: Bounded::quota(&self.prefix, self.checkpoints, self.bytes),
             settling: Arc::clone(&self.settling),
             rate: self.rate.clone(),
+            has_turn: AtomicBool::new(false),
         })
     }
 

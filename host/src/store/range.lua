@@ -2,15 +2,17 @@
 --
 -- KEYS  the index
 -- ARGV  'ascending' or 'descending', the limit, what the key of a value begins
---       with, how many bytes of a value to read or '', and the score and the
---       member behind which to begin, if there are such.
+--       with, how many bytes of a value to read or '', how many bytes of all values
+--       together at the most or '', and the score and the member behind which to
+--       begin, if there are such.
 -- Gives how many entries the index has, then member, score and value for each
 -- of the page.
 
 local index = KEYS[1]
 local descending = ARGV[1] == 'descending'
 local limit, values_at, head = tonumber(ARGV[2]), ARGV[3], ARGV[4]
-local score, member = ARGV[5], ARGV[6]
+local most = tonumber(ARGV[5])
+local score, member = ARGV[6], ARGV[7]
 
 -- How many members with the same score are not behind the given one. They are
 -- in order, and a step looks at one in the middle of those left.
@@ -43,6 +45,16 @@ local range = { 'ZRANGE', index, start, start + limit - 1 }
 if descending then range[#range + 1] = 'REV' end
 range[#range + 1] = 'WITHSCORES'
 local members = limit > 0 and redis.call(unpack(range)) or {}
+
+if most then
+  local bytes = 0
+  for i = 1, #members, 2 do
+    local length = redis.pcall('STRLEN', values_at .. members[i])
+    -- A value of another type is not read.
+    if type(length) == 'number' then bytes = bytes + math.min(length, tonumber(head) or length) end
+  end
+  if bytes > most then return redis.error_reply('TOOLARGE more than asked for') end
+end
 
 local entries = { redis.call('ZCARD', index) }
 for i = 1, #members, 2 do

@@ -21,8 +21,8 @@ use super::address::{Endpoint, RedisAddress};
 use super::quota::{Limit, SETTLE_PAGE};
 use super::{
     Batch, Condition, Effect, Entry, Expiry, IndexHighest, IndexPage, KeyPage, Operation, Order, Position,
-    Query, Quota, StorageError, StorageReason, Store, Value, check, invalid, storage_error, text_value,
-    wrong_type,
+    Query, Quota, StorageError, StorageReason, Store, Value, check, invalid, size, storage_error, text_value,
+    too_large, wrong_type,
 };
 
 /// How many keys a step of a scan looks at: few enough not to keep others
@@ -68,7 +68,10 @@ impl Program {
 /// The places of what `range.lua` is called with: the limit, and that behind
 /// which to begin.
 const LIMIT: usize = 1;
-const AFTER: usize = 4;
+const AFTER: usize = 5;
+
+/// What `range.lua` fails with where the values are more than asked for.
+const TOO_LARGE: &str = "TOOLARGE";
 
 /// What a command may do, which decides what a failure means.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -228,31 +231,10 @@ impl RedisStore {
         }
         Some(Ok(IndexPage { entries, next: None, size: None }))
     }
-}
 
-#[async_trait]
-impl Store for RedisStore {
-    async fn get(&self, keys: Vec<String>, head: Option<u32>) -> Result<Vec<Value>, StorageError> {
-        if let ([key], None) = (keys.as_slice(), head) {
-            return match self.send(cmd("GET").arg(key), Access::Read).await {
-                Ok(reply) => Ok(vec![value_of(reply, None)]),
-                Err(error) if error.code() == Some("WRONGTYPE") => {
-                    Ok(vec![Value::Unreadable(OTHER_TYPE.into())])
-                }
-                Err(error) => Err(failure(error, Access::Read)),
-            };
-        }
-        let replies: Vec<Reply> = self
-            .run(&self.get, &keys, &[head_argument(head)], Access::Read)
-            .await
-            .map_err(|error| failure(error, Access::Read))?;
-        Ok(replies.into_iter().map(|reply| value_of(reply, head)).collect())
-    }
-
-    async fn range(&self, query: Query) -> Result<IndexPage, StorageError> {
-        if let Some(page) = self.sort(&query).await {
-            return page;
-        }
+    /// Reads a page of an index by a script; of its values no more than `most` bytes,
+    /// if given.
+    async fn page(&self, query: Query, most: Option<usize>) -> Result<IndexPage, StorageError> {
         let mut arguments: Vec<Vec<u8>> = vec![
             match query.order {
                 Order::Ascending => "ascending".into(),
@@ -261,6 +243,7 @@ impl Store for RedisStore {
             Vec::new(),
             query.values_at.into(),
             head_argument(query.head).into(),
+            most.map_or_else(Vec::new, |most| most.to_string().into()),
         ];
         if let Some(after) = query.after {
             if after.score.is_nan() {
@@ -276,7 +259,10 @@ impl Store for RedisStore {
             let replies: Vec<Reply> = self
                 .run(&self.range, &[&query.index], &arguments, Access::Read)
                 .await
-                .map_err(|error| failure(error, Access::Read))?;
+                .map_err(|error| match most {
+                    Some(most) if error.code() == Some(TOO_LARGE) => too_large(most),
+                    _ => failure(error, Access::Read),
+                })?;
             let is_full = missing > 0 && replies.len() > 3 * missing;
             let mut replies = replies.into_iter();
             let counted = replies.next().and_then(|size| u64::from_redis_value(size).ok());
@@ -308,6 +294,45 @@ impl Store for RedisStore {
                     return Ok(IndexPage { entries, next, size });
                 }
             }
+        }
+    }
+}
+
+#[async_trait]
+impl Store for RedisStore {
+    async fn get(&self, keys: Vec<String>, head: Option<u32>) -> Result<Vec<Value>, StorageError> {
+        if let ([key], None) = (keys.as_slice(), head) {
+            return match self.send(cmd("GET").arg(key), Access::Read).await {
+                Ok(reply) => Ok(vec![value_of(reply, None)]),
+                Err(error) if error.code() == Some("WRONGTYPE") => {
+                    Ok(vec![Value::Unreadable(OTHER_TYPE.into())])
+                }
+                Err(error) => Err(failure(error, Access::Read)),
+            };
+        }
+        let replies: Vec<Reply> = self
+            .run(&self.get, &keys, &[head_argument(head)], Access::Read)
+            .await
+            .map_err(|error| failure(error, Access::Read))?;
+        Ok(replies.into_iter().map(|reply| value_of(reply, head)).collect())
+    }
+
+    async fn range(&self, query: Query) -> Result<IndexPage, StorageError> {
+        match self.sort(&query).await {
+            Some(page) => page,
+            None => self.page(query, None).await,
+        }
+    }
+
+    async fn range_of_at_most(&self, query: Query, most: usize) -> Result<IndexPage, StorageError> {
+        // Sorting can't measure first. One value is no larger than it was saved.
+        match if query.limit == 1 { self.sort(&query).await } else { None } {
+            Some(page) => {
+                let page = page?;
+                let is_too_large = page.entries.iter().any(|entry| size(&entry.value) > most);
+                if is_too_large { Err(too_large(most)) } else { Ok(page) }
+            }
+            None => self.page(query, Some(most)).await,
         }
     }
 

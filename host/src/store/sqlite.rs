@@ -17,7 +17,8 @@ use tracing::warn;
 use self::ledger::Account;
 use super::{
     Batch, Condition, Effect, Entry, Expiry, IndexHighest, IndexPage, KeyPage, Operation, Order, Position,
-    Query, Quota, StorageError, StorageReason, Store, Value, check, storage_error, text_value, wrong_type,
+    Query, Quota, StorageError, StorageReason, Store, Value, check, size, storage_error, text_value,
+    too_large, wrong_type,
 };
 
 /// How long to wait for another process that is writing.
@@ -152,6 +153,10 @@ impl Store for SqliteStore {
     }
 
     async fn range(&self, query: Query) -> Result<IndexPage, StorageError> {
+        self.range_of_at_most(query, usize::MAX).await
+    }
+
+    async fn range_of_at_most(&self, query: Query, most: usize) -> Result<IndexPage, StorageError> {
         self.with(Effect::None, move |connection| {
             let moment = connection.transaction()?;
             let now = now();
@@ -163,7 +168,7 @@ impl Store for SqliteStore {
                     }
                 };
             };
-            Ok(page(&moment, index, &query, now)?)
+            page(&moment, index, &query, most, now)
         })
         .await
     }
@@ -315,7 +320,13 @@ fn index_id(connection: &Connection, name: &str, now: i64) -> rusqlite::Result<O
         .optional()
 }
 
-fn page(connection: &Connection, index: i64, query: &Query, now: i64) -> rusqlite::Result<IndexPage> {
+fn page(
+    connection: &Connection,
+    index: i64,
+    query: &Query,
+    most: usize,
+    now: i64,
+) -> Result<IndexPage, Failure> {
     let (direction, beyond) = match query.order {
         Order::Ascending => ("ASC", ">"),
         Order::Descending => ("DESC", "<"),
@@ -344,11 +355,15 @@ fn page(connection: &Connection, index: i64, query: &Query, now: i64) -> rusqlit
     let rows = statement.query_map(parameters, |row| {
         Ok((row.get::<_, String>(0)?, row.get::<_, f64>(1)?, value_of(row.get_ref(2)?, query.head)))
     })?;
-    let (mut entries, mut last_score) = (Vec::new(), None);
+    let (mut entries, mut last_score, mut bytes) = (Vec::new(), None, 0);
     for row in rows {
         let (member, score, mut value) = row?;
         if value == Value::Absent {
             value = read(connection, &format!("{}{member}", query.values_at), now, query.head)?;
+        }
+        bytes += size(&value);
+        if bytes > most {
+            return Err(Failure::Told(too_large(most)));
         }
         entries.push(Entry { member, score: query.resumable.then_some(score), value });
         last_score = Some(score);

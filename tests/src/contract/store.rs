@@ -135,6 +135,33 @@ pub async fn goes_on_behind_any_place_in_an_index(place: &Place) {
     }
 }
 
+/// Values that are more than asked for are refused, and whoever asks for one fewer
+/// has them.
+pub async fn gives_no_more_bytes_than_asked_for(place: &Place) {
+    let entries = ["a", "b", "c"].map(|member| index_put("i", member, 1.0, Expiry::Never));
+    place.write(entries.into()).await;
+    place.write(vec![put("v:a", "12345", Expiry::Never), put("v:b", "é☀", Expiry::Never)]).await;
+    place.write(vec![index_put("v:c", "no text", 1.0, Expiry::Never)]).await;
+    for (limit, head, most, fits) in [
+        (3, None, 10, true),
+        (3, None, 9, false),
+        (1, None, 5, true),
+        (1, None, 4, false),
+        (2, Some(3), 6, true),
+        (2, Some(3), 4, false),
+        (0, None, 0, true),
+    ] {
+        let query = Query { head, ..query("i", Order::Ascending, limit) };
+        let page = place.store.range_of_at_most(query.clone(), most).await;
+        if fits {
+            assert_eq!(page, place.store.range(query).await, "{limit} of {most} bytes");
+        } else {
+            let error = page.expect_err("refused");
+            assert_eq!((error.reason, error.effect), (StorageReason::TooLarge, Effect::None));
+        }
+    }
+}
+
 /// A batch is applied as a whole if its conditions hold, and not at all if not.
 pub async fn applies_a_batch_only_if_its_conditions_hold(place: &Place) {
     place.write(vec![put("a", "text*of?a", Expiry::Never), index_put("i", "m", 1.0, Expiry::Never)]).await;
