@@ -1,12 +1,10 @@
 //! What the library sends to Redis, recorded on the way: so the one that only
 //! sends it, without any logic, always sends the very same.
 
-use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Context, Result, bail, ensure};
-use checkpointer::Checkpointer;
-use checkpointer::{Checkpoint, Error};
+use anyhow::{Context, Result, ensure};
+use checkpointer::{Checkpoint, Checkpointer, Error};
 use redis::{Parser, Value};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
 use tokio::net::{TcpListener, TcpStream};
@@ -80,8 +78,8 @@ fn take(sent: &Mutex<Vec<u8>>) -> Vec<u8> {
 /// Commands are written like answers: lists of texts.
 fn commands(mut bytes: &[u8]) -> Result<Vec<Words>> {
     let (mut parser, mut commands) = (Parser::new(), Vec::new());
-    while !bytes.is_empty() {
-        let Value::Array(words) = parser.parse_value(bytes.by_ref())? else { bail!("no command") };
+    // The parser reads ahead, so that only its error says that there is no more.
+    while let Ok(Value::Array(words)) = parser.parse_value(&mut bytes) {
         let words = words.into_iter().map(|word| match word {
             Value::BulkString(bytes) => Some(bytes),
             _ => None,
