@@ -17,11 +17,11 @@ const MISSED: RGBColor = RGBColor(214, 82, 63);
 
 const WIDTH: u32 = 960;
 const ROW: u32 = 24;
-const NAMES: u32 = 400;
+const NAMES: u32 = 460;
 const AXIS: u32 = 48;
 
 /// How far off a target is shown: this many times.
-const REACH: f64 = 10.0;
+const REACH: f64 = 8.0;
 
 /// Draws those that have a target.
 ///
@@ -83,7 +83,7 @@ fn draw_rows<B: DrawingBackend>(area: &DrawingArea<B, Shift>, rows: &[Row]) -> R
         .y_label_area_size(NAMES)
         // The first row is on top.
         .build_cartesian_2d(
-            (1.0 / REACH..REACH).log_scale(),
+            (1.0 / REACH..REACH).log_scale().base(2.0),
             (0..rows.len().saturating_sub(1)).into_segmented(),
         )?;
     let name = |place: &SegmentValue<usize>| match place {
@@ -96,9 +96,10 @@ fn draw_rows<B: DrawingBackend>(area: &DrawingArea<B, Shift>, rows: &[Row]) -> R
         .configure_mesh()
         .disable_mesh()
         .axis_style(TEXT)
-        .label_style(("sans-serif", 13, &TEXT))
+        .label_style(("sans-serif", 15, &TEXT))
         .x_desc("times the target; to the left is better")
-        .x_label_formatter(&|times| format!("{times}"))
+        .x_labels(9)
+        .x_label_formatter(&|times| if *times == 1.0 { "target".to_owned() } else { times.to_string() })
         .y_labels(rows.len())
         .y_label_formatter(&name)
         .draw()?;

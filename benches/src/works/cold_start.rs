@@ -21,7 +21,7 @@ const MOST_NANOSECONDS: f64 = 15e6;
 const NOT_FOUND: i32 = 3;
 
 pub fn measure(bench: &Bench) -> Result<Vec<Finding>> {
-    let name = "cold start of the command line, SQLite";
+    let name = "cold start, SQLite";
     bench.begin(name);
     let address = bench.sqlite("empty.db");
     drop(bench.runtime.block_on(Checkpointer::open(&address))?);

@@ -1,11 +1,11 @@
 //! The latest of a session of a million checkpoints, against that of ten.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use checkpointer::DEFAULT_PREFIX;
 use checkpointer_guest::document;
 use redis::pipe;
 
-use super::READ;
+use super::{LIBRARY, READ};
 use crate::bench::Bench;
 use crate::contenders::component::Component;
 use crate::contenders::native;
@@ -28,7 +28,7 @@ pub fn measure(bench: &Bench) -> Result<Vec<Finding>> {
     if bench.quick {
         return Ok(Vec::new());
     }
-    let name = format!("load latest, {}, of a million against of {FEW}", SMALL.name);
+    let name = format!("load latest of a million, {}", SMALL.name);
     let (url, state) = (bench.server.url(), state(SMALL));
     bench.flush();
     fill(bench, LONG, MANY - FEW)?;
@@ -41,14 +41,14 @@ pub fn measure(bench: &Bench) -> Result<Vec<Finding>> {
         let (id, wanted) = (session_id(session), checkpoint(session, MANY - 1, &state));
         let component = &component;
         Contender::new(move || {
-            anyhow::ensure!(component.load(&id)? == wanted, "another checkpoint is the latest");
+            ensure!(component.load(&id)? == wanted, "another checkpoint is the latest");
             time_of_a_call(vec![(); CALLS], |()| component.load(&id))
         })
     };
     bench.begin(&name);
     let measured = interleave(bench.rounds(ROUNDS), vec![latest(LONG), latest(READ)], &bench.progress)?;
     bench.flush();
-    let (many, few) = (("a million", measured[0].as_slice()), ("ten", measured[1].as_slice()));
+    let (many, few) = ((LIBRARY, measured[0].as_slice()), ("of ten", measured[1].as_slice()));
     Ok(vec![
         Finding::between(name, Unit::Nanoseconds, many, Relation::Ratio, few).target(Target::AtMost(1.2)),
     ])
