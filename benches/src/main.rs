@@ -45,6 +45,8 @@ fn main() -> Result<()> {
     let style = ProgressStyle::with_template("{spinner} {msg} {wide_bar} {pos}/{len} {elapsed}")?;
     let progress = ProgressBar::no_length().with_style(style);
     let bench = Bench::new(options.quick, progress)?;
+    let redis = bench.runtime.block_on(bench.server.information("server", "redis_version"));
+    let machine = Machine::before(redis, options.quick);
     let mut findings = Vec::new();
     for group in GROUPS {
         if options.only.is_empty() || options.only.iter().any(|name| name == group.name) {
@@ -53,8 +55,6 @@ fn main() -> Result<()> {
     }
     bench.progress.finish_and_clear();
 
-    let redis = bench.runtime.block_on(bench.server.information("server", "redis_version"));
-    let machine = Machine::this(redis, options.quick);
     let table = report::table(&machine, &findings);
     write!(stdout(), "{table}")?;
     report::write_json(&options.json, &machine, &findings)?;

@@ -145,6 +145,21 @@ impl Finding {
         })
     }
 
+    /// Whether the target is met, in words; unsure of it if the target lies between
+    /// the quartiles.
+    fn verdict(&self) -> &'static str {
+        let Some((Target::AtMost(target) | Target::AtLeast(target), is_met)) = self.target.zip(self.is_met)
+        else {
+            return "";
+        };
+        match (is_met, (self.figure.lower..=self.figure.upper).contains(&target)) {
+            (true, false) => "yes",
+            (true, true) => "yes, unsure",
+            (false, false) => "**no**",
+            (false, true) => "**no**, unsure",
+        }
+    }
+
     fn side_in_words(&self, side: &Side) -> String {
         format!("{} {}", side.name, self.unit.in_words(side.measured.median))
     }
@@ -193,6 +208,9 @@ pub struct Machine {
     pub processor: String,
     /// How many there are.
     pub processors: usize,
+    /// The load average of the last minute before the run began: above 0, others
+    /// were at work.
+    pub load_before: f64,
     /// The version of the server.
     pub redis: String,
     /// Whether it was a quick run.
@@ -200,12 +218,18 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// This one, with a server of this version.
-    pub fn this(redis: String, quick: bool) -> Self {
+    /// This one, before a run with a server of this version.
+    pub fn before(redis: String, quick: bool) -> Self {
         let information = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
         let model = information.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
         Self {
             processor: model.unwrap_or("an unknown processor").to_owned(),
+            load_before: load
+                .split_whitespace()
+                .next()
+                .and_then(|load| load.parse().ok())
+                .unwrap_or(f64::NAN),
             processors: std::thread::available_parallelism().map_or(1, usize::from),
             redis,
             quick,
@@ -234,17 +258,15 @@ pub fn table(machine: &Machine, findings: &[Finding]) -> String {
             finding.in_words(median),
             format!("{} to {}", finding.in_words(lower), finding.in_words(upper)),
             finding.target_in_words().unwrap_or_default(),
-            match finding.is_met {
-                Some(true) => "yes",
-                Some(false) => "**no**",
-                None => "",
-            }
-            .to_owned(),
+            finding.verdict().to_owned(),
         ]);
     }
-    let Machine { processor, processors, redis, quick } = machine;
+    let Machine { processor, processors, load_before, redis, quick } = machine;
     let quick = if *quick { ", a quick run" } else { "" };
-    format!("{processors} processors ({processor}), Redis {redis}{quick}.\n\n{}\n", table.trim_fmt())
+    format!(
+        "{processors} processors ({processor}, load {load_before} before), Redis {redis}{quick}.\n\n{}\n",
+        table.trim_fmt()
+    )
 }
 
 /// Writes all of it as JSON.
@@ -291,8 +313,18 @@ mod tests {
         );
         assert_eq!(finding.in_words(finding.figure.lower), "1.10");
         assert_eq!(finding.in_words(finding.figure.upper), "1.10");
-        assert_eq!(finding.clone().target(Target::AtMost(1.09)).is_met, Some(false));
-        assert_eq!(finding.target(Target::AtMost(1.11)).is_met, Some(true));
+        assert_eq!(finding.clone().target(Target::AtMost(1.09)).verdict(), "**no**");
+        assert_eq!(finding.target(Target::AtMost(1.11)).verdict(), "yes");
+    }
+
+    #[test]
+    fn a_target_between_the_quartiles_is_not_met_for_sure() {
+        let rounds = [1.0, 2.0, 3.0, 4.0];
+        let verdict =
+            |target| Finding::alone("work", Unit::Bytes, ("ours", &rounds)).target(target).verdict();
+        assert_eq!(verdict(Target::AtMost(2.6)), "yes, unsure");
+        assert_eq!(verdict(Target::AtMost(2.4)), "**no**, unsure");
+        assert_eq!(verdict(Target::AtLeast(1.5)), "yes");
     }
 
     #[test]
