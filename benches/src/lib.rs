@@ -4,7 +4,7 @@
 //!   targets.
 //! - [`contenders`]: who is measured, a file for each.
 //! - [`statistics`]: how times become figures.
-//! - [`bench`]: what all works share: the server, the runtime, the progress.
+//! - [`mod@bench`]: what all works share: the server, the runtime, the progress.
 //! - [`states`]: what is saved.
 //! - [`recording`]: what the library sends to Redis.
 //! - [`report`], [`plot`]: the figures, for people and for programs.
