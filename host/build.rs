@@ -57,6 +57,8 @@ fn build_guest(root: &Path, out: &Path) -> Result<PathBuf, Box<dyn Error>> {
     }
     let status = cargo
         .current_dir(root)
+        // Every host that there is has it, and `json/block.rs` is written for it.
+        .env("RUSTFLAGS", "-C target-feature=+simd128")
         .args(["build", "--package", "checkpointer-guest", "--profile", "guest", "--target", WASM])
         .arg("--target-dir")
         .arg(&target)

@@ -26,9 +26,11 @@ fn it_imports_keyvalue_and_the_types_and_nothing_else() {
     assert_eq!(exports, ["flow:checkpoint/checkpointer@0.1.0"]);
 }
 
+/// It is built for speed: built for size it would have 20 KB less, and its
+/// scanner would be slower.
 #[test]
-fn it_is_smaller_than_300_kb() {
-    assert!(COMPONENT.len() < 300_000, "{} bytes", COMPONENT.len());
+fn it_is_smaller_than_350_kb() {
+    assert!(COMPONENT.len() < 350_000, "{} bytes", COMPONENT.len());
 }
 
 /// A change of the interface is a visible difference in `component.wit`. To
