@@ -12,6 +12,7 @@ use checkpointer_guest::keys::{self, Keys};
 use checkpointer_guest::timestamp::Timestamp;
 use checkpointer_guest::{Checkpoint, Metadata, Run, compression};
 use serde::de::{DeserializeOwned, IgnoredAny};
+use std::borrow::Cow;
 
 /// A document is read for exactly what it says, by a second reader too; its
 /// owner is known from any head that is long enough, and is the same for
@@ -139,7 +140,7 @@ fn state_in_string(literal: &str) -> Option<String> {
     let other = json::unescape(literal, Some(|_, text| text.push('\u{fffd}')));
     let is_string = literal.starts_with('"');
     other.filter(|state| is_string && json::check(state).is_ok())?;
-    json::unescape(literal, Some(json::write_unit))
+    json::unescape(literal, Some(json::write_unit)).map(Cow::into_owned)
 }
 
 fn is_null(value: &str) -> bool {

@@ -31,7 +31,7 @@ pub fn compress(state: &str) -> String {
 pub fn expand(stored: String) -> Result<String, String> {
     let literal = stored.trim_ascii();
     let base64 = literal.starts_with('"').then(|| json::unescape(literal, None)).flatten();
-    let Some(Ok(compressed)) = base64.map(|base64| STANDARD.decode(base64)) else {
+    let Some(Ok(compressed)) = base64.map(|base64| STANDARD.decode(&*base64)) else {
         return Ok(stored);
     };
     match decompress_to_vec_zlib_with_limit(&compressed, MAX_STATE_BYTES) {

@@ -6,6 +6,7 @@
 //! holds the state as it is. Keys that neither knows are passed over, and the
 //! order of keys, spacing and escaping are free.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use crate::id::Id;
@@ -121,7 +122,7 @@ pub fn read_owner(head: &str) -> Result<Owner, Fault> {
     let mut count = 0;
     while let Some(key) = members.next_key(&mut scanner)? {
         count += 1;
-        match key.as_str() {
+        match &*key {
             "checkpoint_id" => checkpoint_id = Some(text_value(&mut scanner, head)?),
             "session_id" => session_id = Some(text_value(&mut scanner, head)?),
             "run_id" => run_id = Some(text_value(&mut scanner, head)?),
@@ -153,7 +154,7 @@ pub fn read_owner(head: &str) -> Result<Owner, Fault> {
 fn text_value(scanner: &mut Scanner<'_>, text: &str) -> Result<String, Fault> {
     let literal = scanner.string()?;
     let fault = scanner.fault("text without a lone surrogate");
-    json::unescape(&text[literal], None).ok_or(Fault { at_end: false, ..fault })
+    json::unescape(&text[literal], None).map(Cow::into_owned).ok_or(Fault { at_end: false, ..fault })
 }
 
 /// The members of the object that a scanner stands before.
@@ -169,7 +170,7 @@ impl Members {
 
     /// The key of the next member, with the scanner before its value; none at
     /// the end of the object.
-    fn next_key(&mut self, scanner: &mut Scanner<'_>) -> Result<Option<String>, Fault> {
+    fn next_key<'a>(&mut self, scanner: &mut Scanner<'a>) -> Result<Option<Cow<'a, str>>, Fault> {
         if scanner.eat(b'}') {
             return Ok(None);
         }
@@ -212,7 +213,7 @@ impl Places {
         while let Some(key) = members.next_key(&mut scanner)? {
             let after_colon = scanner.at();
             let place = scanner.value()?;
-            match key.as_str() {
+            match &*key {
                 "checkpoint_id" => once(&mut places.checkpoint_id, place, &scanner)?,
                 "session_id" => once(&mut places.session_id, place, &scanner)?,
                 "run_id" => once(&mut places.run_id, place, &scanner)?,
@@ -290,7 +291,7 @@ pub fn read(mut text: String) -> Result<Checkpoint, String> {
             .flatten()
             .ok_or("the key \"state\" does not hold text")?;
         json::check(&state).map_err(|fault| format!("the state is not JSON: {fault}"))?;
-        state
+        state.into_owned()
     };
     Ok(Checkpoint { metadata, state })
 }
@@ -367,7 +368,7 @@ impl Reader<'_> {
 }
 
 fn string(literal: &str) -> Option<String> {
-    literal.starts_with('"').then(|| json::unescape(literal, None)).flatten()
+    literal.starts_with('"').then(|| json::unescape(literal, None)).flatten().map(Cow::into_owned)
 }
 
 #[cfg(test)]

@@ -4,8 +4,14 @@
 //! Beyond the standard, Python reads `NaN`, `Infinity`, `-Infinity` and lone
 //! surrogates (`"\ud800"`), and so does this.
 
+mod block;
+mod sound;
+
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
+
+use self::block::Blocks;
 
 /// Where and why a text is not JSON.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,6 +137,12 @@ impl<'a> Scanner<'a> {
     pub fn value(&mut self) -> Result<Range<usize>, Fault> {
         self.peek();
         let start = self.at;
+        // Nearly every value is as it should be. Where this one is not, what
+        // follows reads it again and says why.
+        if let Some(end) = sound::end_of_value(self.text.as_bytes(), start) {
+            self.at = end;
+            return Ok(start..end);
+        }
         // The brackets that are open: depth costs a byte each, and no stack.
         let mut open = Vec::new();
         loop {
@@ -258,13 +270,34 @@ impl<'a> Scanner<'a> {
 ///
 /// None if it has a lone surrogate, which no Rust text can hold; then `lone`,
 /// if given, may write something in its place.
-pub fn unescape(literal: &str, lone: Option<fn(u16, &mut String)>) -> Option<String> {
-    let mut rest = literal.get(1..literal.len().checked_sub(1)?)?;
-    let mut text = String::with_capacity(rest.len());
-    while let Some(backslash) = rest.find('\\') {
-        text.push_str(&rest[..backslash]);
-        let escape = *rest.as_bytes().get(backslash + 1)?;
-        rest = rest.get(backslash + 2..)?;
+pub fn unescape(literal: &str, lone: Option<fn(u16, &mut String)>) -> Option<Cow<'_, str>> {
+    let inner = literal.get(1..literal.len().checked_sub(1)?)?;
+    let mut blocks = Blocks::<{ u8::MAX }>::of(inner.as_bytes());
+    let mut text = String::new();
+    // Up to where `text` has it, and up to where it was looked at.
+    let (mut plain, mut at) = (0, 0);
+    loop {
+        at = blocks.special(at);
+        match inner.as_bytes().get(at) {
+            None => break,
+            Some(b'\\') => {}
+            Some(_) => {
+                at += 1;
+                continue;
+            }
+        }
+        if plain == 0 {
+            text.reserve(inner.len());
+        }
+        text.push_str(&inner[plain..at]);
+        let escape = *inner.as_bytes().get(at + 1)?;
+        let mut rest = inner.get(at + 2..)?;
+        if let b'"' | b'\\' | b'/' = escape {
+            // It stands for itself, and is copied with what follows.
+            plain = at + 1;
+            at += 2;
+            continue;
+        }
         match escape {
             b'u' => {
                 let (unit, after) = code_unit(rest)?;
@@ -287,9 +320,14 @@ pub fn unescape(literal: &str, lone: Option<fn(u16, &mut String)>) -> Option<Str
             b't' => text.push('\t'),
             other => text.push(char::from(other)),
         }
+        plain = inner.len() - rest.len();
+        at = plain;
     }
-    text.push_str(rest);
-    Some(text)
+    if plain == 0 {
+        return Some(Cow::Borrowed(inner));
+    }
+    text.push_str(&inner[plain..]);
+    Some(Cow::Owned(text))
 }
 
 /// The UTF-16 unit that four hexadecimal digits name, and the text behind them.
@@ -303,16 +341,23 @@ fn code_unit(text: &str) -> Option<(u16, &str)> {
 /// escapes.
 pub fn write_string(text: &str, out: &mut String) {
     out.push('"');
-    let mut plain = 0;
-    for (at, character) in text.char_indices() {
-        if matches!(character, ' '..='~') && !matches!(character, '"' | '\\') {
-            continue;
-        }
+    let mut blocks = Blocks::<b'~'>::of(text.as_bytes());
+    // Up to where it is written, and up to where it was looked at.
+    let (mut plain, mut at) = (0, 0);
+    loop {
+        at = blocks.special(at);
+        let Some(character) = text.get(at..).and_then(|rest| rest.chars().next()) else {
+            break;
+        };
         out.push_str(&text[plain..at]);
         plain = at + character.len_utf8();
         match character {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
+            // With a backslash they stand for themselves, and are copied with
+            // what follows.
+            '"' | '\\' => {
+                out.push('\\');
+                plain = at;
+            }
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
@@ -324,6 +369,7 @@ pub fn write_string(text: &str, out: &mut String) {
                 }
             }
         }
+        at += character.len_utf8();
     }
     out.push_str(&text[plain..]);
     out.push('"');
