@@ -29,39 +29,39 @@ impl Keys {
 
     /// What the key of every document begins with; the checkpoint id follows.
     pub fn documents(&self) -> String {
-        format!("{}{CHECKPOINT}", self.prefix)
+        [self.prefix.as_str(), CHECKPOINT].concat()
     }
 
     /// Where the document of a checkpoint stands.
     pub fn document(&self, checkpoint: &Id) -> String {
-        format!("{}{CHECKPOINT}{checkpoint}", self.prefix)
+        [self.prefix.as_str(), CHECKPOINT, checkpoint.as_str()].concat()
     }
 
     /// What the key of every index begins with.
     pub fn indexes(&self) -> String {
-        format!("{}{SESSION}", self.prefix)
+        [self.prefix.as_str(), SESSION].concat()
     }
 
     /// The index of a session.
     pub fn session(&self, session: &Id) -> String {
-        format!("{}{SESSION}{session}", self.prefix)
+        [self.prefix.as_str(), SESSION, session.as_str()].concat()
     }
 
     /// The index of a run of a session.
     pub fn run(&self, session: &Id, run: &Id) -> String {
-        format!("{}{SESSION}{session}{RUN}{run}", self.prefix)
+        [self.prefix.as_str(), SESSION, session.as_str(), RUN, run.as_str()].concat()
     }
 
     /// What the key of every mark of a pinned session begins with; the session
     /// id follows. llmfy has no such keys. With a NUL, which no id and no prefix
     /// has, they are one-to-one and like no other key.
     pub fn pins(&self) -> String {
-        format!("{}{PINNED}", self.prefix)
+        [self.prefix.as_str(), PINNED].concat()
     }
 
     /// Where the mark of a pinned session stands.
     pub fn pin(&self, session: &Id) -> String {
-        format!("{}{PINNED}{session}", self.prefix)
+        [self.prefix.as_str(), PINNED, session.as_str()].concat()
     }
 
     /// Whether the index of this session has the name of one of a run, too.

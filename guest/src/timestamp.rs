@@ -62,9 +62,13 @@ impl Timestamp {
             * MICROSECONDS
             + i64::from(self.microsecond);
         let exact = days_since_1970(self.year, self.month, self.day) * DAY + time - self.offset.unwrap_or(0);
+        // Both are exact as doubles then, and the division rounds once.
+        if exact.unsigned_abs() < 1 << f64::MANTISSA_DIGITS {
+            return exact as f64 / MICROSECONDS as f64;
+        }
         let sign = if exact < 0 { "-" } else { "" };
         let size = exact.unsigned_abs();
-        // Dividing doubles would round twice; reading decimals rounds once.
+        // Beyond that it would round twice; reading decimals rounds once.
         let decimal = format!("{sign}{}.{:06}", size / 1_000_000, size % 1_000_000);
         decimal.parse().unwrap_or_default()
     }
