@@ -20,7 +20,9 @@ use super::{StorageError, Store};
 ///
 /// The Redis forms take `USER:PASSWORD@` in front of the host (percent-encoded
 /// where needed), and `?connect_timeout=SECONDS&response_timeout=SECONDS`;
-/// `redis+unix` takes `db`, `user` and `password` there too.
+/// `redis+unix` takes `db`, `user` and `password` there too, and `rediss` files in
+/// PEM: `ca` with the certificates to trust in place of the system's, `cert` and
+/// `key` with a certificate for the server to trust.
 ///
 /// Shown, it never has the password.
 #[derive(Clone, PartialEq, Eq)]
@@ -46,8 +48,17 @@ pub struct RedisAddress {
 
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum Endpoint {
-    Tcp { host: String, port: u16, tls: bool },
+    Tcp { host: String, port: u16, tls: Option<Certificates> },
     Unix(PathBuf),
+}
+
+/// The files that TLS is told to use, in PEM.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(super) struct Certificates {
+    /// Whom to trust, in place of the system's certificates.
+    pub(super) ca: Option<PathBuf>,
+    /// What to be trusted by: a certificate and its key.
+    pub(super) client: Option<(PathBuf, PathBuf)>,
 }
 
 /// A text that says of no store where it is. It is shown without a password.
@@ -121,6 +132,8 @@ impl RedisAddress {
         let mut password = url.password().map(decode).transpose()?;
         let path = decode(url.path())?;
         let (mut connect_timeout, mut response_timeout) = (CONNECT_TIMEOUT, RESPONSE_TIMEOUT);
+        let (mut ca, mut certificate, mut key) = (None, None, None);
+        let tls = url.scheme() == "rediss";
         let mut database = if unix { String::new() } else { path.trim_matches('/').to_owned() };
         for (name, value) in url.query_pairs() {
             match &*name {
@@ -129,6 +142,10 @@ impl RedisAddress {
                 "db" if unix => database = value.into_owned(),
                 "user" if unix => user = Some(value.into_owned()),
                 "password" | "pass" if unix => password = Some(value.into_owned()),
+                "ca" if tls => ca = Some(file(&name, &value)?),
+                "cert" if tls => certificate = Some(file(&name, &value)?),
+                "key" if tls => key = Some(file(&name, &value)?),
+                "ca" | "cert" | "key" => return Err(format!("the option {name:?} is for rediss:// only")),
                 _ => return Err(format!("the option {name:?} is unknown")),
             }
         }
@@ -146,7 +163,13 @@ impl RedisAddress {
             if host.is_empty() {
                 return Err("names no host".into());
             }
-            Endpoint::Tcp { host, port: url.port().unwrap_or(DEFAULT_PORT), tls: url.scheme() == "rediss" }
+            let client = match (certificate, key) {
+                (Some(certificate), Some(key)) => Some((certificate, key)),
+                (None, None) => None,
+                _ => return Err("the options \"cert\" and \"key\" go together".into()),
+            };
+            let tls = tls.then_some(Certificates { ca, client });
+            Endpoint::Tcp { host, port: url.port().unwrap_or(DEFAULT_PORT), tls }
         };
         let database = match database.as_str() {
             "" => 0,
@@ -165,6 +188,10 @@ fn seconds(name: &str, value: &str) -> Result<Duration, String> {
     let fault = || format!("{name} must be a number of seconds greater than 0, not {value:?}");
     let seconds: f64 = value.parse().map_err(|_| fault())?;
     Duration::try_from_secs_f64(seconds).ok().filter(|duration| !duration.is_zero()).ok_or_else(fault)
+}
+
+fn file(name: &str, value: &str) -> Result<PathBuf, String> {
+    if value.is_empty() { Err(format!("{name} names no file")) } else { Ok(PathBuf::from(value)) }
 }
 
 /// The text without what might be credentials. It works on any text, since one
@@ -191,7 +218,7 @@ impl fmt::Display for RedisAddress {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.endpoint {
             Endpoint::Tcp { host, port, tls } => {
-                let scheme = if *tls { "rediss" } else { "redis" };
+                let scheme = if tls.is_some() { "rediss" } else { "redis" };
                 write!(formatter, "{scheme}://{host}:{port}/{}", self.database)
             }
             Endpoint::Unix(path) => write!(formatter, "redis+unix://{}?db={}", path.display(), self.database),
@@ -232,10 +259,13 @@ mod tests {
         assert_eq!(parse("sqlite:a b.db"), Ok(Address::Sqlite("a b.db".into())));
         assert_eq!(parse("sqlite:///var/a.db"), Ok(Address::Sqlite("/var/a.db".into())));
         let plain = redis("redis://localhost");
-        assert!(plain.endpoint == Endpoint::Tcp { host: "localhost".into(), port: 6379, tls: false });
+        assert!(plain.endpoint == Endpoint::Tcp { host: "localhost".into(), port: 6379, tls: None });
         assert_eq!((plain.user, plain.password, plain.database), (None, None, 0));
         let full = redis("rediss://ann:p%40s%2Fs@[::1]:7000/3?connect_timeout=0.5&response_timeout=2");
-        assert!(full.endpoint == Endpoint::Tcp { host: "::1".into(), port: 7000, tls: true });
+        assert!(
+            full.endpoint
+                == Endpoint::Tcp { host: "::1".into(), port: 7000, tls: Some(Certificates::default()) }
+        );
         assert_eq!(
             (full.user.as_deref(), full.password.as_deref(), full.database),
             (Some("ann"), Some("p@s/s"), 3)
@@ -244,6 +274,13 @@ mod tests {
             (full.connect_timeout, full.response_timeout),
             (Duration::from_millis(500), Duration::from_secs(2))
         );
+        let trusted = redis("rediss://h?ca=my%20ca.pem");
+        let certificates = Certificates { ca: Some("my ca.pem".into()), client: None };
+        assert!(trusted.endpoint == Endpoint::Tcp { host: "h".into(), port: 6379, tls: Some(certificates) });
+        let known = redis("rediss://h?ca=/a.pem&key=/c.key&cert=/c.pem");
+        let client = Some(("/c.pem".into(), "/c.key".into()));
+        let certificates = Certificates { ca: Some("/a.pem".into()), client };
+        assert!(known.endpoint == Endpoint::Tcp { host: "h".into(), port: 6379, tls: Some(certificates) });
         let unix = redis("redis+unix:///run/redis.sock?db=2&user=ann&password=secret");
         assert!(unix.endpoint == Endpoint::Unix("/run/redis.sock".into()));
         assert_eq!(
@@ -269,6 +306,11 @@ mod tests {
                 "redis://h?connect_timeout=0",
                 "connect_timeout must be a number of seconds greater than 0, not \"0\"",
             ),
+            ("rediss://h?cert=c.pem", "the options \"cert\" and \"key\" go together"),
+            ("rediss://h?ca=a.pem&key=c.key", "the options \"cert\" and \"key\" go together"),
+            ("rediss://h?ca=", "ca names no file"),
+            ("redis://h?ca=a.pem", "the option \"ca\" is for rediss:// only"),
+            ("redis+unix:///s?cert=c.pem", "the option \"cert\" is for rediss:// only"),
             ("redis+unix://", "names no socket"),
             ("redis+unix://tmp/redis.sock", "names no socket by its absolute path"),
             ("redis://h/0#x", "must be percent-encoded"),

@@ -5,6 +5,8 @@
 //! do it. Everything goes over one multiplexed connection that comes back by
 //! itself.
 
+mod tls;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -86,13 +88,18 @@ impl RedisStore {
     ///
     /// # Errors
     /// The address can't be used, for instance a Unix socket on a system
-    /// without them.
+    /// without them; or a file with certificates, which is named.
     pub fn new(address: &RedisAddress) -> Result<Self, StorageError> {
         let refused = |error: RedisError| {
             warn!(%address, %error, "the address can't be used");
             invalid("the address of the store can't be used")
         };
-        let client = Client::open(connection_info(address).map_err(refused)?).map_err(refused)?;
+        let information = connection_info(address).map_err(refused)?;
+        let client = match &address.endpoint {
+            Endpoint::Tcp { tls: Some(files), .. } => Client::build_with_tls(information, tls::read(files)?),
+            _ => Client::open(information),
+        };
+        let client = client.map_err(refused)?;
         let configuration = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(address.connect_timeout))
             .set_response_timeout(Some(address.response_timeout))
@@ -582,8 +589,8 @@ fn escaped(prefix: &str) -> String {
 
 fn connection_info(address: &RedisAddress) -> Result<ConnectionInfo, RedisError> {
     let place = match &address.endpoint {
-        Endpoint::Tcp { host, port, tls: false } => ConnectionAddr::Tcp(host.clone(), *port),
-        Endpoint::Tcp { host, port, tls: true } => {
+        Endpoint::Tcp { host, port, tls: None } => ConnectionAddr::Tcp(host.clone(), *port),
+        Endpoint::Tcp { host, port, tls: Some(_) } => {
             // The first one installed stays; an application may have its own.
             let _ = rustls::crypto::ring::default_provider().install_default();
             ConnectionAddr::TcpTls { host: host.clone(), port: *port, insecure: false, tls_params: None }
@@ -655,6 +662,11 @@ fn failure(error: RedisError, access: Access) -> StorageError {
         None if error.to_string().contains("invalid peer certificate") => {
             (StorageReason::Unavailable, Effect::None, "the store's certificate can't be trusted".to_owned())
         }
+        None if tls::refuses_the_client(&error) => (
+            StorageReason::AccessDenied,
+            Effect::None,
+            "the store refused the client's certificate, or wants one".to_owned(),
+        ),
         None if error.is_connection_refusal() || error.to_string().contains("failed to lookup address") => {
             (StorageReason::Unavailable, Effect::None, "the store can't be reached".to_owned())
         }

@@ -1,0 +1,195 @@
+//! TLS with certificates of one's own: who is trusted, and who is not.
+
+use std::fs;
+use std::process::Command;
+
+use checkpointer::store::{Effect, StorageReason};
+use checkpointer::{Checkpointer, Error};
+use checkpointer_tests::redis_server::{RedisServer, free_port};
+use checkpointer_tests::samples::checkpoint;
+use tempfile::TempDir;
+
+/// A folder with certificates, each `NAME.pem` with its `NAME.key`.
+struct Certificates(TempDir);
+
+impl Certificates {
+    /// Two authorities; the first one has signed for a server, which is called
+    /// `localhost`, for one whose time is over, and for a client. The other one has
+    /// signed for a client too.
+    fn new() -> Self {
+        let it = Self(TempDir::new().expect("a temporary folder"));
+        for authority in ["ca", "other-ca"] {
+            let name = format!("-x509 -subj /CN={authority} -addext basicConstraints=critical,CA:TRUE");
+            it.openssl(&format!("req {NEW_KEY} {name} -keyout {authority}.key -out {authority}.pem"));
+        }
+        fs::write(
+            it.path("extensions"),
+            "subjectAltName=DNS:localhost\nbasicConstraints=critical,CA:FALSE\n",
+        )
+        .expect("written");
+        for (name, authority, days) in
+            [("server", "ca", 2), ("expired", "ca", -1), ("client", "ca", 2), ("stranger", "other-ca", 2)]
+        {
+            it.openssl(&format!("req {NEW_KEY} -subj /CN={name} -keyout {name}.key -out {name}.request"));
+            it.openssl(&format!(
+                "x509 -req -in {name}.request -CA {authority}.pem -CAkey {authority}.key -CAcreateserial \
+                 -days {days} -extfile extensions -out {name}.pem"
+            ));
+        }
+        it
+    }
+
+    fn openssl(&self, words: &str) {
+        let made = Command::new("openssl").args(words.split_whitespace()).current_dir(self.0.path()).output();
+        let made = made.expect("openssl is installed");
+        assert!(made.status.success(), "{words}: {}", String::from_utf8_lossy(&made.stderr));
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.path().join(name).display().to_string()
+    }
+
+    /// A server with one of the certificates and more options; and its port.
+    async fn server(&self, name: &str, options: &str) -> (RedisServer, u16) {
+        let (port, at) = (free_port(), |file: &str| self.path(file));
+        let server = RedisServer::start_with_words(&[
+            &format!("--tls-port {port} --tls-cert-file {}", at(&format!("{name}.pem"))),
+            &format!("--tls-key-file {} --tls-ca-cert-file {}", at(&format!("{name}.key")), at("ca.pem")),
+            options,
+        ])
+        .await;
+        (server, port)
+    }
+
+    /// An address with options that name files of the folder.
+    fn address(&self, host: &str, port: u16, options: &[(&str, &str)]) -> String {
+        let options: Vec<String> =
+            options.iter().map(|(option, file)| format!("{option}={}", self.path(file))).collect();
+        format!("rediss://{host}:{port}?{}", options.join("&"))
+    }
+}
+
+const ANYBODY: &str = "--tls-auth-clients no";
+const NEW_KEY: &str = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2";
+
+async fn open(address: &str) -> Checkpointer {
+    Checkpointer::open(address).await.expect("a checkpointer")
+}
+
+/// Saves over an address, and loads again.
+async fn save(address: &str) {
+    let checkpointer = open(address).await;
+    checkpointer.save(&checkpoint("s", "c", "r", 1)).await.expect("saved");
+    assert_eq!(checkpointer.load("s", None).await.expect("loaded"), Some(checkpoint("s", "c", "r", 1)));
+}
+
+/// What a load and a save over an address fail with, which is the same.
+async fn refusal(address: &str) -> (StorageReason, String) {
+    let checkpointer = open(address).await;
+    let load = checkpointer.load("s", None).await.expect_err("no answer");
+    let save = checkpointer.save(&checkpoint("s", "c", "r", 1)).await.expect_err("not saved");
+    let [load, save] = [load, save].map(|error| match error {
+        Error::Storage { reason, effect: Effect::None, message } => (reason, message),
+        other => panic!("{address}: {other:?}"),
+    });
+    assert_eq!(load, save);
+    save
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_is_trusted_by_a_certificate_of_ones_own() {
+    let certificates = Certificates::new();
+    let (server, port) = certificates.server("server", ANYBODY).await;
+    save(&certificates.address("localhost", port, &[("ca", "ca.pem")])).await;
+    // Several may be trusted.
+    let both =
+        ["other-ca.pem", "ca.pem"].map(|name| fs::read_to_string(certificates.path(name)).expect("read"));
+    fs::write(certificates.path("both.pem"), both.concat()).expect("written");
+    save(&certificates.address("localhost", port, &[("ca", "both.pem")])).await;
+    assert_eq!(server.keyspace().await.len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_whose_certificate_is_not_right_gets_nothing() {
+    let certificates = Certificates::new();
+    let (server, port) = certificates.server("server", ANYBODY).await;
+    let (expired, expired_port) = certificates.server("expired", ANYBODY).await;
+    for (host, port, ca) in [
+        ("127.0.0.1", port, "ca.pem"),
+        ("localhost", port, "other-ca.pem"),
+        ("localhost", expired_port, "ca.pem"),
+    ] {
+        let (reason, message) = refusal(&certificates.address(host, port, &[("ca", ca)])).await;
+        assert_eq!(reason, StorageReason::Unavailable);
+        assert_eq!(message, "the store's certificate can't be trusted", "{host} {ca}");
+    }
+    assert_eq!(server.keyspace().await, []);
+    assert_eq!(expired.keyspace().await, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_wants_to_know_its_clients_lets_in_those_with_a_certificate() {
+    let certificates = Certificates::new();
+    for version in ["TLSv1.2", "TLSv1.3"] {
+        let options = format!("--tls-auth-clients yes --tls-protocols {version}");
+        let (server, port) = certificates.server("server", &options).await;
+        let with = |client: &[(&str, &str)]| {
+            certificates.address("localhost", port, &[&[("ca", "ca.pem")], client].concat())
+        };
+        for client in [&[][..], &[("cert", "stranger.pem"), ("key", "stranger.key")]] {
+            let (reason, message) = refusal(&with(client)).await;
+            assert_eq!(reason, StorageReason::AccessDenied, "{version}: {message}");
+            assert_eq!(message, "the store refused the client's certificate, or wants one");
+        }
+        assert_eq!(server.keyspace().await, []);
+        save(&with(&[("cert", "client.pem"), ("key", "client.key")])).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_missing_or_wrong_is_named_with_its_option_when_the_store_is_opened() {
+    let certificates = Certificates::new();
+    certificates.openssl("pkey -in client.key -aes256 -passout pass:x -out locked.key");
+    let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    fs::write(certificates.path("broken.pem"), broken).expect("written");
+    fs::write(certificates.path("empty.pem"), "").expect("written");
+    let client = |cert, key| vec![("ca", "ca.pem"), ("cert", cert), ("key", key)];
+    for (options, option, file, fault) in [
+        (vec![("ca", "nowhere.pem")], "ca", "nowhere.pem", "No such file or directory (os error 2)"),
+        (vec![("ca", "empty.pem")], "ca", "empty.pem", "there is no certificate in it"),
+        (vec![("ca", "ca.key")], "ca", "ca.key", "there is no certificate in it"),
+        (vec![("ca", "broken.pem")], "ca", "broken.pem", "invalid peer certificate: BadEncoding"),
+        (
+            client("nowhere.pem", "client.key"),
+            "cert",
+            "nowhere.pem",
+            "No such file or directory (os error 2)",
+        ),
+        (client("client.key", "client.key"), "cert", "client.key", "there is no certificate in it"),
+        (client("client.pem", "nowhere.key"), "key", "nowhere.key", "No such file or directory (os error 2)"),
+        (
+            client("client.pem", "client.pem"),
+            "key",
+            "client.pem",
+            "there is no private key in it without a passphrase",
+        ),
+        (
+            client("client.pem", "locked.key"),
+            "key",
+            "locked.key",
+            "there is no private key in it without a passphrase",
+        ),
+        (client("client.pem", "server.key"), "key", "server.key", "it does not go with"),
+    ] {
+        let address = certificates.address("localhost", 1, &options);
+        let Err(error) = Checkpointer::open(&address).await else { panic!("{address} was opened") };
+        let expected = matches!(
+            error,
+            Error::Storage { reason: StorageReason::InvalidArgument, effect: Effect::None, .. }
+        );
+        assert!(expected, "{error:?}");
+        let file = certificates.path(file);
+        let begin = format!("the option {option:?} of the store's address: {file}: {fault}");
+        assert!(error.to_string().starts_with(&begin), "{error}");
+    }
+}
