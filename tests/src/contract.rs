@@ -17,6 +17,7 @@ use ::checkpointer::store::{Address, Batch, Expiry, Operation, Put, RedisStore, 
 use rusqlite::Connection;
 use tempfile::TempDir;
 
+use crate::acl;
 use crate::redis_server::RedisServer;
 use crate::subject::{Mode, Opening, Subject};
 
@@ -29,6 +30,8 @@ pub enum Kind {
     File,
     /// A real redis-server.
     Redis,
+    /// The same for a user who may do what README.md says, and nothing else.
+    RedisUser,
 }
 
 /// A new and empty store of some kind.
@@ -58,6 +61,15 @@ impl Place {
             Kind::Redis => {
                 let server = RedisServer::start().await;
                 Self { store: redis_store(&server.url()), server: Some(server), file: None }
+            }
+            Kind::RedisUser => {
+                let server = RedisServer::start().await;
+                // What the contract's keys all begin with is nothing.
+                let rules = acl::rules(&acl::CONTRACT).into_iter();
+                let rules: Vec<_> =
+                    rules.map(|rule| if rule.starts_with('~') { "~*".to_owned() } else { rule }).collect();
+                let url = acl::set_user(&server, &rules).await;
+                Self { store: redis_store(&url), server: Some(server), file: None }
             }
         }
     }

@@ -7,12 +7,13 @@
 //! - [`faulty`]: a store in which any call can be made to fail; [`paged`]: one
 //!   that gives little at once.
 //! - [`contents`]: all that a store holds.
-//! - [`redis_server`]: a real server on a free port.
+//! - [`redis_server`]: a real server on a free port; [`acl`]: a user of it.
 //! - [`proxy`]: a way to it that can fail.
 //! - [`samples`]: checkpoints to save; [`plugins`]: plugins to run.
 //! - [`chance`]: moments that nobody chose.
 //! - [`llmfy`]: the real one, to run beside.
 
+pub mod acl;
 pub mod chance;
 pub mod contents;
 pub mod contract;

@@ -11,6 +11,7 @@ macro_rules! store_contract {
             store_contract!(@ memory $part Memory $promises);
             store_contract!(@ file $part File $promises);
             store_contract!(@ redis $part Redis $promises);
+            store_contract!(@ user $part RedisUser $promises);
         })*
     };
     (@ $module:ident $part:ident $kind:ident { $($promise:ident,)* }) => {
@@ -36,6 +37,7 @@ macro_rules! checkpointer_contract {
             checkpointer_contract!(@ file_component $part File Component $promises);
             checkpointer_contract!(@ redis_native $part Redis Native $promises);
             checkpointer_contract!(@ redis_component $part Redis Component $promises);
+            checkpointer_contract!(@ user_component $part RedisUser Component $promises);
         })*
     };
     (@ $module:ident $part:ident $kind:ident $mode:ident { $($promise:ident,)* }) => {

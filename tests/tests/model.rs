@@ -390,8 +390,8 @@ fn holds_to_the_model(kind: Kind, mode: Mode) {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let place = runtime.block_on(async {
         match kind {
-            Kind::Redis => Place::new(kind).await,
             Kind::File | Kind::Memory => Place::in_memory_file().await,
+            kind => Place::new(kind).await,
         }
     });
     let subjects = runtime.block_on(async {

@@ -14,17 +14,6 @@
 
 -- Redis does not take back what a script wrote before it failed, so whatever
 -- could fail is looked at first.
-local put, indexes, batches = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local wrong_type
-for i = 1, put + indexes do
-  local kind = redis.call('TYPE', KEYS[i]).ok
-  if kind ~= 'none' and kind ~= (i <= put and 'string' or 'zset') then
-    wrong_type = redis.error_reply('WRONGTYPE ' .. kind)
-    -- A single batch may still be refused by its conditions.
-    if i > put or batches > 1 then return wrong_type end
-  end
-end
-
 if ARGV[4] == 'check' and KEYS[1] then
   local refused = forbidden({
     { 'SET', KEYS[1], '', 'PX', '1' }, { 'UNLINK', KEYS[1] },
@@ -34,6 +23,17 @@ if ARGV[4] == 'check' and KEYS[1] then
     { 'ZSCORE', KEYS[1], '' }, { 'ZCARD', KEYS[1] }, { 'ZRANGE', KEYS[1], '0', '0' },
   }) or ledger and ledger.forbidden()
   if refused then return refused end
+end
+
+local put, indexes, batches = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local wrong_type
+for i = 1, put + indexes do
+  local kind = redis.call('TYPE', KEYS[i]).ok
+  if kind ~= 'none' and kind ~= (i <= put and 'string' or 'zset') then
+    wrong_type = redis.error_reply('WRONGTYPE ' .. kind)
+    -- A single batch may still be refused by its conditions.
+    if i > put or batches > 1 then return wrong_type end
+  end
 end
 
 local at = 4

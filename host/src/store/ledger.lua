@@ -10,7 +10,9 @@
 local ledger = { key = table.remove(KEYS) }
 local most = { bytes = tonumber(table.remove(ARGV)), values = tonumber(table.remove(ARGV)) }
 
-local kind = redis.call('TYPE', ledger.key).ok
+local answer = redis.pcall('TYPE', ledger.key)
+if answer.err then return forbidden({ { 'TYPE', ledger.key } }) or answer end
+local kind = answer.ok
 if kind ~= 'none' and kind ~= 'hash' then return redis.error_reply('WRONGTYPE ' .. kind) end
 
 -- What a member of an index costs.

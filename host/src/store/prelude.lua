@@ -9,21 +9,6 @@ local function before(a, b)
   return #a < #b
 end
 
--- What stands at a key, no more than one byte beyond `head` of it, or all for
--- ''. It is false if there is nothing, and a list with a type if it is of another
--- type than string.
-local function read(key, head)
-  local value
-  if head == '' then
-    value = redis.pcall('GET', key)
-  else
-    value = redis.pcall('GETRANGE', key, 0, head)
-    if value == '' and redis.call('EXISTS', key) == 0 then value = false end
-  end
-  if type(value) == 'table' then value = { redis.call('TYPE', key).ok } end
-  return value
-end
-
 -- An error that names the first of these commands that the user may not send,
 -- if there is one.
 local function forbidden(commands)
@@ -32,5 +17,36 @@ local function forbidden(commands)
       return redis.error_reply('NOPERM ' .. command[1])
     end
   end
+end
+
+-- `redis.call` of what reads. If the user may not send the command, the error
+-- names it, which that of Redis does not.
+local function call(...)
+  local answer = redis.pcall(...)
+  if type(answer) == 'table' and answer.err then error(forbidden({ { ... } }) or answer) end
+  return answer
+end
+
+-- The same of what gives no list, but nothing where the key is of another type.
+local function attempt(...)
+  local answer = redis.pcall(...)
+  if type(answer) ~= 'table' then return answer end
+  local refused = forbidden({ { ... } })
+  if refused then error(refused) end
+end
+
+-- What stands at a key, no more than one byte beyond `head` of it, or all for
+-- ''. It is false if there is nothing, and a list with a type if it is of another
+-- type than string.
+local function read(key, head)
+  local value
+  if head == '' then
+    value = attempt('GET', key)
+  else
+    value = attempt('GETRANGE', key, 0, head)
+    if value == '' and call('EXISTS', key) == 0 then value = false end
+  end
+  if value == nil then value = { call('TYPE', key).ok } end
+  return value
 end
 

@@ -20,7 +20,7 @@ local function passed_among_equals(equals, first)
   local low, high = 0, equals
   while low < high do
     local middle = math.floor((low + high) / 2)
-    local other = redis.call('ZRANGE', index, first + middle, first + middle)[1]
+    local other = call('ZRANGE', index, first + middle, first + middle)[1]
     if before(member, other) then high = middle else low = middle + 1 end
   end
   return low
@@ -28,14 +28,14 @@ end
 
 local start = 0
 if score then
-  local lower = redis.call('ZCOUNT', index, '-inf', '(' .. score)
-  local equals = redis.call('ZCOUNT', index, score, score)
+  local lower = call('ZCOUNT', index, '-inf', '(' .. score)
+  local equals = call('ZCOUNT', index, score, score)
   local passed = passed_among_equals(equals, lower)
   if descending then
     -- The member itself is left out too, if it is still there.
-    local there = redis.call('ZSCORE', index, member)
+    local there = call('ZSCORE', index, member)
     local own = there and tonumber(there) == tonumber(score) and 1 or 0
-    start = redis.call('ZCARD', index) - (lower + passed - own)
+    start = call('ZCARD', index) - (lower + passed - own)
   else
     start = lower + passed
   end
@@ -44,19 +44,19 @@ end
 local range = { 'ZRANGE', index, start, start + limit - 1 }
 if descending then range[#range + 1] = 'REV' end
 range[#range + 1] = 'WITHSCORES'
-local members = limit > 0 and redis.call(unpack(range)) or {}
+local members = limit > 0 and call(unpack(range)) or {}
 
 if most then
   local bytes = 0
   for i = 1, #members, 2 do
-    local length = redis.pcall('STRLEN', values_at .. members[i])
+    local length = attempt('STRLEN', values_at .. members[i])
     -- A value of another type is not read.
-    if type(length) == 'number' then bytes = bytes + math.min(length, tonumber(head) or length) end
+    if length then bytes = bytes + math.min(length, tonumber(head) or length) end
   end
   if bytes > most then return redis.error_reply('TOOLARGE more than asked for') end
 end
 
-local entries = { redis.call('ZCARD', index) }
+local entries = { call('ZCARD', index) }
 for i = 1, #members, 2 do
   entries[#entries + 1] = members[i]
   entries[#entries + 1] = members[i + 1]

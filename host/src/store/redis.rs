@@ -597,8 +597,10 @@ fn connection_info(address: &RedisAddress) -> Result<ConnectionInfo, RedisError>
         }
         Endpoint::Unix(path) => ConnectionAddr::Unix(path.clone()),
     };
-    // With RESP3 the connection notices that it was cut while nobody uses it.
+    // With RESP3 the connection notices that it was cut while nobody uses it. The
+    // name of the client library is not told, since that needs a permission.
     let mut settings = RedisConnectionInfo::default()
+        .set_skip_set_lib_name()
         .set_db(i64::from(address.database))
         .set_protocol(ProtocolVersion::RESP3);
     if let Some(user) = &address.user {
@@ -612,11 +614,23 @@ fn connection_info(address: &RedisAddress) -> Result<ConnectionInfo, RedisError>
 
 /// Whether a connection manager that gave this error would give it again and
 /// again: it replaces a connection that was cut, not one that hangs, nor one
-/// whose user was refused.
+/// that the server refused.
 fn stays(error: &RedisError) -> bool {
     error.is_timeout()
+        || has_no_database(error)
+        || is_one_too_many(error)
         || error.kind() == ErrorKind::AuthenticationFailed
         || matches!(error.code(), Some("NOAUTH" | "WRONGPASS"))
+}
+
+/// Whether the client could not choose its database when it connected.
+fn has_no_database(error: &RedisError) -> bool {
+    error.to_string().contains("refused to switch database")
+}
+
+/// Whether the server has as many clients as it may have.
+fn is_one_too_many(error: &RedisError) -> bool {
+    error.to_string().contains("max number of clients")
 }
 
 /// What went wrong, in words for everyone; what the server said goes to the
@@ -631,6 +645,17 @@ fn failure(error: RedisError, access: Access) -> StorageError {
             let kind =
                 ["string", "list", "set", "zset", "hash", "stream"].into_iter().find(|kind| *kind == found);
             return wrong_type(&format!("a {}", kind.unwrap_or("value of another type")));
+        }
+        Some(_) if has_no_database(&error) => {
+            if error.detail().is_some_and(|detail| detail.contains("no permissions")) {
+                let message = "the store's user lacks a permission: select".to_owned();
+                (StorageReason::AccessDenied, Effect::None, message)
+            } else {
+                return invalid("the store has no database of this number");
+            }
+        }
+        Some(_) if is_one_too_many(&error) => {
+            (StorageReason::Unavailable, Effect::None, "the store takes no more clients".to_owned())
         }
         Some("NOPERM") => {
             let missing = missing_permission(error.detail().unwrap_or_default());
@@ -684,7 +709,8 @@ fn failure(error: RedisError, access: Access) -> StorageError {
 /// What a user may not do. The server says more than that: the name of the user, and
 /// since 7.2 that of the key.
 fn missing_permission(said: &str) -> &str {
-    // A script of ours says the command and nothing else.
+    // A script of ours says the command, and Redis behind it where in the script.
+    let said = said.split_once(" script: ").map_or(said, |(said, _)| said);
     if !said.contains(' ') {
         return said;
     }
@@ -700,6 +726,7 @@ mod tests {
     fn of_a_missing_permission_only_the_command_is_told() {
         for (said, told) in [
             ("ZADD", "ZADD"),
+            ("GET script: 42524fe2, on @user_script:1.", "GET"),
             ("this user has no permissions to run the 'evalsha' command", "evalsha"),
             ("User secret has no permissions to run the 'client|setname' command", "client|setname"),
             ("User secret has no permissions to access the 'secret' key", "access to a key"),

@@ -58,7 +58,7 @@ impl Ground {
     async fn new(kind: Kind, mode: Mode, page: Option<usize>) -> Self {
         let place = match kind {
             Kind::Memory | Kind::File => Place::in_memory_file().await,
-            Kind::Redis => Place::new(Kind::Redis).await,
+            kind => Place::new(kind).await,
         };
         let inner = match page {
             Some(size) => Paged::new(Arc::clone(&place.store), size),

@@ -1,0 +1,53 @@
+//! The user of Redis that README.md describes, with the commands that stand there.
+
+use std::fs;
+use std::path::Path;
+
+use crate::redis_server::RedisServer;
+
+/// The name of the user.
+pub const USER: &str = "checkpointer";
+
+/// The remarks on all that the contract needs.
+pub const CONTRACT: [&str; 6] = [
+    "who it is, and where",
+    "to read",
+    "to write",
+    "to clear all",
+    "for plugins",
+    "for plugins with a quota",
+];
+
+/// What README.md has behind `ACL SETUSER checkpointer` on each of its lines, with
+/// the remark on what it is for.
+pub fn documented() -> Vec<(String, Vec<String>)> {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let text = fs::read_to_string(readme).expect("README.md");
+    let lines = text.lines().filter_map(|line| line.strip_prefix("redis-cli ACL SETUSER checkpointer "));
+    lines
+        .map(|line| {
+            let (rules, purpose) = line.split_once(" # ").expect("a remark");
+            let rules = rules.split_whitespace().map(|rule| rule.trim_matches('\'').to_owned());
+            (purpose.trim().to_owned(), rules.collect())
+        })
+        .collect()
+}
+
+/// The rules of the lines with these remarks.
+pub fn rules(purposes: &[&str]) -> Vec<String> {
+    let documented = documented();
+    let of = |purpose: &&str| {
+        let line = documented.iter().find(|(other, _)| other == purpose);
+        line.unwrap_or_else(|| panic!("README.md has no rules for: {purpose}")).1.clone()
+    };
+    purposes.iter().flat_map(of).collect()
+}
+
+/// Makes the user anew by these rules, and gives the address for it.
+pub async fn set_user(server: &RedisServer, rules: &[String]) -> String {
+    let words: Vec<&str> =
+        ["ACL", "SETUSER", USER, "reset"].into_iter().chain(rules.iter().map(String::as_str)).collect();
+    server.command::<redis::Value>(&words).await;
+    let password = rules.iter().find_map(|rule| rule.strip_prefix('>')).expect("a password");
+    format!("redis://{USER}:{password}@127.0.0.1:{}", server.port())
+}

@@ -1,0 +1,228 @@
+//! The user that README.md describes has all that is needed, and nothing that is
+//! not: each permission that is missing is named, and nothing was written.
+
+use std::collections::BTreeSet;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use checkpointer::store::{
+    Batch, Effect, Expiry, Operation, Order, Position, Put, Query, Quota, StorageError, StorageReason, Store,
+};
+use checkpointer::{Builder, Checkpointer, DEFAULT_PREFIX, Error};
+use checkpointer_tests::acl::{CONTRACT, documented, rules, set_user};
+use checkpointer_tests::contract::redis_store;
+use checkpointer_tests::redis_server::RedisServer;
+use checkpointer_tests::samples::checkpoint;
+
+/// What a user does, over a new connection to a server that forgot its scripts.
+type Action = fn(Arc<dyn Store>) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
+
+macro_rules! action {
+    (|$store:ident| $body:expr) => {
+        (|$store| Box::pin(async move { $body.map(drop).map_err(Error::from) })) as Action
+    };
+}
+
+/// All that there is to do, such that each command is needed for something.
+const ACTIONS: [(&str, Action); 18] = [
+    ("save", action!(|store| open(store).await.save(&checkpoint("s", "new", "r", 9)).await)),
+    ("save in another run", action!(|store| open(store).await.save(&checkpoint("s", "a", "r2", 9)).await)),
+    (
+        "save after",
+        action!(|store| open(store).await.save_after(&checkpoint("s", "n", "r", 9), Some("b")).await),
+    ),
+    ("save with a ttl", action!(|store| with_ttl(store).await.save(&checkpoint("s", "new", "r", 9)).await)),
+    ("save at the limit", action!(|store| limited(store).await.save(&checkpoint("s", "new", "r", 9)).await)),
+    ("load the latest", action!(|store| open(store).await.load("s", None).await)),
+    ("load", action!(|store| open(store).await.load("s", Some("a")).await)),
+    ("list", action!(|store| open(store).await.list("s", None).await)),
+    ("list a run", action!(|store| open(store).await.list_by_run("s", "r", None).await)),
+    ("pin", action!(|store| open(store).await.pin("s", Some("a")).await)),
+    ("pin a session", action!(|store| open(store).await.pin("s", None).await)),
+    ("delete", action!(|store| open(store).await.delete("s", Some("a")).await)),
+    ("delete a session", action!(|store| open(store).await.delete("s", None).await)),
+    ("clear all", action!(|store| open(store).await.clear_all().await)),
+    ("go on in an index", action!(|store| store.range(from_the_middle()).await)),
+    ("list for a plugin", action!(|store| store.range_of_at_most(from_the_middle(), 1000).await)),
+    ("save within a quota", action!(|store| put_within(&store).await)),
+    ("settle a quota", action!(|store| store.settle(&quota(), None).await)),
+];
+
+async fn open(store: Arc<dyn Store>) -> Checkpointer {
+    open_by(Checkpointer::builder(), store).await
+}
+
+async fn with_ttl(store: Arc<dyn Store>) -> Checkpointer {
+    open_by(Checkpointer::builder().ttl(Duration::from_secs(60)), store).await
+}
+
+async fn limited(store: Arc<dyn Store>) -> Checkpointer {
+    open_by(Checkpointer::builder().max_checkpoints(2), store).await
+}
+
+async fn open_by(builder: Builder, store: Arc<dyn Store>) -> Checkpointer {
+    builder.open_store(store).await.expect("a checkpointer")
+}
+
+fn from_the_middle() -> Query {
+    Query {
+        index: format!("{DEFAULT_PREFIX}session:s"),
+        order: Order::Descending,
+        after: Some(Position { score: 1767225602.0, member: "b".into() }),
+        limit: 5,
+        values_at: format!("{DEFAULT_PREFIX}checkpoint:"),
+        head: Some(0),
+        resumable: true,
+        counted: false,
+    }
+}
+
+fn quota() -> Quota {
+    Quota { ledger: format!("{DEFAULT_PREFIX}\0quota"), values: Some(100), bytes: None }
+}
+
+async fn put_within(store: &Arc<dyn Store>) -> Result<Vec<bool>, StorageError> {
+    let put = Put { key: format!("{DEFAULT_PREFIX}x"), value: "1".into(), expiry: Expiry::Never };
+    let batch = Batch { conditions: Vec::new(), operations: vec![Operation::Put(put)] };
+    store.commit_within(&quota(), vec![batch]).await
+}
+
+/// Empties a server and puts two checkpoints there, one value within a quota, and
+/// a checkpoint of somebody else.
+async fn furnish(server: &RedisServer) {
+    server.command::<redis::Value>(&["FLUSHALL"]).await;
+    server.command::<redis::Value>(&["SCRIPT", "FLUSH"]).await;
+    let store = redis_store(&server.url());
+    let checkpointer = open(Arc::clone(&store)).await;
+    checkpointer.save(&checkpoint("s", "a", "r", 1)).await.expect("saved");
+    checkpointer.save(&checkpoint("s", "b", "r", 2)).await.expect("saved");
+    put_within(&store).await.expect("written");
+    let other = Checkpointer::builder().prefix("other:").open_store(store).await.expect("a checkpointer");
+    other.save(&checkpoint("s", "c", "r", 1)).await.expect("saved");
+    server.command::<redis::Value>(&["SCRIPT", "FLUSH"]).await;
+}
+
+/// What a user with these rules may not do, each action with what it is told.
+/// Nothing was written where something is missing.
+async fn refusals(server: &RedisServer, rules: &[String]) -> Vec<(&'static str, String)> {
+    let mut refusals = Vec::new();
+    for (name, action) in ACTIONS {
+        furnish(server).await;
+        let url = set_user(server, rules).await;
+        let before = server.keyspace().await;
+        let Err(error) = action(redis_store(&url)).await else { continue };
+        let Error::Storage { reason: StorageReason::AccessDenied, effect: Effect::None, message } = error
+        else {
+            panic!("{name}: {error:?}");
+        };
+        assert_eq!(server.keyspace().await, before, "{name}: {message}");
+        refusals.push((name, message));
+    }
+    refusals
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_user_of_the_readme_may_do_all() {
+    let server = RedisServer::start().await;
+    assert_eq!(refusals(&server, &rules(&CONTRACT)).await, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_permission_is_needed_and_named_where_it_is_missing() {
+    let server = RedisServer::start().await;
+    let all = rules(&CONTRACT);
+    let commands: BTreeSet<&str> = all.iter().filter_map(|rule| rule.strip_prefix('+')).collect();
+    for command in commands {
+        let without: Vec<String> =
+            all.iter().filter(|rule| rule.strip_prefix('+') != Some(command)).cloned().collect();
+        let refusals = refusals(&server, &without).await;
+        assert_ne!(refusals, [], "{command} is not needed");
+        for (action, message) in refusals {
+            let named = message.to_lowercase();
+            assert_eq!(named, format!("the store's user lacks a permission: {command}"), "{action}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_line_of_the_readme_is_for_what_it_says() {
+    let server = RedisServer::start().await;
+    let mut purposes = vec!["who it is, and where", "to read"];
+    let reading = ["load the latest", "load", "list", "list a run", "go on in an index"];
+    for (purpose, more) in [
+        ("to write", &[][..]),
+        (
+            "to clear all",
+            &[
+                "save",
+                "save in another run",
+                "save after",
+                "save with a ttl",
+                "save at the limit",
+                "pin",
+                "pin a session",
+                "delete",
+                "delete a session",
+            ],
+        ),
+        ("for plugins", &["clear all"]),
+        ("for plugins with a quota", &["list for a plugin"]),
+    ] {
+        let refusals = refusals(&server, &rules(&purposes)).await;
+        for (action, _) in &refusals {
+            assert!(!reading.contains(action) && !more.contains(action), "{action} with {purposes:?}");
+        }
+        purposes.push(purpose);
+    }
+    assert_eq!(purposes, CONTRACT);
+    let others: Vec<String> = documented().into_iter().map(|(purpose, _)| purpose).collect();
+    assert_eq!(others[CONTRACT.len()..], ["for a database other than 0"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_without_the_prefix_is_out_of_reach() {
+    let server = RedisServer::start().await;
+    furnish(&server).await;
+    let store = redis_store(&set_user(&server, &rules(&CONTRACT)).await);
+    let stranger = open_by(Checkpointer::builder().prefix("other:"), store).await;
+    let before = server.keyspace().await;
+    for error in [
+        stranger.load("s", None).await.expect_err("forbidden"),
+        stranger.load("s", Some("c")).await.expect_err("forbidden"),
+        stranger.save(&checkpoint("s", "d", "r", 1)).await.expect_err("forbidden"),
+        stranger.delete("s", None).await.expect_err("forbidden"),
+        stranger.clear_all().await.expect_err("forbidden"),
+    ] {
+        assert_eq!(error.to_string(), "the store's user lacks a permission: access to a key");
+        assert_eq!(error.effect(), Effect::None);
+    }
+    assert_eq!(server.keyspace().await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn to_connect_takes_no_permission_but_for_another_database() {
+    let server = RedisServer::start().await;
+    furnish(&server).await;
+    let least = rules(&["who it is, and where"]);
+    let url = set_user(&server, &least).await;
+    let error = open(redis_store(&url)).await.load("s", Some("a")).await.expect_err("forbidden");
+    assert_eq!(error.to_string(), "the store's user lacks a permission: get");
+    let in_another = open(redis_store(&format!("{}/1", set_user(&server, &rules(&CONTRACT)).await))).await;
+    for error in [
+        in_another.load("s", None).await.expect_err("forbidden"),
+        in_another.save(&checkpoint("s", "c", "r", 1)).await.expect_err("forbidden"),
+    ] {
+        let expected =
+            matches!(error, Error::Storage { reason: StorageReason::AccessDenied, effect: Effect::None, .. });
+        assert!(expected, "{error:?}");
+        assert_eq!(error.to_string(), "the store's user lacks a permission: select");
+    }
+    // Nobody has to open anything again once it is allowed.
+    set_user(&server, &[rules(&CONTRACT), rules(&["for a database other than 0"])].concat()).await;
+    in_another.save(&checkpoint("s", "c", "r", 1)).await.expect("saved");
+    let beyond = open(redis_store(&format!("{}/99", server.url()))).await;
+    let error = beyond.save(&checkpoint("s", "c", "r", 1)).await.expect_err("no such database");
+    assert_eq!(error.to_string(), "the store has no database of this number");
+    assert_eq!(error.effect(), Effect::None);
+}
