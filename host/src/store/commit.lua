@@ -15,13 +15,7 @@
 -- Redis does not take back what a script wrote before it failed, so whatever
 -- could fail is looked at first.
 if ARGV[4] == 'check' and KEYS[1] then
-  local refused = forbidden({
-    { 'SET', KEYS[1], '', 'PX', '1' }, { 'UNLINK', KEYS[1] },
-    { 'ZADD', KEYS[1], '0', '' }, { 'ZREM', KEYS[1], '' },
-    { 'PTTL', KEYS[1] }, { 'PEXPIRE', KEYS[1], '1' }, { 'PERSIST', KEYS[1] },
-    { 'TYPE', KEYS[1] }, { 'EXISTS', KEYS[1] }, { 'GETRANGE', KEYS[1], '0', '0' },
-    { 'ZSCORE', KEYS[1], '' }, { 'ZCARD', KEYS[1] }, { 'ZRANGE', KEYS[1], '0', '0' },
-  }) or ledger and ledger.forbidden()
+  local refused = forbidden_to_write(KEYS[1]) or ledger and ledger.forbidden()
   if refused then return refused end
 end
 
@@ -83,32 +77,12 @@ local conditions = {
   end,
 }
 
--- Lets a key live at least as long as `expiry` says; `left` is its PTTL before,
--- -2 if it is new and -1 without an expiry.
-local function prolong(key, expiry, left)
-  if expiry == 'never' then
-    if left >= 0 then redis.call('PERSIST', key) end
-  elseif left == -2 or (left >= 0 and left < tonumber(expiry)) then
-    redis.call('PEXPIRE', key, expiry)
-  end
-end
-
 local operations = {
-  ['put'] = function(key, value, expiry)
-    if expiry == 'never' then
-      redis.call('SET', key, value)
-    else
-      redis.call('SET', key, value, 'PX', expiry)
-    end
-  end,
+  ['put'] = put_value,
   ['delete'] = function(key)
     redis.call('UNLINK', key)
   end,
-  ['index-put'] = function(key, member, score, expiry)
-    local left = redis.call('PTTL', key)
-    redis.call('ZADD', key, score, member)
-    prolong(key, expiry, left)
-  end,
+  ['index-put'] = put_into_index,
   ['index-delete'] = function(key, member)
     -- A key of another type has no members.
     redis.pcall('ZREM', key, member)

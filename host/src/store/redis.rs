@@ -5,6 +5,7 @@
 //! do it. Everything goes over one multiplexed connection that comes back by
 //! itself.
 
+mod put;
 mod tls;
 
 use std::collections::HashMap;
@@ -19,6 +20,7 @@ use ::redis::{
 use async_trait::async_trait;
 use tracing::{debug, warn};
 
+use self::put::PutCall;
 use super::address::{Endpoint, RedisAddress};
 use super::quota::{Limit, SETTLE_PAGE};
 use super::{
@@ -36,6 +38,7 @@ pub struct RedisStore {
     client: Client,
     configuration: ConnectionManagerConfig,
     connection: Mutex<Arc<ConnectionManager>>,
+    put: Program,
     commit: Program,
     commit_within: Program,
     settle: Program,
@@ -110,13 +113,20 @@ impl RedisStore {
             connection: Mutex::new(Arc::new(connection.map_err(refused)?)),
             client,
             configuration,
+            put: Program::new(concat!(
+                include_str!("prelude.lua"),
+                include_str!("write.lua"),
+                include_str!("put.lua")
+            )),
             commit: Program::new(concat!(
                 include_str!("prelude.lua"),
+                include_str!("write.lua"),
                 "local ledger\n",
                 include_str!("commit.lua")
             )),
             commit_within: Program::new(concat!(
                 include_str!("prelude.lua"),
+                include_str!("write.lua"),
                 include_str!("ledger.lua"),
                 include_str!("commit.lua")
             )),
@@ -173,9 +183,13 @@ impl RedisStore {
         arguments: &[impl AsRef<[u8]>],
         access: Access,
     ) -> Result<T, RedisError> {
+        // Room for all, or the value would be copied each time that it gets narrow.
+        let bytes = keys.iter().map(|key| key.as_ref().len()).sum::<usize>()
+            + arguments.iter().map(|argument| argument.as_ref().len()).sum::<usize>();
         let call = |verb: &str, name: &str| {
-            let mut call = cmd(verb);
-            call.arg(name).arg(keys.len());
+            let count = keys.len() + arguments.len() + 3;
+            let mut call = Cmd::with_capacity(count, bytes + verb.len() + name.len() + 20);
+            call.arg(verb).arg(name).arg(keys.len());
             for key in keys {
                 call.arg(key.as_ref());
             }
@@ -345,6 +359,10 @@ impl Store for RedisStore {
 
     async fn commit(&self, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError> {
         check(&batches)?;
+        if let Some(call) = PutCall::of(&batches, self.put.check_argument()) {
+            let applied: bool = self.write(&self.put, &call.keys, &call.arguments).await?;
+            return Ok(vec![applied]);
+        }
         let call = CommitCall::of(&batches, self.commit.check_argument());
         let applied: Vec<u8> = self.write(&self.commit, &call.keys, &call.arguments).await?;
         Ok(outcomes(&applied))
