@@ -261,7 +261,7 @@ pub async fn knows_the_highest_entry_that_counts(place: &Place) {
 
 /// A life is made longer, and shorter only where that is said.
 pub async fn a_life_is_cut_short_only_where_that_is_said(place: &Place) {
-    let (soon, late) = (Expiry::AfterMs(60), Expiry::AfterMs(60_000));
+    let (soon, late) = (Expiry::AfterMs(500), Expiry::AfterMs(60_000));
     for (number, (before, then, shorten, is_there)) in [
         (soon, late, false, true),
         (soon, Expiry::Never, false, true),
@@ -283,12 +283,12 @@ pub async fn a_life_is_cut_short_only_where_that_is_said(place: &Place) {
             place.write(vec![made]).await;
             place.write(vec![Operation::Expire(Expire { key: key.clone(), expiry: then, shorten })]).await;
             if !is_there {
-                tokio::time::sleep(Duration::from_millis(120)).await;
+                tokio::time::sleep(Duration::from_millis(700)).await;
             }
             assert_eq!(place.keys(&key).await.len(), usize::from(is_there), "{key}");
         }
     }
-    tokio::time::sleep(Duration::from_millis(120)).await;
+    tokio::time::sleep(Duration::from_millis(700)).await;
     assert_eq!(place.keys("").await.len(), 12);
     for shorten in [true, false] {
         place.write(vec![Operation::Expire(Expire { key: "none".into(), expiry: late, shorten })]).await;
@@ -322,7 +322,7 @@ pub async fn values_expire_and_setting_them_again_sets_the_expiry(place: &Place)
 
 /// An index lives as long as the longest-lived thing ever put into it.
 pub async fn an_index_lives_as_long_as_its_longest_lived_member(place: &Place) {
-    let (soon, late) = (Expiry::AfterMs(60), Expiry::AfterMs(60_000));
+    let (soon, late) = (Expiry::AfterMs(500), Expiry::AfterMs(60_000));
     for (index, expiries) in [
         ("soon", vec![soon]),
         ("soon, late", vec![soon, late]),
