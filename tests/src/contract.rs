@@ -32,6 +32,9 @@ pub enum Kind {
     Redis,
     /// The same for a user who may do what README.md says, and nothing else.
     RedisUser,
+    /// A real redis-server with two replicas, which have every write that was
+    /// acknowledged.
+    RedisReplicas,
 }
 
 /// A new and empty store of some kind.
@@ -40,6 +43,8 @@ pub struct Place {
     pub store: Arc<dyn Store>,
     /// The server, if there is one.
     pub server: Option<RedisServer>,
+    /// Its replicas.
+    pub replicas: Vec<RedisServer>,
     file: Option<File>,
 }
 
@@ -55,12 +60,12 @@ impl Place {
         match kind {
             Kind::Memory => {
                 let store = SqliteStore::in_memory().await.expect("a database in memory");
-                Self { store: Arc::new(store), server: None, file: None }
+                Self { store: Arc::new(store), server: None, replicas: Vec::new(), file: None }
             }
             Kind::File => Self::in_folder(TempDir::new().expect("a temporary folder")).await,
             Kind::Redis => {
                 let server = RedisServer::start().await;
-                Self { store: redis_store(&server.url()), server: Some(server), file: None }
+                Self::on(redis_store(&server.url()), server, Vec::new())
             }
             Kind::RedisUser => {
                 let server = RedisServer::start().await;
@@ -69,9 +74,20 @@ impl Place {
                 let rules: Vec<_> =
                     rules.map(|rule| if rule.starts_with('~') { "~*".to_owned() } else { rule }).collect();
                 let url = acl::set_user(&server, &rules).await;
-                Self { store: redis_store(&url), server: Some(server), file: None }
+                Self::on(redis_store(&url), server, Vec::new())
+            }
+            Kind::RedisReplicas => {
+                let server = RedisServer::start().await;
+                let replicas = vec![server.start_replica().await, server.start_replica().await];
+                // Enough time for a busy machine.
+                let url = format!("{}?replicas=2&replica_timeout=30", server.url());
+                Self::on(redis_store(&url), server, replicas)
             }
         }
+    }
+
+    fn on(store: Arc<dyn Store>, server: RedisServer, replicas: Vec<RedisServer>) -> Self {
+        Self { store, server: Some(server), replicas, file: None }
     }
 
     /// Makes one of the kind [`Kind::File`], but in memory where the system has
@@ -86,7 +102,12 @@ impl Place {
         let path = folder.path().join("checkpoints.db");
         let store = SqliteStore::open(&path).await.expect("a database");
         let connection = Mutex::new(Connection::open(&path).expect("the same database"));
-        Self { store: Arc::new(store), server: None, file: Some(File { connection, _folder: folder }) }
+        Self {
+            store: Arc::new(store),
+            server: None,
+            replicas: Vec::new(),
+            file: Some(File { connection, _folder: folder }),
+        }
     }
 
     /// Opens a checkpointer over it.

@@ -44,6 +44,19 @@ impl RedisServer {
         Self::start_with(&words).await
     }
 
+    /// Starts a replica of this server, and waits until it gets what is written.
+    pub async fn start_replica(&self) -> Self {
+        self.command::<Value>(&["CONFIG", "SET", "repl-diskless-sync-delay", "0"]).await;
+        let replica = Self::start_with_words(&[&format!("--replicaof 127.0.0.1 {}", self.port)]).await;
+        let online = format!("port={},state=online", replica.port);
+        let start = Instant::now();
+        while !self.command::<String>(&["INFO", "replication"]).await.contains(&online) {
+            assert!(start.elapsed() < Duration::from_secs(20), "the replica does not come up");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        replica
+    }
+
     /// The port that the server listens on.
     pub fn port(&self) -> u16 {
         self.port

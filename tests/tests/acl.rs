@@ -177,7 +177,7 @@ async fn each_line_of_the_readme_is_for_what_it_says() {
     }
     assert_eq!(purposes, CONTRACT);
     let others: Vec<String> = documented().into_iter().map(|(purpose, _)| purpose).collect();
-    assert_eq!(others[CONTRACT.len()..], ["for a database other than 0"]);
+    assert_eq!(others[CONTRACT.len()..], ["for replicas=N", "for a database other than 0"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -19,7 +19,9 @@ use super::{StorageError, Store};
 /// `rediss://…` for TLS, or `redis+unix:///SOCKET`.
 ///
 /// The Redis forms take `USER:PASSWORD@` in front of the host (percent-encoded
-/// where needed), and `?connect_timeout=SECONDS&response_timeout=SECONDS`;
+/// where needed), and `?connect_timeout=SECONDS&response_timeout=SECONDS`; with
+/// `replicas=N&replica_timeout=SECONDS`, a write is only acknowledged when so many
+/// replicas have it, and is said to be of unknown effect if they do not in time;
 /// `redis+unix` takes `db`, `user` and `password` there too, and `rediss` files in
 /// PEM: `ca` with the certificates to trust in place of the system's, `cert` and
 /// `key` with a certificate for the server to trust.
@@ -44,6 +46,7 @@ pub struct RedisAddress {
     pub(super) database: u32,
     pub(super) connect_timeout: Duration,
     pub(super) response_timeout: Duration,
+    pub(super) replicas: Option<Replicas>,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -61,6 +64,20 @@ pub(super) struct Certificates {
     pub(super) client: Option<(PathBuf, PathBuf)>,
 }
 
+/// How many replicas a write waits for, one at least, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Replicas {
+    pub(super) count: u32,
+    pub(super) timeout: Duration,
+}
+
+impl Replicas {
+    /// The time-out as Redis takes it, for which 0 is for ever.
+    pub(super) fn milliseconds(self) -> u64 {
+        self.timeout.as_millis().clamp(1, i32::MAX as u128) as u64
+    }
+}
+
 /// A text that says of no store where it is. It is shown without a password.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
 #[error(
@@ -73,6 +90,7 @@ pub struct AddressError {
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
+const REPLICA_TIMEOUT: Duration = Duration::from_secs(1);
 const DEFAULT_PORT: u16 = 6379;
 
 impl Address {
@@ -132,6 +150,7 @@ impl RedisAddress {
         let mut password = url.password().map(decode).transpose()?;
         let path = decode(url.path())?;
         let (mut connect_timeout, mut response_timeout) = (CONNECT_TIMEOUT, RESPONSE_TIMEOUT);
+        let (mut replicas, mut replica_timeout) = (0, REPLICA_TIMEOUT);
         let (mut ca, mut certificate, mut key) = (None, None, None);
         let tls = url.scheme() == "rediss";
         let mut database = if unix { String::new() } else { path.trim_matches('/').to_owned() };
@@ -139,6 +158,11 @@ impl RedisAddress {
             match &*name {
                 "connect_timeout" => connect_timeout = seconds(&name, &value)?,
                 "response_timeout" => response_timeout = seconds(&name, &value)?,
+                "replicas" => {
+                    let fault = || format!("replicas must be a number of replicas, not {value:?}");
+                    replicas = value.parse().map_err(|_| fault())?;
+                }
+                "replica_timeout" => replica_timeout = seconds(&name, &value)?,
                 "db" if unix => database = value.into_owned(),
                 "user" if unix => user = Some(value.into_owned()),
                 "password" | "pass" if unix => password = Some(value.into_owned()),
@@ -175,7 +199,8 @@ impl RedisAddress {
             "" => 0,
             number => number.parse().map_err(|_| format!("{number:?} is no database number"))?,
         };
-        Ok(Self { endpoint, user, password, database, connect_timeout, response_timeout })
+        let replicas = (replicas > 0).then_some(Replicas { count: replicas, timeout: replica_timeout });
+        Ok(Self { endpoint, user, password, database, connect_timeout, response_timeout, replicas })
     }
 }
 
@@ -274,6 +299,12 @@ mod tests {
             (full.connect_timeout, full.response_timeout),
             (Duration::from_millis(500), Duration::from_secs(2))
         );
+        assert_eq!(full.replicas, None);
+        assert_eq!(redis("redis://h?replicas=0&replica_timeout=2").replicas, None);
+        let replicated = redis("redis+unix:///s?replicas=2").replicas;
+        assert_eq!(replicated, Some(Replicas { count: 2, timeout: Duration::from_secs(1) }));
+        let replicated = redis("redis://h?replica_timeout=0.0001&replicas=1").replicas;
+        assert_eq!(replicated.map(Replicas::milliseconds), Some(1));
         let trusted = redis("rediss://h?ca=my%20ca.pem");
         let certificates = Certificates { ca: Some("my ca.pem".into()), client: None };
         assert!(trusted.endpoint == Endpoint::Tcp { host: "h".into(), port: 6379, tls: Some(certificates) });
@@ -306,6 +337,8 @@ mod tests {
                 "redis://h?connect_timeout=0",
                 "connect_timeout must be a number of seconds greater than 0, not \"0\"",
             ),
+            ("redis://h?replicas=-1", "replicas must be a number of replicas, not \"-1\""),
+            ("redis://h?replica_timeout=0", "replica_timeout must be a number of seconds greater than 0"),
             ("rediss://h?cert=c.pem", "the options \"cert\" and \"key\" go together"),
             ("rediss://h?ca=a.pem&key=c.key", "the options \"cert\" and \"key\" go together"),
             ("rediss://h?ca=", "ca names no file"),

@@ -3,9 +3,10 @@
 //! A commit is one script, so that it is atomic and can't fail half-way; a page
 //! of an index with its values is one `SORT_RO`, or a script where that can't
 //! do it. Everything goes over one multiplexed connection that comes back by
-//! itself.
+//! itself; only writes that wait for replicas have another one.
 
 mod put;
+mod replicas;
 mod tls;
 
 use std::collections::HashMap;
@@ -16,11 +17,13 @@ use ::redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use ::redis::{
     Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, FromRedisValue, IntoConnectionInfo,
     ProtocolVersion, RedisConnectionInfo, RedisError, Script, ServerErrorKind, Value as Reply, cmd,
+    from_redis_value,
 };
 use async_trait::async_trait;
 use tracing::{debug, warn};
 
 use self::put::PutCall;
+use self::replicas::{FEW_REPLICAS, ReplicatedWrites};
 use super::address::{Endpoint, RedisAddress};
 use super::quota::{Limit, SETTLE_PAGE};
 use super::{
@@ -38,6 +41,8 @@ pub struct RedisStore {
     client: Client,
     configuration: ConnectionManagerConfig,
     connection: Mutex<Arc<ConnectionManager>>,
+    /// Another connection for writes, where replicas are to have them.
+    replicated: Option<ReplicatedWrites>,
     put: Program,
     commit: Program,
     commit_within: Program,
@@ -108,8 +113,14 @@ impl RedisStore {
             .set_response_timeout(Some(address.response_timeout))
             .set_number_of_retries(1)
             .set_min_delay(std::time::Duration::from_millis(50));
+        let replicated = address.replicas.map(|replicas| {
+            let timeout = address.response_timeout.saturating_add(replicas.timeout);
+            let patient = configuration.clone().set_response_timeout(Some(timeout));
+            ReplicatedWrites::new(client.clone(), patient, replicas).map_err(refused)
+        });
         let connection = ConnectionManager::new_lazy_with_config(client.clone(), configuration.clone());
         Ok(Self {
+            replicated: replicated.transpose()?,
             connection: Mutex::new(Arc::new(connection.map_err(refused)?)),
             client,
             configuration,
@@ -142,7 +153,7 @@ impl RedisStore {
     }
 
     async fn send<T: FromRedisValue>(&self, command: &Cmd, access: Access) -> Result<T, RedisError> {
-        match self.try_to_send(command).await {
+        match self.try_to_send(command, access).await {
             // A connection that was cut while nobody used it, or that could not be
             // made when it was last tried, shows only now. To read again does no
             // harm, nor does it to send what was not sent.
@@ -151,13 +162,16 @@ impl RedisStore {
                     || access == Access::Read && error.is_connection_dropped() && !error.is_timeout() =>
             {
                 debug!(%error, "sending again over a new connection");
-                self.try_to_send(command).await
+                self.try_to_send(command, access).await
             }
             answer => answer,
         }
     }
 
-    async fn try_to_send<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, RedisError> {
+    async fn try_to_send<T: FromRedisValue>(&self, command: &Cmd, access: Access) -> Result<T, RedisError> {
+        if let (Some(replicated), Access::Write) = (&self.replicated, access) {
+            return Ok(from_redis_value(replicated.send(command).await?)?);
+        }
         let used = Arc::clone(&self.connection.lock().unwrap_or_else(PoisonError::into_inner));
         let answer = command.query_async(&mut ConnectionManager::clone(&used)).await;
         if let Err(error) = &answer
@@ -674,6 +688,11 @@ fn failure(error: RedisError, access: Access) -> StorageError {
         }
         Some(_) if is_one_too_many(&error) => {
             (StorageReason::Unavailable, Effect::None, "the store takes no more clients".to_owned())
+        }
+        Some(FEW_REPLICAS) => {
+            let message =
+                format!("{}; it may be lost if the server fails", error.detail().unwrap_or_default());
+            (StorageReason::Unavailable, Effect::Unknown, message)
         }
         Some("NOPERM") => {
             let missing = missing_permission(error.detail().unwrap_or_default());
