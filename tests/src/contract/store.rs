@@ -322,7 +322,7 @@ pub async fn values_expire_and_setting_them_again_sets_the_expiry(place: &Place)
 
 /// An index lives as long as the longest-lived thing ever put into it.
 pub async fn an_index_lives_as_long_as_its_longest_lived_member(place: &Place) {
-    let (soon, late) = (Expiry::AfterMs(500), Expiry::AfterMs(60_000));
+    let (soon, late) = (Expiry::AfterMs(60), Expiry::AfterMs(60_000));
     for (index, expiries) in [
         ("soon", vec![soon]),
         ("soon, late", vec![soon, late]),

@@ -19,7 +19,9 @@ impl<'a> PutCall<'a> {
     /// that nothing stands at other keys. None for any other commit.
     pub fn of(batches: &'a [Batch], check: &'a str) -> Option<Self> {
         let [Batch { conditions, operations }] = batches else { return None };
-        let [Operation::Put(put), Operation::IndexPut(first), ..] = operations.as_slice() else { return None };
+        let [Operation::Put(put), Operation::IndexPut(first), ..] = operations.as_slice() else {
+            return None;
+        };
         let mut keys = vec![put.key.as_str()];
         for operation in &operations[1..] {
             match operation {
