@@ -27,9 +27,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("checkpointer.wasm"), &component)?;
 
     compile(&component, Caller::Application, &out.join("checkpointer.cwasm"))?;
-    if env::var_os("CARGO_FEATURE_PLUGINS").is_some() {
-        compile(&component, Caller::Plugin, &out.join("checkpointer-of-plugins.cwasm"))?;
-    }
+    #[cfg(feature = "plugins")]
+    compile(&component, Caller::Plugin, &out.join("checkpointer-of-plugins.cwasm"))?;
     Ok(())
 }
 

@@ -110,8 +110,6 @@ impl Shared {
             Caller::Application => &OF_APPLICATION,
             #[cfg(feature = "plugins")]
             Caller::Plugin => &OF_PLUGINS,
-            #[cfg(not(feature = "plugins"))]
-            Caller::Plugin => &OF_APPLICATION,
         };
         shared.as_ref().map_err(|message| Error::Component(message.clone()))
     }

@@ -186,7 +186,8 @@ impl GrantedCheckpointer {
     }
 }
 
-/// How many checkpoints a list gives if nothing is said, and one of a run.
+/// How many checkpoints a list gives if nothing is said, and one of a run, as
+/// `wit/checkpointer.wit` has it.
 const LISTED: u32 = 10;
 const LISTED_OF_RUN: u32 = 100;
 

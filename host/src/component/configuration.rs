@@ -14,6 +14,7 @@ pub enum Caller {
     /// Somebody whom the application does not trust: a call of his can be
     /// interrupted while it computes, for which the code looks at a counter in
     /// every loop.
+    #[cfg(feature = "plugins")]
     Plugin,
 }
 
@@ -32,7 +33,7 @@ pub fn configuration(caller: Caller) -> Config {
         // What a state of the usual size needs stays mapped between calls.
         .linear_memory_keep_resident(512 * 1024);
     let mut config = Config::new();
-    config.epoch_interruption(caller == Caller::Plugin);
+    config.epoch_interruption(caller != Caller::Application);
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     config
 }

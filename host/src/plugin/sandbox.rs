@@ -51,7 +51,7 @@ impl Ctx {
         wasi.stdout(log.clone()).stderr(log).max_random_size(limits.bytes_a_call as u64);
         let mut table = ResourceTable::new();
         table.set_max_capacity(limits.handles);
-        let memory = Memory { limit: limits.memory, used: 0, is_over: false, limits: limits.clone() };
+        let memory = Memory { limits: limits.clone(), used: 0, is_over: false };
         Self { plugin, wasi: wasi.build(), table, memory }
     }
 }
@@ -77,16 +77,15 @@ impl WasiView for Ctx {
 /// Keeps to the limit of memory, over all memories and tables of an instance, and
 /// to the numbers of these.
 pub struct Memory {
-    limit: usize,
+    limits: Limits,
     used: usize,
     /// Whether it ever wanted more.
     pub is_over: bool,
-    limits: Limits,
 }
 
 impl Memory {
     fn grow(&mut self, bytes: usize) -> bool {
-        let fits = self.used.checked_add(bytes).is_some_and(|used| used <= self.limit);
+        let fits = self.used.checked_add(bytes).is_some_and(|used| used <= self.limits.memory);
         if fits {
             self.used += bytes;
         } else {

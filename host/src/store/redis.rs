@@ -5,11 +5,12 @@
 //! do it. Everything goes over one multiplexed connection that comes back by
 //! itself; only writes that wait for replicas have another one.
 
+mod commit;
+mod failure;
 mod put;
 mod replicas;
 mod tls;
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -22,14 +23,15 @@ use ::redis::{
 use async_trait::async_trait;
 use tracing::{debug, warn};
 
+use self::commit::{Argument, CommitCall, expiry_argument};
+use self::failure::{failure, stays};
 use self::put::PutCall;
-use self::replicas::{FEW_REPLICAS, ReplicatedWrites};
+use self::replicas::ReplicatedWrites;
 use super::address::{Endpoint, RedisAddress};
 use super::quota::{Limit, SETTLE_PAGE};
 use super::{
-    Batch, Condition, Effect, Entry, Expiry, IndexHighest, IndexPage, KeyPage, Operation, Order, Position,
-    Query, Quota, StorageError, StorageReason, Store, Value, check, invalid, size, storage_error, text_value,
-    too_large, wrong_type,
+    Batch, Entry, IndexPage, KeyPage, Order, Position, Query, Quota, StorageError, Store, Value, check,
+    invalid, size, text_value, too_large,
 };
 
 /// How many keys a step of a scan looks at: few enough not to keep others
@@ -443,143 +445,6 @@ fn cursor(after: &str) -> Result<u64, StorageError> {
 
 const OTHER_TYPE: &str = "a value of another Redis type than string";
 
-/// What `commit.lua` is called with: each key once, those that are put first,
-/// then the indexes that are put into, then the others.
-struct CommitCall<'a> {
-    keys: Vec<&'a str>,
-    arguments: Vec<Argument<'a>>,
-}
-
-enum Argument<'a> {
-    Text(&'a str),
-    Own(String),
-}
-
-impl AsRef<[u8]> for Argument<'_> {
-    fn as_ref(&self) -> &[u8] {
-        match self {
-            Self::Text(text) => text.as_bytes(),
-            Self::Own(text) => text.as_bytes(),
-        }
-    }
-}
-
-impl<'a> CommitCall<'a> {
-    fn of(batches: &'a [Batch], check: &'a str) -> Self {
-        let mut numbers = KeyNumbers::default();
-        let operations = || batches.iter().flat_map(|batch| &batch.operations);
-        for operation in operations() {
-            if let Operation::Put(put) = operation {
-                numbers.of(&put.key);
-            }
-        }
-        let put = numbers.keys.len();
-        for operation in operations() {
-            if let Operation::IndexPut(put) = operation {
-                numbers.of(&put.index);
-            }
-        }
-        let indexes = numbers.keys.len() - put;
-        let counts = [put, indexes, batches.len()];
-        let mut arguments = Vec::from(counts.map(|count| Argument::Own(count.to_string())));
-        arguments.push(Argument::Text(check));
-        for batch in batches {
-            arguments.push(Argument::Own(batch.conditions.len().to_string()));
-            for alternatives in &batch.conditions {
-                arguments.push(Argument::Own(alternatives.len().to_string()));
-                for condition in alternatives {
-                    let (name, key, rest) = match condition {
-                        Condition::Absent(key) => ("absent", key, vec![]),
-                        Condition::StartsWith(text) => {
-                            ("starts-with", &text.key, vec![Argument::Text(&text.text)])
-                        }
-                        Condition::IndexHas(member) => {
-                            ("index-has", &member.index, vec![Argument::Text(&member.member)])
-                        }
-                        Condition::IndexAtMost(most) => {
-                            ("index-at-most", &most.index, vec![Argument::Own(most.size.to_string())])
-                        }
-                        Condition::IndexHighest(highest) => {
-                            ("index-highest", &highest.index, highest_arguments(highest))
-                        }
-                    };
-                    arguments.extend([Argument::Text(name), numbers.of(key)]);
-                    arguments.extend(rest);
-                }
-            }
-            arguments.push(Argument::Own(batch.operations.len().to_string()));
-            for operation in &batch.operations {
-                match operation {
-                    Operation::Put(put) => arguments.extend([
-                        Argument::Text("put"),
-                        numbers.of(&put.key),
-                        Argument::Text(&put.value),
-                        expiry_argument(put.expiry),
-                    ]),
-                    Operation::Delete(key) => arguments.extend([Argument::Text("delete"), numbers.of(key)]),
-                    Operation::IndexPut(put) => arguments.extend([
-                        Argument::Text("index-put"),
-                        numbers.of(&put.index),
-                        Argument::Text(&put.member),
-                        // The shortest text that reads back as this double.
-                        Argument::Own(put.score.to_string()),
-                        expiry_argument(put.expiry),
-                    ]),
-                    Operation::IndexDelete(member) => arguments.extend([
-                        Argument::Text("index-delete"),
-                        numbers.of(&member.index),
-                        Argument::Text(&member.member),
-                    ]),
-                    Operation::Expire(expire) => arguments.extend([
-                        Argument::Text("expire"),
-                        numbers.of(&expire.key),
-                        expiry_argument(expire.expiry),
-                        Argument::Text(if expire.shorten { "shorten" } else { "" }),
-                    ]),
-                }
-            }
-        }
-        Self { keys: numbers.keys, arguments }
-    }
-}
-
-/// The keys of a call, each with the number that Lua counts it by.
-#[derive(Default)]
-struct KeyNumbers<'a> {
-    keys: Vec<&'a str>,
-    numbers: HashMap<&'a str, usize>,
-}
-
-impl<'a> KeyNumbers<'a> {
-    fn of(&mut self, key: &'a str) -> Argument<'a> {
-        let number = *self.numbers.entry(key).or_insert_with(|| {
-            self.keys.push(key);
-            self.keys.len()
-        });
-        Argument::Own(number.to_string())
-    }
-}
-
-fn highest_arguments(highest: &IndexHighest) -> Vec<Argument<'_>> {
-    let mut arguments = vec![Argument::Text(&highest.values_at)];
-    arguments.push(Argument::Own(highest.besides.len().to_string()));
-    arguments.extend(highest.besides.iter().map(|member| Argument::Text(member)));
-    match &highest.member {
-        Some(member) => arguments.extend([Argument::Text("one"), Argument::Text(member)]),
-        None => arguments.push(Argument::Text("none")),
-    }
-    arguments.push(Argument::Own(highest.at_most.score.to_string()));
-    arguments.push(Argument::Text(&highest.at_most.member));
-    arguments
-}
-
-fn expiry_argument(expiry: Expiry) -> Argument<'static> {
-    match expiry {
-        Expiry::Never => Argument::Text("never"),
-        Expiry::AfterMs(milliseconds) => Argument::Own(milliseconds.to_string()),
-    }
-}
-
 /// Lua counts both ends, so this asks for one byte more than is wanted: it
 /// tells whether there is more.
 fn head_argument(head: Option<u32>) -> String {
@@ -644,134 +509,9 @@ fn connection_info(address: &RedisAddress) -> Result<ConnectionInfo, RedisError>
     Ok(place.into_connection_info()?.set_redis_settings(settings))
 }
 
-/// Whether a connection manager that gave this error would give it again and
-/// again: it replaces a connection that was cut, not one that hangs, nor one
-/// that the server refused.
-fn stays(error: &RedisError) -> bool {
-    error.is_timeout()
-        || has_no_database(error)
-        || is_one_too_many(error)
-        || error.kind() == ErrorKind::AuthenticationFailed
-        || matches!(error.code(), Some("NOAUTH" | "WRONGPASS"))
-}
-
-/// Whether the client could not choose its database when it connected.
-fn has_no_database(error: &RedisError) -> bool {
-    error.to_string().contains("refused to switch database")
-}
-
-/// Whether the server has as many clients as it may have.
-fn is_one_too_many(error: &RedisError) -> bool {
-    error.to_string().contains("max number of clients")
-}
-
-/// What went wrong, in words for everyone; what the server said goes to the
-/// log.
-fn failure(error: RedisError, access: Access) -> StorageError {
-    warn!(%error, "Redis failed");
-    let unknown = if access == Access::Write { Effect::Unknown } else { Effect::None };
-    let (reason, effect, message) = match error.code() {
-        Some("WRONGTYPE") => {
-            // A script of ours says what it found, Redis itself does not.
-            let found = error.detail().unwrap_or_default();
-            let kind =
-                ["string", "list", "set", "zset", "hash", "stream"].into_iter().find(|kind| *kind == found);
-            return wrong_type(&format!("a {}", kind.unwrap_or("value of another type")));
-        }
-        Some(_) if has_no_database(&error) => {
-            if error.detail().is_some_and(|detail| detail.contains("no permissions")) {
-                let message = "the store's user lacks a permission: select".to_owned();
-                (StorageReason::AccessDenied, Effect::None, message)
-            } else {
-                return invalid("the store has no database of this number");
-            }
-        }
-        Some(_) if is_one_too_many(&error) => {
-            (StorageReason::Unavailable, Effect::None, "the store takes no more clients".to_owned())
-        }
-        Some(FEW_REPLICAS) => {
-            let message =
-                format!("{}; it may be lost if the server fails", error.detail().unwrap_or_default());
-            (StorageReason::Unavailable, Effect::Unknown, message)
-        }
-        Some("NOPERM") => {
-            let missing = missing_permission(error.detail().unwrap_or_default());
-            let message = format!("the store's user lacks a permission: {missing}");
-            (StorageReason::AccessDenied, Effect::None, message)
-        }
-        Some("NOAUTH" | "WRONGPASS") => (
-            StorageReason::AccessDenied,
-            Effect::None,
-            "the store refused the user or the password".to_owned(),
-        ),
-        Some("OOM") => (StorageReason::Full, Effect::None, "the store has no memory left".to_owned()),
-        Some("READONLY") => (StorageReason::ReadOnly, Effect::None, "the store takes no writes".to_owned()),
-        Some("MISCONF") => (
-            StorageReason::Full,
-            Effect::None,
-            "the store takes no writes until it can save them to disk".to_owned(),
-        ),
-        Some(code @ ("LOADING" | "BUSY" | "CLUSTERDOWN" | "MASTERDOWN" | "TRYAGAIN" | "NOREPLICAS")) => {
-            (StorageReason::Unavailable, Effect::None, format!("the store is not ready ({code})"))
-        }
-        Some(code) => (StorageReason::Other, unknown, format!("the store answered with the error {code}")),
-        None if error.kind() == ErrorKind::AuthenticationFailed => (
-            StorageReason::AccessDenied,
-            Effect::None,
-            "the store refused the user or the password".to_owned(),
-        ),
-        // Nothing is sent before the certificate was looked at.
-        None if error.to_string().contains("invalid peer certificate") => {
-            (StorageReason::Unavailable, Effect::None, "the store's certificate can't be trusted".to_owned())
-        }
-        None if tls::refuses_the_client(&error) => (
-            StorageReason::AccessDenied,
-            Effect::None,
-            "the store refused the client's certificate, or wants one".to_owned(),
-        ),
-        None if error.is_connection_refusal() || error.to_string().contains("failed to lookup address") => {
-            (StorageReason::Unavailable, Effect::None, "the store can't be reached".to_owned())
-        }
-        None if error.is_timeout() => {
-            (StorageReason::Timeout, unknown, "the store did not answer in time".to_owned())
-        }
-        None if error.is_io_error() => {
-            (StorageReason::Unavailable, unknown, "the connection to the store was lost".to_owned())
-        }
-        None => (StorageReason::Other, unknown, "the store gave an answer that makes no sense".to_owned()),
-    };
-    storage_error(reason, effect, message)
-}
-
-/// What a user may not do. The server says more than that: the name of the user, and
-/// since 7.2 that of the key.
-fn missing_permission(said: &str) -> &str {
-    // A script of ours says the command, and Redis behind it where in the script.
-    let said = said.split_once(" script: ").map_or(said, |(said, _)| said);
-    if !said.contains(' ') {
-        return said;
-    }
-    let command = said.split_once("run the '").and_then(|(_, behind)| behind.split_once('\''));
-    command.map_or("access to a key", |(command, _)| command)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn of_a_missing_permission_only_the_command_is_told() {
-        for (said, told) in [
-            ("ZADD", "ZADD"),
-            ("GET script: 42524fe2, on @user_script:1.", "GET"),
-            ("this user has no permissions to run the 'evalsha' command", "evalsha"),
-            ("User secret has no permissions to run the 'client|setname' command", "client|setname"),
-            ("User secret has no permissions to access the 'secret' key", "access to a key"),
-            ("No permissions to access a key", "access to a key"),
-        ] {
-            assert_eq!(missing_permission(said), told);
-        }
-    }
 
     #[test]
     fn a_prefix_is_no_pattern() {

@@ -1,0 +1,138 @@
+//! What a failure of Redis means, for whoever asked and for the connection.
+
+use ::redis::{ErrorKind, RedisError};
+use tracing::warn;
+
+use super::replicas::FEW_REPLICAS;
+use super::{Access, tls};
+use crate::store::{Effect, StorageError, StorageReason, invalid, storage_error, wrong_type};
+
+/// Whether a connection manager that gave this error would give it again and
+/// again: it replaces a connection that was cut, not one that hangs, nor one
+/// that the server refused.
+pub fn stays(error: &RedisError) -> bool {
+    error.is_timeout()
+        || has_no_database(error)
+        || is_one_too_many(error)
+        || error.kind() == ErrorKind::AuthenticationFailed
+        || matches!(error.code(), Some("NOAUTH" | "WRONGPASS"))
+}
+
+/// Whether the client could not choose its database when it connected.
+fn has_no_database(error: &RedisError) -> bool {
+    error.to_string().contains("refused to switch database")
+}
+
+/// Whether the server has as many clients as it may have.
+fn is_one_too_many(error: &RedisError) -> bool {
+    error.to_string().contains("max number of clients")
+}
+
+/// What went wrong, in words for everyone; what the server said goes to the
+/// log.
+pub fn failure(error: RedisError, access: Access) -> StorageError {
+    warn!(%error, "Redis failed");
+    let unknown = if access == Access::Write { Effect::Unknown } else { Effect::None };
+    let (reason, effect, message) = match error.code() {
+        Some("WRONGTYPE") => {
+            // A script of ours says what it found, Redis itself does not.
+            let found = error.detail().unwrap_or_default();
+            let kind =
+                ["string", "list", "set", "zset", "hash", "stream"].into_iter().find(|kind| *kind == found);
+            return wrong_type(&format!("a {}", kind.unwrap_or("value of another type")));
+        }
+        Some(_) if has_no_database(&error) => {
+            if error.detail().is_some_and(|detail| detail.contains("no permissions")) {
+                let message = "the store's user lacks a permission: select".to_owned();
+                (StorageReason::AccessDenied, Effect::None, message)
+            } else {
+                return invalid("the store has no database of this number");
+            }
+        }
+        Some(_) if is_one_too_many(&error) => {
+            (StorageReason::Unavailable, Effect::None, "the store takes no more clients".to_owned())
+        }
+        Some(FEW_REPLICAS) => {
+            let message =
+                format!("{}; it may be lost if the server fails", error.detail().unwrap_or_default());
+            (StorageReason::Unavailable, Effect::Unknown, message)
+        }
+        Some("NOPERM") => {
+            let missing = missing_permission(error.detail().unwrap_or_default());
+            let message = format!("the store's user lacks a permission: {missing}");
+            (StorageReason::AccessDenied, Effect::None, message)
+        }
+        Some("NOAUTH" | "WRONGPASS") => (
+            StorageReason::AccessDenied,
+            Effect::None,
+            "the store refused the user or the password".to_owned(),
+        ),
+        Some("OOM") => (StorageReason::Full, Effect::None, "the store has no memory left".to_owned()),
+        Some("READONLY") => (StorageReason::ReadOnly, Effect::None, "the store takes no writes".to_owned()),
+        Some("MISCONF") => (
+            StorageReason::Full,
+            Effect::None,
+            "the store takes no writes until it can save them to disk".to_owned(),
+        ),
+        Some(code @ ("LOADING" | "BUSY" | "CLUSTERDOWN" | "MASTERDOWN" | "TRYAGAIN" | "NOREPLICAS")) => {
+            (StorageReason::Unavailable, Effect::None, format!("the store is not ready ({code})"))
+        }
+        Some(code) => (StorageReason::Other, unknown, format!("the store answered with the error {code}")),
+        None if error.kind() == ErrorKind::AuthenticationFailed => (
+            StorageReason::AccessDenied,
+            Effect::None,
+            "the store refused the user or the password".to_owned(),
+        ),
+        // Nothing is sent before the certificate was looked at.
+        None if error.to_string().contains("invalid peer certificate") => {
+            (StorageReason::Unavailable, Effect::None, "the store's certificate can't be trusted".to_owned())
+        }
+        None if tls::refuses_the_client(&error) => (
+            StorageReason::AccessDenied,
+            Effect::None,
+            "the store refused the client's certificate, or wants one".to_owned(),
+        ),
+        None if error.is_connection_refusal() || error.to_string().contains("failed to lookup address") => {
+            (StorageReason::Unavailable, Effect::None, "the store can't be reached".to_owned())
+        }
+        None if error.is_timeout() => {
+            (StorageReason::Timeout, unknown, "the store did not answer in time".to_owned())
+        }
+        None if error.is_io_error() => {
+            (StorageReason::Unavailable, unknown, "the connection to the store was lost".to_owned())
+        }
+        None => (StorageReason::Other, unknown, "the store gave an answer that makes no sense".to_owned()),
+    };
+    storage_error(reason, effect, message)
+}
+
+/// What a user may not do. The server says more than that: the name of the user, and
+/// since 7.2 that of the key.
+fn missing_permission(said: &str) -> &str {
+    // A script of ours says the command, and Redis behind it where in the script.
+    let said = said.split_once(" script: ").map_or(said, |(said, _)| said);
+    if !said.contains(' ') {
+        return said;
+    }
+    let command = said.split_once("run the '").and_then(|(_, behind)| behind.split_once('\''));
+    command.map_or("access to a key", |(command, _)| command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_missing_permission_only_the_command_is_told() {
+        for (said, told) in [
+            ("ZADD", "ZADD"),
+            ("GET script: 42524fe2, on @user_script:1.", "GET"),
+            ("this user has no permissions to run the 'evalsha' command", "evalsha"),
+            ("User secret has no permissions to run the 'client|setname' command", "client|setname"),
+            ("User secret has no permissions to access the 'secret' key", "access to a key"),
+            ("No permissions to access a key", "access to a key"),
+        ] {
+            assert_eq!(missing_permission(said), told);
+        }
+    }
+}
