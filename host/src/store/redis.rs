@@ -2,49 +2,45 @@
 //!
 //! A commit is one script, so that it is atomic and can't fail half-way; a page
 //! of an index with its values is one `SORT_RO`, or a script where that can't
-//! do it. Everything goes over one multiplexed connection that comes back by
-//! itself; only writes that wait for replicas have another one.
+//! do it. How these get to a server is the matter of `connection` and of the
+//! files beside it.
 
+mod address;
+mod cluster;
 mod commit;
+mod connection;
 mod failure;
 mod put;
 mod replicas;
+mod server;
 mod tls;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
-use ::redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use ::redis::{
-    Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, FromRedisValue, IntoConnectionInfo,
-    ProtocolVersion, RedisConnectionInfo, RedisError, Script, ServerErrorKind, Value as Reply, cmd,
-    from_redis_value,
+    Client, Cmd, ConnectionAddr, ConnectionInfo, FromRedisValue, IntoConnectionInfo, ProtocolVersion,
+    RedisConnectionInfo, RedisError, Script, Value as Reply, cmd, from_redis_value,
 };
 use async_trait::async_trait;
 use tracing::{debug, warn};
 
+pub use self::address::RedisAddress;
+use self::address::{Endpoint, Node};
+use self::cluster::Cluster;
 use self::commit::{Argument, CommitCall, expiry_argument};
-use self::failure::{failure, stays};
+use self::connection::{Access, Answer, Connection, Request, cursor};
+use self::failure::failure;
 use self::put::PutCall;
-use self::replicas::ReplicatedWrites;
-use super::address::{Endpoint, RedisAddress};
+use self::server::Server;
 use super::quota::{Limit, SETTLE_PAGE};
 use super::{
-    Batch, Entry, IndexPage, KeyPage, Order, Position, Query, Quota, StorageError, Store, Value, check,
-    invalid, size, text_value, too_large,
+    Batch, Condition, Effect, Entry, IndexPage, KeyPage, Operation, Order, Position, Query, Quota,
+    StorageError, StorageReason, Store, Value, check, invalid, size, storage_error, text_value, too_large,
 };
 
-/// How many keys a step of a scan looks at: few enough not to keep others
-/// waiting.
-const SCAN_COUNT: u32 = 1000;
-
-/// A server, connected to when it is first used.
+/// A server or a cluster, connected to when it is first used.
 pub struct RedisStore {
-    client: Client,
-    configuration: ConnectionManagerConfig,
-    connection: Mutex<Arc<ConnectionManager>>,
-    /// Another connection for writes, where replicas are to have them.
-    replicated: Option<ReplicatedWrites>,
+    connection: Box<dyn Connection>,
     put: Program,
     commit: Program,
     commit_within: Program,
@@ -85,13 +81,6 @@ const AFTER: usize = 5;
 /// What `range.lua` fails with where the values are more than asked for.
 const TOO_LARGE: &str = "TOOLARGE";
 
-/// What a command may do, which decides what a failure means.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Access {
-    Read,
-    Write,
-}
-
 impl RedisStore {
     /// Gets ready for the server at `address`. It must be called within a tokio
     /// runtime; nothing is sent yet.
@@ -104,28 +93,26 @@ impl RedisStore {
             warn!(%address, %error, "the address can't be used");
             invalid("the address of the store can't be used")
         };
-        let information = connection_info(address).map_err(refused)?;
-        let client = match &address.endpoint {
-            Endpoint::Tcp { tls: Some(files), .. } => Client::build_with_tls(information, tls::read(files)?),
-            _ => Client::open(information),
+        let tls = address.tls.as_ref().map(tls::read).transpose()?;
+        let connection: Box<dyn Connection> = match &address.endpoint {
+            Endpoint::Server(node) => {
+                let information = connection_info(address, node).map_err(refused)?;
+                let client = match tls {
+                    Some(tls) => Client::build_with_tls(information, tls),
+                    None => Client::open(information),
+                };
+                Box::new(Server::new(client.map_err(refused)?, address).map_err(refused)?)
+            }
+            Endpoint::Unix(path) => {
+                let information = with_settings(address, ConnectionAddr::Unix(path.clone()));
+                let client = Client::open(information.map_err(refused)?).map_err(refused)?;
+                Box::new(Server::new(client, address).map_err(refused)?)
+            }
+            Endpoint::Cluster(nodes) => Box::new(Cluster::new(nodes, tls, address).map_err(refused)?),
+            Endpoint::Sentinels { .. } => return Err(invalid("sentinels")),
         };
-        let client = client.map_err(refused)?;
-        let configuration = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(address.connect_timeout))
-            .set_response_timeout(Some(address.response_timeout))
-            .set_number_of_retries(1)
-            .set_min_delay(std::time::Duration::from_millis(50));
-        let replicated = address.replicas.map(|replicas| {
-            let timeout = address.response_timeout.saturating_add(replicas.timeout);
-            let patient = configuration.clone().set_response_timeout(Some(timeout));
-            ReplicatedWrites::new(client.clone(), patient, replicas).map_err(refused)
-        });
-        let connection = ConnectionManager::new_lazy_with_config(client.clone(), configuration.clone());
         Ok(Self {
-            replicated: replicated.transpose()?,
-            connection: Mutex::new(Arc::new(connection.map_err(refused)?)),
-            client,
-            configuration,
+            connection,
             put: Program::new(concat!(
                 include_str!("prelude.lua"),
                 include_str!("write.lua"),
@@ -150,55 +137,25 @@ impl RedisStore {
             )),
             range: Program::new(concat!(include_str!("prelude.lua"), include_str!("range.lua"))),
             get: Program::new(concat!(include_str!("prelude.lua"), include_str!("get.lua"))),
-            may_sort: AtomicBool::new(true),
+            may_sort: AtomicBool::new(!matches!(address.endpoint, Endpoint::Cluster(_))),
         })
     }
 
-    async fn send<T: FromRedisValue>(&self, command: &Cmd, access: Access) -> Result<T, RedisError> {
-        match self.try_to_send(command, access).await {
-            // A connection that was cut while nobody used it, or that could not be
-            // made when it was last tried, shows only now. To read again does no
-            // harm, nor does it to send what was not sent.
-            Err(error)
-                if error.is_connection_refusal()
-                    || access == Access::Read && error.is_connection_dropped() && !error.is_timeout() =>
-            {
-                debug!(%error, "sending again over a new connection");
-                self.try_to_send(command, access).await
-            }
-            answer => answer,
-        }
-    }
-
-    async fn try_to_send<T: FromRedisValue>(&self, command: &Cmd, access: Access) -> Result<T, RedisError> {
-        if let (Some(replicated), Access::Write) = (&self.replicated, access) {
-            return Ok(from_redis_value(replicated.send(command).await?)?);
-        }
-        let used = Arc::clone(&self.connection.lock().unwrap_or_else(PoisonError::into_inner));
-        let answer = command.query_async(&mut ConnectionManager::clone(&used)).await;
-        if let Err(error) = &answer
-            && stays(error)
-        {
-            debug!(%error, "giving up a connection");
-            let mut current = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-            // Somebody else may have been quicker.
-            if Arc::ptr_eq(&current, &used) {
-                let (client, configuration) = (self.client.clone(), self.configuration.clone());
-                *current = Arc::new(ConnectionManager::new_lazy_with_config(client, configuration)?);
-            }
-        }
-        answer
+    /// Reads what stands at a key.
+    async fn read<T: FromRedisValue>(&self, command: &Cmd, key: &str) -> Result<T, RedisError> {
+        Ok(from_redis_value(self.connection.send(Request::to_read(command, Some(key))).await?.reply)?)
     }
 
     /// Runs a script by its hash, or by its text where the server doesn't have
     /// it yet.
-    async fn run<T: FromRedisValue>(
+    async fn run(
         &self,
         program: &Program,
-        keys: &[impl AsRef<str>],
-        arguments: &[impl AsRef<[u8]>],
+        keys: &[impl AsRef<str> + Sync],
+        arguments: &[impl AsRef<[u8]> + Sync],
         access: Access,
-    ) -> Result<T, RedisError> {
+        reads_unnamed: bool,
+    ) -> Result<Answer, RedisError> {
         // Room for all, or the value would be copied each time that it gets narrow.
         let bytes = keys.iter().map(|key| key.as_ref().len()).sum::<usize>()
             + arguments.iter().map(|argument| argument.as_ref().len()).sum::<usize>();
@@ -214,24 +171,26 @@ impl RedisStore {
             }
             call
         };
-        match self.send(&call("EVALSHA", &program.hash), access).await {
-            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                self.send(&call("EVAL", program.text), access).await
-            }
-            answer => answer,
-        }
+        let command = call("EVALSHA", &program.hash);
+        let with_text = || call("EVAL", program.text);
+        let key = keys.first().map(AsRef::as_ref);
+        let request = Request { command: &command, key, access, reads_unnamed, with_text: Some(&with_text) };
+        self.connection.send(request).await
     }
 
-    /// Runs a script that writes.
+    /// Runs a script that writes; says too whether it was tried before, and nobody
+    /// knows what became of that.
     async fn write<T: FromRedisValue>(
         &self,
         program: &Program,
-        keys: &[impl AsRef<str>],
-        arguments: &[impl AsRef<[u8]>],
-    ) -> Result<T, StorageError> {
-        let answer = self.run(program, keys, arguments, Access::Write).await;
+        keys: &[impl AsRef<str> + Sync],
+        arguments: &[impl AsRef<[u8]> + Sync],
+        reads_unnamed: bool,
+    ) -> Result<(T, bool), StorageError> {
+        let answer = self.run(program, keys, arguments, Access::Write, reads_unnamed).await;
         program.may_write.store(answer.is_ok(), Ordering::Relaxed);
-        answer.map_err(|error| failure(error, Access::Write))
+        let read = answer.and_then(|answer| Ok((from_redis_value(answer.reply)?, answer.is_repeat)));
+        read.map_err(|error| failure(error, Access::Write))
     }
 
     /// Reads the beginning of an index in one command, if that is enough.
@@ -247,7 +206,7 @@ impl RedisStore {
         if query.order == Order::Descending {
             command.arg("DESC");
         }
-        let replies: Vec<Reply> = match self.send(&command, Access::Read).await {
+        let replies: Vec<Reply> = match self.read(&command, &query.index).await {
             Ok(replies) => replies,
             Err(error) if error.code() == Some("NOPERM") || error.to_string().contains("denied") => {
                 debug!(%error, "sorting is not allowed here; a script does it instead");
@@ -272,6 +231,7 @@ impl RedisStore {
     /// Reads a page of an index by a script; of its values no more than `most` bytes,
     /// if given.
     async fn page(&self, query: Query, most: Option<usize>) -> Result<IndexPage, StorageError> {
+        self.connection.check_slot(&[&query.index, &query.values_at])?;
         let mut arguments: Vec<Vec<u8>> = vec![
             match query.order {
                 Order::Ascending => "ascending".into(),
@@ -290,16 +250,15 @@ impl RedisStore {
         }
         let limit = query.limit as usize;
         let (mut entries, mut size) = (Vec::new(), None);
+        let failed = |error: RedisError| match most {
+            Some(most) if error.code() == Some(TOO_LARGE) => too_large(most),
+            _ => failure(error, Access::Read),
+        };
         loop {
             let missing = limit - entries.len();
             arguments[LIMIT] = missing.to_string().into();
-            let replies: Vec<Reply> = self
-                .run(&self.range, &[&query.index], &arguments, Access::Read)
-                .await
-                .map_err(|error| match most {
-                    Some(most) if error.code() == Some(TOO_LARGE) => too_large(most),
-                    _ => failure(error, Access::Read),
-                })?;
+            let answer = self.run(&self.range, &[&query.index], &arguments, Access::Read, true).await;
+            let replies = replies_of(answer).map_err(failed)?;
             let is_full = missing > 0 && replies.len() > 3 * missing;
             let mut replies = replies.into_iter();
             let counted = replies.next().and_then(|size| u64::from_redis_value(size).ok());
@@ -339,7 +298,7 @@ impl RedisStore {
 impl Store for RedisStore {
     async fn get(&self, keys: Vec<String>, head: Option<u32>) -> Result<Vec<Value>, StorageError> {
         if let ([key], None) = (keys.as_slice(), head) {
-            return match self.send(cmd("GET").arg(key), Access::Read).await {
+            return match self.read(cmd("GET").arg(key), key).await {
                 Ok(reply) => Ok(vec![value_of(reply, None)]),
                 Err(error) if error.code() == Some("WRONGTYPE") => {
                     Ok(vec![Value::Unreadable(OTHER_TYPE.into())])
@@ -347,11 +306,19 @@ impl Store for RedisStore {
                 Err(error) => Err(failure(error, Access::Read)),
             };
         }
-        let replies: Vec<Reply> = self
-            .run(&self.get, &keys, &[head_argument(head)], Access::Read)
-            .await
-            .map_err(|error| failure(error, Access::Read))?;
-        Ok(replies.into_iter().map(|reply| value_of(reply, head)).collect())
+        let mut values = Vec::with_capacity(keys.len());
+        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+        let are_together = self.connection.check_slot(&keys).is_ok();
+        for keys in keys.chunks(if are_together { keys.len().max(1) } else { 1 }) {
+            let answer = self.run(&self.get, keys, &[head_argument(head)], Access::Read, false).await;
+            let replies = replies_of(answer).map_err(|error| failure(error, Access::Read))?;
+            values.extend(replies.into_iter().map(|reply| value_of(reply, head)));
+        }
+        Ok(values)
+    }
+
+    fn keeps_together(&self, prefix: &str) -> bool {
+        self.connection.keeps_together(prefix)
     }
 
     async fn range(&self, query: Query) -> Result<IndexPage, StorageError> {
@@ -376,12 +343,16 @@ impl Store for RedisStore {
     async fn commit(&self, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError> {
         check(&batches)?;
         if let Some(call) = PutCall::of(&batches, self.put.check_argument()) {
-            let applied: bool = self.write(&self.put, &call.keys, &call.arguments).await?;
+            self.connection.check_slot(&call.keys)?;
+            let (applied, _) = self.write(&self.put, &call.keys, &call.arguments, false).await?;
             return Ok(vec![applied]);
         }
         let call = CommitCall::of(&batches, self.commit.check_argument());
-        let applied: Vec<u8> = self.write(&self.commit, &call.keys, &call.arguments).await?;
-        Ok(outcomes(&applied))
+        self.connection.check_slot(&call.keys)?;
+        let reads_unnamed = reads_unnamed(&batches);
+        let (applied, is_repeat): (Vec<u8>, _) =
+            self.write(&self.commit, &call.keys, &call.arguments, reads_unnamed).await?;
+        outcomes(&batches, &applied, is_repeat)
     }
 
     async fn commit_within(&self, quota: &Quota, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError> {
@@ -390,57 +361,63 @@ impl Store for RedisStore {
         let mut call = CommitCall::of(&batches, self.commit_within.check_argument());
         call.keys.push(&quota.ledger);
         call.arguments.extend(limit_arguments(quota).map(Argument::Own));
+        self.connection.check_slot(&call.keys)?;
         // The name of a limit, or a list of numbers.
-        let reply: Vec<u8> = self.write(&self.commit_within, &call.keys, &call.arguments).await?;
+        let (reply, is_repeat): (Vec<u8>, _) =
+            self.write(&self.commit_within, &call.keys, &call.arguments, true).await?;
         match reply.as_slice() {
             b"values" => Err(quota.full(Limit::Values)),
             b"bytes" => Err(quota.full(Limit::Bytes)),
-            applied => Ok(outcomes(applied)),
+            applied => outcomes(&batches, applied, is_repeat),
         }
     }
 
     async fn settle(&self, quota: &Quota, after: Option<String>) -> Result<Option<String>, StorageError> {
-        let cursor = match after {
-            None => 0,
-            Some(after) => cursor(&after)?,
-        };
+        let cursor = after.as_deref().map_or(Ok(0), cursor)?;
         let mut arguments =
             vec![cursor.to_string(), SETTLE_PAGE.to_string(), self.settle.check_argument().to_owned()];
         arguments.extend(limit_arguments(quota));
-        let next: u64 = self.write(&self.settle, &[&quota.ledger], &arguments).await?;
+        let (next, _): (u64, _) = self.write(&self.settle, &[&quota.ledger], &arguments, true).await?;
         Ok((next != 0).then(|| next.to_string()))
     }
 
     async fn scan(&self, prefix: String, after: Option<String>) -> Result<KeyPage, StorageError> {
-        let cursor = match after {
-            None => 0,
-            Some(after) => cursor(&after)?,
-        };
-        let mut command = cmd("SCAN");
-        command.arg(cursor).arg("MATCH").arg(format!("{}*", escaped(&prefix))).arg("COUNT").arg(SCAN_COUNT);
-        let (next, keys): (u64, Vec<Vec<u8>>) =
-            self.send(&command, Access::Read).await.map_err(|error| failure(error, Access::Read))?;
-        Ok(KeyPage {
-            // A key that is not UTF-8 is none that was ever put.
-            keys: keys.into_iter().filter_map(|key| String::from_utf8(key).ok()).collect(),
-            next: (next != 0).then(|| next.to_string()),
-        })
+        let page = self.connection.scan(&format!("{}*", escaped(&prefix)), after.as_deref()).await?;
+        // A key that is not UTF-8 is none that was ever put.
+        let keys = page.keys.into_iter().filter_map(|key| String::from_utf8(key).ok()).collect();
+        Ok(KeyPage { keys, next: page.next })
     }
 }
 
+fn replies_of(answer: Result<Answer, RedisError>) -> Result<Vec<Reply>, RedisError> {
+    Ok(from_redis_value(answer?.reply)?)
+}
+
+/// Whether a commit looks at values that it does not name.
+fn reads_unnamed(batches: &[Batch]) -> bool {
+    let mut conditions = batches.iter().flat_map(|batch| &batch.conditions).flatten();
+    conditions.any(|condition| matches!(condition, Condition::IndexHighest(_)))
+}
+
 /// Which batches were applied, as `commit.lua` says it.
-fn outcomes(applied: &[u8]) -> Vec<bool> {
-    applied.iter().map(|applied| *applied == 1).collect()
+///
+/// If the answer to an earlier try was lost, that may have done what this one
+/// found nothing to do for. Whoever puts something looks at what is there then;
+/// of what only removes, nobody could tell.
+fn outcomes(batches: &[Batch], applied: &[u8], is_repeat: bool) -> Result<Vec<bool>, StorageError> {
+    let applied: Vec<bool> = applied.iter().map(|applied| *applied == 1).collect();
+    let mut operations = batches.iter().flat_map(|batch| &batch.operations);
+    let puts = operations.any(|operation| matches!(operation, Operation::Put(_)));
+    if is_repeat && !puts && !applied.iter().all(|applied| *applied) {
+        let message = "the connection to the store was lost, and what was to be removed may be gone";
+        return Err(storage_error(StorageReason::Unavailable, Effect::Unknown, message));
+    }
+    Ok(applied)
 }
 
 /// What `ledger.lua` takes off the end.
 fn limit_arguments(quota: &Quota) -> [String; 2] {
     [quota.values, quota.bytes].map(|most| most.map_or(String::new(), |most| most.to_string()))
-}
-
-/// Where a page said to go on.
-fn cursor(after: &str) -> Result<u64, StorageError> {
-    after.parse().map_err(|_| invalid("a page begins only where the one before said"))
 }
 
 const OTHER_TYPE: &str = "a value of another Redis type than string";
@@ -484,16 +461,18 @@ fn escaped(prefix: &str) -> String {
     pattern
 }
 
-fn connection_info(address: &RedisAddress) -> Result<ConnectionInfo, RedisError> {
-    let place = match &address.endpoint {
-        Endpoint::Tcp { host, port, tls: None } => ConnectionAddr::Tcp(host.clone(), *port),
-        Endpoint::Tcp { host, port, tls: Some(_) } => {
-            // The first one installed stays; an application may have its own.
-            let _ = rustls::crypto::ring::default_provider().install_default();
-            ConnectionAddr::TcpTls { host: host.clone(), port: *port, insecure: false, tls_params: None }
-        }
-        Endpoint::Unix(path) => ConnectionAddr::Unix(path.clone()),
-    };
+/// How to connect to a server.
+fn connection_info(address: &RedisAddress, node: &Node) -> Result<ConnectionInfo, RedisError> {
+    let (host, port) = (node.host.clone(), node.port);
+    if address.tls.is_none() {
+        return with_settings(address, ConnectionAddr::Tcp(host, port));
+    }
+    // The first one installed stays; an application may have its own.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    with_settings(address, ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None })
+}
+
+fn with_settings(address: &RedisAddress, place: ConnectionAddr) -> Result<ConnectionInfo, RedisError> {
     // With RESP3 the connection notices that it was cut while nobody uses it. The
     // name of the client library is not told, since that needs a permission.
     let mut settings = RedisConnectionInfo::default()

@@ -1,10 +1,11 @@
 //! What a failure of Redis means, for whoever asked and for the connection.
 
-use ::redis::{ErrorKind, RedisError};
+use ::redis::{ErrorKind, RedisError, ServerErrorKind};
 use tracing::warn;
 
-use super::replicas::FEW_REPLICAS;
-use super::{Access, tls};
+use super::connection::Access;
+use super::replicas::{FEW_REPLICAS, NO_WAITING};
+use super::tls;
 use crate::store::{Effect, StorageError, StorageReason, invalid, storage_error, wrong_type};
 
 /// Whether a connection manager that gave this error would give it again and
@@ -28,10 +29,23 @@ fn is_one_too_many(error: &RedisError) -> bool {
     error.to_string().contains("max number of clients")
 }
 
+/// Whether the server does not have the script that it was to run.
+pub fn is_without_script(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
+}
+
+/// What is told while a cluster moves keys.
+const MOVING: &str = "the store is moving these keys to another machine";
+
 /// What went wrong, in words for everyone; what the server said goes to the
 /// log.
 pub fn failure(error: RedisError, access: Access) -> StorageError {
     warn!(%error, "Redis failed");
+    classify(&error, access)
+}
+
+/// The same without the log, for what is not the end of it.
+pub fn classify(error: &RedisError, access: Access) -> StorageError {
     let unknown = if access == Access::Write { Effect::Unknown } else { Effect::None };
     let (reason, effect, message) = match error.code() {
         Some("WRONGTYPE") => {
@@ -41,7 +55,7 @@ pub fn failure(error: RedisError, access: Access) -> StorageError {
                 ["string", "list", "set", "zset", "hash", "stream"].into_iter().find(|kind| *kind == found);
             return wrong_type(&format!("a {}", kind.unwrap_or("value of another type")));
         }
-        Some(_) if has_no_database(&error) => {
+        Some(_) if has_no_database(error) => {
             if error.detail().is_some_and(|detail| detail.contains("no permissions")) {
                 let message = "the store's user lacks a permission: select".to_owned();
                 (StorageReason::AccessDenied, Effect::None, message)
@@ -49,7 +63,7 @@ pub fn failure(error: RedisError, access: Access) -> StorageError {
                 return invalid("the store has no database of this number");
             }
         }
-        Some(_) if is_one_too_many(&error) => {
+        Some(_) if is_one_too_many(error) => {
             (StorageReason::Unavailable, Effect::None, "the store takes no more clients".to_owned())
         }
         Some(FEW_REPLICAS) => {
@@ -57,6 +71,15 @@ pub fn failure(error: RedisError, access: Access) -> StorageError {
                 format!("{}; it may be lost if the server fails", error.detail().unwrap_or_default());
             (StorageReason::Unavailable, Effect::Unknown, message)
         }
+        Some(NO_WAITING) => (
+            StorageReason::Unsupported,
+            Effect::None,
+            format!("the store can't wait until a write is on disk: {}", error.detail().unwrap_or_default()),
+        ),
+        Some("ERR") if error.detail().is_some_and(|detail| detail.contains("non local key")) => {
+            (StorageReason::Unavailable, unknown, MOVING.to_owned())
+        }
+        Some("MOVED" | "ASK" | "TRYAGAIN") => (StorageReason::Unavailable, Effect::None, MOVING.to_owned()),
         Some("NOPERM") => {
             let missing = missing_permission(error.detail().unwrap_or_default());
             let message = format!("the store's user lacks a permission: {missing}");
@@ -74,7 +97,7 @@ pub fn failure(error: RedisError, access: Access) -> StorageError {
             Effect::None,
             "the store takes no writes until it can save them to disk".to_owned(),
         ),
-        Some(code @ ("LOADING" | "BUSY" | "CLUSTERDOWN" | "MASTERDOWN" | "TRYAGAIN" | "NOREPLICAS")) => {
+        Some(code @ ("LOADING" | "BUSY" | "CLUSTERDOWN" | "MASTERDOWN" | "NOREPLICAS")) => {
             (StorageReason::Unavailable, Effect::None, format!("the store is not ready ({code})"))
         }
         Some(code) => (StorageReason::Other, unknown, format!("the store answered with the error {code}")),
@@ -87,12 +110,16 @@ pub fn failure(error: RedisError, access: Access) -> StorageError {
         None if error.to_string().contains("invalid peer certificate") => {
             (StorageReason::Unavailable, Effect::None, "the store's certificate can't be trusted".to_owned())
         }
-        None if tls::refuses_the_client(&error) => (
+        None if tls::refuses_the_client(error) => (
             StorageReason::AccessDenied,
             Effect::None,
             "the store refused the client's certificate, or wants one".to_owned(),
         ),
-        None if error.is_connection_refusal() || error.to_string().contains("failed to lookup address") => {
+        None if error.is_connection_refusal()
+            || error.kind() == ErrorKind::ClusterConnectionNotFound
+            || error.to_string().contains("Failed to create initial connections")
+            || error.to_string().contains("failed to lookup address") =>
+        {
             (StorageReason::Unavailable, Effect::None, "the store can't be reached".to_owned())
         }
         None if error.is_timeout() => {

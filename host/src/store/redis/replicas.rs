@@ -1,15 +1,22 @@
-//! Writes that are only answered when replicas have them.
+//! Writes that are only answered when replicas have them, or a disk.
+
+use std::time::Duration;
 
 use ::redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use ::redis::{Client, Cmd, Pipeline, RedisError, Value as Reply, cmd, make_extension_error};
+use ::redis::{
+    Client, Cmd, Pipeline, RedisError, Value as Reply, cmd, from_redis_value, make_extension_error,
+};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 
-use super::stays;
-use crate::store::address::Replicas;
+use super::address::Durability;
+use super::failure::stays;
 
 /// The code of the error that says that too few replicas have a write.
 pub(super) const FEW_REPLICAS: &str = "FEWREPLICAS";
+
+/// The code of the error that says that the server can't wait for what is wanted.
+pub(super) const NO_WAITING: &str = "NOWAITING";
 
 /// The most writes that wait for replicas together.
 const TOGETHER: usize = 64;
@@ -38,11 +45,11 @@ impl ReplicatedWrites {
     pub(super) fn new(
         client: Client,
         configuration: ConnectionManagerConfig,
-        replicas: Replicas,
+        durability: Durability,
     ) -> Result<Self, RedisError> {
         let connection = ConnectionManager::new_lazy_with_config(client.clone(), configuration.clone())?;
         let (requests, received) = mpsc::channel(TOGETHER);
-        let writer = Writer { client, configuration, connection, replicas, may_wait: false };
+        let writer = Writer { client, configuration, connection, durability, may_wait: false };
         tokio::spawn(writer.answer_all(received));
         Ok(Self { requests })
     }
@@ -62,7 +69,7 @@ struct Writer {
     client: Client,
     configuration: ConnectionManagerConfig,
     connection: ConnectionManager,
-    replicas: Replicas,
+    durability: Durability,
     /// Whether the user may wait, which an ACL may forbid: then nothing is to be
     /// written.
     may_wait: bool,
@@ -95,42 +102,24 @@ impl Writer {
     /// What each command is answered with.
     async fn write(&mut self, commands: Vec<Cmd>) -> Result<Vec<Result<Reply, RedisError>>, RedisError> {
         if !self.may_wait {
-            match wait(0, 0).query_async::<u32>(&mut self.connection).await {
-                // A replica does not wait, and says itself that it takes no writes.
-                Err(error) if error.code() == Some("ERR") => {}
-                Err(error) => return Err(error),
-                Ok(_) => self.may_wait = true,
-            }
+            let answer = self.durability.trial().query_async::<Reply>(&mut self.connection).await;
+            self.may_wait = Durability::tried(answer)?;
         }
         let mut pipeline = Pipeline::with_capacity(commands.len() + 1);
         let count = commands.len();
         for command in commands {
             pipeline.add_command(command);
         }
-        pipeline.add_command(wait(self.replicas.count, self.replicas.milliseconds()));
+        pipeline.add_command(self.durability.wait());
         let mut replies = self.connection.send_packed_commands(&pipeline, 0, count + 1).await?;
-        let few = self.few(replies.pop());
+        let few = self.durability.shortfall(replies.pop());
+        // A permission may have been taken away.
+        self.may_wait &= few.is_none();
         let replies = replies.into_iter().map(|reply| match (reply.extract_error()?, &few) {
             (_, Some(few)) => Err(few.clone()),
             (reply, None) => Ok(reply),
         });
         Ok(replies.collect())
-    }
-
-    /// The error that there are too few replicas, if `WAIT` says so.
-    fn few(&mut self, waited: Option<Reply>) -> Option<RedisError> {
-        let have = match waited {
-            Some(Reply::Int(have)) => u32::try_from(have).unwrap_or(0),
-            answer => {
-                warn!(?answer, "Redis did not wait for replicas");
-                self.may_wait = false;
-                0
-            }
-        };
-        let wanted = self.replicas.count;
-        let verb = if have == 1 { "has" } else { "have" };
-        let detail = || format!("only {have} of {wanted} replicas {verb} the write");
-        (have < wanted).then(|| make_extension_error(FEW_REPLICAS.to_owned(), Some(detail())))
     }
 
     /// Takes a new connection where the manager would keep one that is of no use.
@@ -146,8 +135,63 @@ impl Writer {
     }
 }
 
-fn wait(replicas: u32, milliseconds: u64) -> Cmd {
-    let mut wait = cmd("WAIT");
-    wait.arg(replicas).arg(milliseconds);
-    wait
+impl Durability {
+    /// What waits until all that was written over the same connection before it is
+    /// as durable as wanted.
+    pub(super) fn wait(self) -> Cmd {
+        let mut wait = cmd(if self.on_disk { "WAITAOF" } else { "WAIT" });
+        if self.on_disk {
+            wait.arg(1);
+        }
+        wait.arg(self.replicas).arg(self.milliseconds());
+        wait
+    }
+
+    /// What shows whether a server lets this user wait, before anything is written.
+    pub(super) fn trial(self) -> Cmd {
+        Self { replicas: 0, timeout: Duration::ZERO, ..self }.wait()
+    }
+
+    /// Whether the trial went well. A replica does not wait, and says itself that it
+    /// takes no writes.
+    pub(super) fn tried(answer: Result<Reply, RedisError>) -> Result<bool, RedisError> {
+        match answer {
+            Ok(_) => Ok(true),
+            Err(error) if error.code() == Some("ERR") => {
+                let said = error.detail().unwrap_or_default();
+                if said.contains("replica instances") {
+                    return Ok(false);
+                }
+                Err(make_extension_error(NO_WAITING.to_owned(), Some(said.to_owned())))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The error that what was written is not as durable as wanted, if the answer
+    /// says so.
+    pub(super) fn shortfall(self, waited: Option<Reply>) -> Option<RedisError> {
+        let counts: Vec<u32> = match waited {
+            Some(Reply::Int(replicas)) if !self.on_disk => u32::try_from(replicas).into_iter().collect(),
+            Some(Reply::Array(counts)) if self.on_disk => {
+                counts.into_iter().filter_map(|count| from_redis_value(count).ok()).collect()
+            }
+            answer => {
+                warn!(?answer, "Redis did not wait for replicas");
+                Vec::new()
+            }
+        };
+        let have = counts.last().copied().unwrap_or(0);
+        let wanted = self.replicas;
+        let detail = if self.on_disk && counts.first() != Some(&1) {
+            "the server does not have the write on disk yet".to_owned()
+        } else if have < wanted {
+            let verb = if have == 1 { "has" } else { "have" };
+            let place = if self.on_disk { " on disk" } else { "" };
+            format!("only {have} of {wanted} replicas {verb} the write{place}")
+        } else {
+            return None;
+        };
+        Some(make_extension_error(FEW_REPLICAS.to_owned(), Some(detail)))
+    }
 }

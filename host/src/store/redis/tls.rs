@@ -8,7 +8,7 @@ use rustls::pki_types::pem::{Error, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
-use crate::store::address::Certificates;
+use super::address::Certificates;
 use crate::store::{StorageError, invalid};
 
 /// Reads the files, and sees to it that they can be used: otherwise it would

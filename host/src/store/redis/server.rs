@@ -1,0 +1,102 @@
+//! One server, over one multiplexed connection that comes back by itself; writes
+//! that wait for replicas have another one.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ::redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use ::redis::{Client, Cmd, RedisError, Value as Reply};
+use async_trait::async_trait;
+use tracing::debug;
+
+use super::address::RedisAddress;
+use super::connection::{Access, Answer, Connection, Request};
+use super::failure::{is_without_script, stays};
+use super::replicas::ReplicatedWrites;
+
+/// A server, connected to when it is first used.
+pub struct Server {
+    client: Client,
+    configuration: ConnectionManagerConfig,
+    connection: Mutex<Arc<ConnectionManager>>,
+    /// Another connection for writes, where replicas are to have them.
+    replicated: Option<ReplicatedWrites>,
+}
+
+impl Server {
+    /// Gets ready within a tokio runtime; nothing is sent yet.
+    pub fn new(client: Client, address: &RedisAddress) -> Result<Self, RedisError> {
+        let configuration = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(address.connect_timeout))
+            .set_response_timeout(Some(address.response_timeout))
+            .set_number_of_retries(1)
+            .set_min_delay(Duration::from_millis(50));
+        let replicated = address.durability.map(|durability| {
+            let timeout = address.response_timeout.saturating_add(durability.timeout);
+            let patient = configuration.clone().set_response_timeout(Some(timeout));
+            ReplicatedWrites::new(client.clone(), patient, durability)
+        });
+        let connection = ConnectionManager::new_lazy_with_config(client.clone(), configuration.clone())?;
+        Ok(Self {
+            replicated: replicated.transpose()?,
+            connection: Mutex::new(Arc::new(connection)),
+            client,
+            configuration,
+        })
+    }
+
+    /// Sends a command once.
+    pub async fn try_to_send(&self, command: &Cmd, access: Access) -> Result<Reply, RedisError> {
+        if let (Some(replicated), Access::Write) = (&self.replicated, access) {
+            return replicated.send(command).await;
+        }
+        let used = Arc::clone(&self.connection.lock().unwrap_or_else(PoisonError::into_inner));
+        let answer = command.query_async(&mut ConnectionManager::clone(&used)).await;
+        if let Err(error) = &answer
+            && stays(error)
+        {
+            debug!(%error, "giving up a connection");
+            let mut current = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+            // Somebody else may have been quicker.
+            if Arc::ptr_eq(&current, &used) {
+                let (client, configuration) = (self.client.clone(), self.configuration.clone());
+                *current = Arc::new(ConnectionManager::new_lazy_with_config(client, configuration)?);
+            }
+        }
+        answer
+    }
+}
+
+#[async_trait]
+impl Connection for Server {
+    async fn send(&self, request: Request<'_>) -> Result<Answer, RedisError> {
+        let reply = match self.send_patiently(request.command, request.access).await {
+            Err(error)
+                if is_without_script(&error)
+                    && let Some(with_text) = request.with_text =>
+            {
+                self.send_patiently(&with_text(), request.access).await
+            }
+            reply => reply,
+        };
+        Ok(Answer { reply: reply?, is_repeat: false })
+    }
+}
+
+impl Server {
+    async fn send_patiently(&self, command: &Cmd, access: Access) -> Result<Reply, RedisError> {
+        match self.try_to_send(command, access).await {
+            // A connection that was cut while nobody used it, or that could not be
+            // made when it was last tried, shows only now. To read again does no
+            // harm, nor does it to send what was not sent.
+            Err(error)
+                if error.is_connection_refusal()
+                    || access == Access::Read && error.is_connection_dropped() && !error.is_timeout() =>
+            {
+                debug!(%error, "sending again over a new connection");
+                self.try_to_send(command, access).await
+            }
+            answer => answer,
+        }
+    }
+}
