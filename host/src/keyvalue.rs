@@ -41,8 +41,8 @@ use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 use crate::bindings::flow::checkpoint::keyvalue::{self, Host, HostBucket};
 use crate::bindings::flow::checkpoint::types;
 use crate::store::{
-    Batch, Condition, Effect, IndexPage, KeyPage, Operation, Query, StorageError, StorageReason, Store,
-    Value, size, too_large,
+    Batch, Effect, IndexPage, KeyPage, Prefixed, Query, StorageError, StorageReason, Store, Value, size,
+    too_large,
 };
 
 /// The most bytes of values that one call gives to a component, unless said.
@@ -64,11 +64,10 @@ pub struct KeyvalueCtxBuilder {
     ctx: KeyvalueCtx,
 }
 
-/// A bucket: a store, and the prefix of all keys that are reached through it.
+/// A bucket: the part of a store that is reached through it.
 #[derive(Clone)]
 pub struct Bucket {
     store: Arc<dyn Store>,
-    prefix: Arc<str>,
 }
 
 /// A [`KeyvalueCtx`] and the table for the handles that a component holds.
@@ -101,7 +100,8 @@ impl KeyvalueCtxBuilder {
         store: Arc<dyn Store>,
         prefix: impl Into<Arc<str>>,
     ) -> Self {
-        self.ctx.buckets.insert(name.into(), Bucket { store, prefix: prefix.into() });
+        let bucket = Bucket { store: Arc::new(Prefixed::new(store, prefix)) };
+        self.ctx.buckets.insert(name.into(), bucket);
         self
     }
 
@@ -156,9 +156,7 @@ impl HostBucket for KeyvalueCtxView<'_> {
         keys: Vec<String>,
         head: Option<u32>,
     ) -> Result<Result<Vec<Value>, StorageError>> {
-        let bucket = self.table.get(&bucket)?;
-        let keys = keys.into_iter().map(|key| bucket.key(key)).collect();
-        let values = bucket.store.get(keys, head).await;
+        let values = self.table.get(&bucket)?.store.get(keys, head).await;
         let most = self.ctx.answer_bytes.unwrap_or(MAX_ANSWER_BYTES);
         Ok(values.and_then(|values| bounded(&values, most).map(|()| values)))
     }
@@ -174,7 +172,6 @@ impl HostBucket for KeyvalueCtxView<'_> {
             let reason = StorageReason::InvalidArgument;
             return Ok(Err(StorageError { reason, effect: Effect::None, message }));
         }
-        let query = Query { index: bucket.key(query.index), values_at: bucket.key(query.values_at), ..query };
         if let Some(most) = self.ctx.answer_bytes {
             return Ok(bucket.store.range_of_at_most(query, most).await);
         }
@@ -188,7 +185,6 @@ impl HostBucket for KeyvalueCtxView<'_> {
         batches: Vec<Batch>,
     ) -> Result<Result<Vec<bool>, StorageError>> {
         let bucket = self.table.get(&bucket)?;
-        let batches: Vec<Batch> = batches.into_iter().map(|batch| bucket.batch(batch)).collect();
         let count = batches.len();
         let applied = bucket.store.commit(batches).await;
         debug!(batches = count, failed = applied.is_err(), "commit");
@@ -201,54 +197,12 @@ impl HostBucket for KeyvalueCtxView<'_> {
         prefix: String,
         after: Option<String>,
     ) -> Result<Result<KeyPage, StorageError>> {
-        let bucket = self.table.get(&bucket)?;
-        let page = bucket.store.scan(bucket.key(prefix), after).await;
-        Ok(page.map(|page| KeyPage {
-            keys: page
-                .keys
-                .into_iter()
-                .filter_map(|key| Some(key.strip_prefix(&*bucket.prefix)?.to_owned()))
-                .collect(),
-            next: page.next,
-        }))
+        Ok(self.table.get(&bucket)?.store.scan(prefix, after).await)
     }
 
     async fn drop(&mut self, bucket: Resource<Bucket>) -> Result<()> {
         self.table.delete(bucket)?;
         Ok(())
-    }
-}
-
-impl Bucket {
-    /// The store's key for a component's `key`.
-    fn key(&self, key: String) -> String {
-        if self.prefix.is_empty() { key } else { format!("{}{key}", self.prefix) }
-    }
-
-    fn batch(&self, mut batch: Batch) -> Batch {
-        let prefix = |key: &mut String| *key = self.key(std::mem::take(key));
-        for condition in batch.conditions.iter_mut().flatten() {
-            prefix(match condition {
-                Condition::Absent(key) => key,
-                Condition::StartsWith(text) => &mut text.key,
-                Condition::IndexHas(member) => &mut member.index,
-                Condition::IndexAtMost(most) => &mut most.index,
-                Condition::IndexHighest(highest) => {
-                    prefix(&mut highest.values_at);
-                    &mut highest.index
-                }
-            });
-        }
-        for operation in &mut batch.operations {
-            prefix(match operation {
-                Operation::Put(put) => &mut put.key,
-                Operation::Delete(key) => key,
-                Operation::IndexPut(put) => &mut put.index,
-                Operation::IndexDelete(member) => &mut member.index,
-                Operation::Expire(expire) => &mut expire.key,
-            });
-        }
-        batch
     }
 }
 

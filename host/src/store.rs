@@ -5,6 +5,7 @@
 //! store by the same contract in `tests/`.
 
 mod address;
+mod prefixed;
 mod quota;
 mod redis;
 mod sqlite;
@@ -14,6 +15,7 @@ use std::collections::HashSet;
 use async_trait::async_trait;
 
 pub use self::address::{Address, AddressError};
+pub use self::prefixed::Prefixed;
 pub use self::quota::Quota;
 pub use self::redis::RedisStore;
 pub use self::sqlite::SqliteStore;

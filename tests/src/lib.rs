@@ -23,6 +23,7 @@ pub mod native;
 pub mod paged;
 pub mod plugins;
 pub mod proxy;
+pub mod redis_cluster;
 pub mod redis_server;
 pub mod samples;
 pub mod subject;

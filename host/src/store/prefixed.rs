@@ -1,0 +1,96 @@
+//! A part of a store: the keys that begin with a prefix, which whoever uses it
+//! never sees.
+
+use std::mem;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::{Batch, Condition, IndexPage, KeyPage, Operation, Query, Quota, StorageError, Store, Value};
+
+/// The keys of a store that begin with a prefix, without it.
+pub struct Prefixed {
+    store: Arc<dyn Store>,
+    prefix: Arc<str>,
+}
+
+impl Prefixed {
+    /// The part of `store` whose keys begin with `prefix`.
+    pub fn new(store: Arc<dyn Store>, prefix: impl Into<Arc<str>>) -> Self {
+        Self { store, prefix: prefix.into() }
+    }
+
+    /// The store's key for a `key` of this part.
+    fn key(&self, key: String) -> String {
+        if self.prefix.is_empty() { key } else { format!("{}{key}", self.prefix) }
+    }
+
+    fn query(&self, query: Query) -> Query {
+        Query { index: self.key(query.index), values_at: self.key(query.values_at), ..query }
+    }
+
+    fn batches(&self, mut batches: Vec<Batch>) -> Vec<Batch> {
+        let prefix = |key: &mut String| *key = self.key(mem::take(key));
+        for condition in batches.iter_mut().flat_map(|batch| &mut batch.conditions).flatten() {
+            prefix(match condition {
+                Condition::Absent(key) => key,
+                Condition::StartsWith(text) => &mut text.key,
+                Condition::IndexHas(member) => &mut member.index,
+                Condition::IndexAtMost(most) => &mut most.index,
+                Condition::IndexHighest(highest) => {
+                    prefix(&mut highest.values_at);
+                    &mut highest.index
+                }
+            });
+        }
+        for operation in batches.iter_mut().flat_map(|batch| &mut batch.operations) {
+            prefix(match operation {
+                Operation::Put(put) => &mut put.key,
+                Operation::Delete(key) => key,
+                Operation::IndexPut(put) => &mut put.index,
+                Operation::IndexDelete(member) => &mut member.index,
+                Operation::Expire(expire) => &mut expire.key,
+            });
+        }
+        batches
+    }
+}
+
+#[async_trait]
+impl Store for Prefixed {
+    async fn get(&self, keys: Vec<String>, head: Option<u32>) -> Result<Vec<Value>, StorageError> {
+        let keys = keys.into_iter().map(|key| self.key(key)).collect();
+        self.store.get(keys, head).await
+    }
+
+    async fn range(&self, query: Query) -> Result<IndexPage, StorageError> {
+        self.store.range(self.query(query)).await
+    }
+
+    async fn range_of_at_most(&self, query: Query, most: usize) -> Result<IndexPage, StorageError> {
+        self.store.range_of_at_most(self.query(query), most).await
+    }
+
+    async fn commit(&self, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError> {
+        self.store.commit(self.batches(batches)).await
+    }
+
+    fn keeps_together(&self, prefix: &str) -> bool {
+        self.store.keeps_together(&[&*self.prefix, prefix].concat())
+    }
+
+    async fn scan(&self, prefix: String, after: Option<String>) -> Result<KeyPage, StorageError> {
+        let page = self.store.scan(self.key(prefix), after).await?;
+        let keys = page.keys.into_iter().filter_map(|key| Some(key.strip_prefix(&*self.prefix)?.to_owned()));
+        Ok(KeyPage { keys: keys.collect(), next: page.next })
+    }
+
+    /// The ledger is the store's: its key begins with whatever it says.
+    async fn commit_within(&self, quota: &Quota, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError> {
+        self.store.commit_within(quota, self.batches(batches)).await
+    }
+
+    async fn settle(&self, quota: &Quota, after: Option<String>) -> Result<Option<String>, StorageError> {
+        self.store.settle(quota, after).await
+    }
+}

@@ -1,0 +1,161 @@
+//! A real Redis Cluster on loopback: three masters, each with a replica.
+
+use std::process::Stdio;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use redis::{FromRedisValue, Value};
+use tokio::process::Command;
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+use crate::redis_server::{RedisServer, free_port};
+
+/// How many of the servers are masters; the others are their replicas.
+const MASTERS: usize = 3;
+
+/// How long a server must be silent to count as failed, in milliseconds: so long
+/// that a busy machine does not look like a failure.
+const NODE_TIMEOUT: &str = "2000";
+
+/// A running cluster. Dropping it kills its servers.
+pub struct RedisCluster {
+    servers: Vec<RedisServer>,
+}
+
+impl RedisCluster {
+    /// Starts six servers and makes them a cluster.
+    pub async fn start() -> Self {
+        let (mut servers, mut addresses) = (Vec::new(), Vec::new());
+        for _ in 0..2 * MASTERS {
+            let bus = free_port().to_string();
+            let server = RedisServer::start_with_words(&[
+                "--cluster-enabled yes --repl-diskless-sync-delay 0 --cluster-config-file nodes.conf",
+                &format!("--cluster-port {bus} --cluster-node-timeout {NODE_TIMEOUT}"),
+                // One that lost touch takes over all the same: it is the only one.
+                "--cluster-replica-validity-factor 0",
+            ])
+            .await;
+            addresses.push(format!("127.0.0.1:{}@{bus}", server.port()));
+            servers.push(server);
+        }
+        let mut create = vec!["--cluster", "create"];
+        create.extend(addresses.iter().map(String::as_str));
+        create.extend(["--cluster-replicas", "1", "--cluster-yes"]);
+        redis_cli(&create).await;
+        let cluster = Self { servers };
+        cluster.wait_until_whole().await;
+        cluster
+    }
+
+    /// A cluster that others use too, but nobody else as long as the guard lives. It
+    /// is empty.
+    pub async fn shared() -> (Arc<Self>, OwnedMutexGuard<()>) {
+        static SHARED: Mutex<Weak<RedisCluster>> = Mutex::const_new(Weak::new());
+        static IN_USE: std::sync::OnceLock<Arc<Mutex<()>>> = std::sync::OnceLock::new();
+        let cluster = {
+            let mut shared = SHARED.lock().await;
+            match shared.upgrade() {
+                Some(cluster) => cluster,
+                None => {
+                    let cluster = Arc::new(Self::start().await);
+                    *shared = Arc::downgrade(&cluster);
+                    cluster
+                }
+            }
+        };
+        let guard = Arc::clone(IN_USE.get_or_init(Arc::default)).lock_owned().await;
+        cluster.on_each_master::<Value>(&["FLUSHALL"]).await;
+        (cluster, guard)
+    }
+
+    /// Waits until every server knows of a whole cluster with all its replicas.
+    pub async fn wait_until_whole(&self) {
+        for server in &self.servers {
+            eventually("the cluster is whole", async || {
+                let info: String = server.command(&["CLUSTER", "INFO"]).await;
+                let nodes: String = server.command(&["CLUSTER", "NODES"]).await;
+                let role: String = server.command(&["INFO", "replication"]).await;
+                let replicas = nodes.lines().filter(|line| line.contains("slave")).count();
+                info.contains("cluster_state:ok")
+                    && replicas == self.servers.len() - MASTERS
+                    && !nodes.contains("fail")
+                    && (role.contains("role:master") && role.contains("state=online")
+                        || role.contains("master_link_status:up"))
+            })
+            .await;
+        }
+    }
+
+    /// The address of the cluster, as people write it: that of two servers.
+    pub fn url(&self) -> String {
+        format!("redis-cluster://127.0.0.1:{},127.0.0.1:{}", self.servers[0].port(), self.servers[1].port())
+    }
+
+    /// The servers that are masters in the beginning, and behind them their
+    /// replicas.
+    pub fn servers(&self) -> &[RedisServer] {
+        &self.servers
+    }
+
+    /// The same, to be killed and restarted.
+    pub fn servers_mut(&mut self) -> &mut [RedisServer] {
+        &mut self.servers
+    }
+
+    /// Which of the servers is the master of a key now.
+    pub async fn master_of(&self, key: &str) -> usize {
+        for (number, server) in self.servers.iter().enumerate() {
+            // A master of other slots says MOVED, and so does a replica.
+            match server.try_command::<Value>(&["EXISTS", key]).await {
+                Ok(_) => return number,
+                Err(error) => assert!(error.code() == Some("MOVED") || error.is_io_error(), "{error}"),
+            }
+        }
+        panic!("nobody is the master of {key}");
+    }
+
+    /// What each master answers to a command.
+    pub async fn on_each_master<T: FromRedisValue>(&self, words: &[&str]) -> Vec<T> {
+        let mut answers = Vec::new();
+        for server in &self.servers {
+            let role: Vec<Value> = server.command(&["ROLE"]).await;
+            if role.first() == Some(&Value::BulkString(b"master".to_vec())) {
+                answers.push(server.command(words).await);
+            }
+        }
+        answers
+    }
+
+    /// Moves some slots of a master to another one, as an operator does.
+    pub async fn move_slots(&self, from: usize, to: usize, count: u32) {
+        let id = async |server: &RedisServer| server.command::<String>(&["CLUSTER", "MYID"]).await;
+        let (from, to) = (id(&self.servers[from]).await, id(&self.servers[to]).await);
+        let address = format!("127.0.0.1:{}", self.servers[0].port());
+        let (from, to, count) = (
+            format!("--cluster-from={from}"),
+            format!("--cluster-to={to}"),
+            format!("--cluster-slots={count}"),
+        );
+        let words = ["--cluster", "reshard", &address, &from, &to, &count, "--cluster-yes"];
+        let words: Vec<&str> = words.iter().flat_map(|word| word.split('=')).collect();
+        redis_cli(&words).await;
+    }
+}
+
+/// Runs redis-cli, and gives what it printed.
+pub async fn redis_cli(words: &[&str]) -> String {
+    let mut cli = Command::new("redis-cli");
+    let output = cli.args(words).stdin(Stdio::null()).output().await.expect("redis-cli is installed");
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "redis-cli {words:?}: {printed}");
+    printed
+}
+
+/// Waits until something holds, which it will.
+pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let start = Instant::now();
+    while !holds().await {
+        assert!(start.elapsed() < Duration::from_secs(60), "not within a minute: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
