@@ -13,11 +13,15 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use ::checkpointer::store::{Address, Batch, Expiry, Operation, Put, RedisStore, SqliteStore, Store, Value};
+use ::checkpointer::store::{
+    Address, Batch, Expiry, Operation, Prefixed, Put, RedisStore, SqliteStore, Store, Value,
+};
 use rusqlite::Connection;
 use tempfile::TempDir;
+use tokio::sync::OwnedMutexGuard;
 
 use crate::acl;
+use crate::redis_cluster::RedisCluster;
 use crate::redis_server::RedisServer;
 use crate::subject::{Mode, Opening, Subject};
 
@@ -35,6 +39,10 @@ pub enum Kind {
     /// A real redis-server with two replicas, which have every write that was
     /// acknowledged.
     RedisReplicas,
+    /// A real Redis Cluster, of which no two keys need be in one slot.
+    RedisCluster,
+    /// A part of one whose keys all carry a hash tag.
+    RedisSlot,
 }
 
 /// A new and empty store of some kind.
@@ -45,8 +53,23 @@ pub struct Place {
     pub server: Option<RedisServer>,
     /// Its replicas.
     pub replicas: Vec<RedisServer>,
+    /// The cluster, if it is one.
+    pub cluster: Option<SharedCluster>,
+    /// What all its keys begin with, unseen.
+    tag: &'static str,
     file: Option<File>,
 }
+
+/// A cluster that nobody else uses meanwhile.
+pub struct SharedCluster {
+    // Given back before the cluster may end.
+    _guard: OwnedMutexGuard<()>,
+    /// The cluster.
+    pub cluster: Arc<RedisCluster>,
+}
+
+/// What the keys of [`Kind::RedisSlot`] begin with.
+const TAG: &str = "{slot}";
 
 /// A database, and a way into it past the store.
 struct File {
@@ -60,7 +83,7 @@ impl Place {
         match kind {
             Kind::Memory => {
                 let store = SqliteStore::in_memory().await.expect("a database in memory");
-                Self { store: Arc::new(store), server: None, replicas: Vec::new(), file: None }
+                Self::nowhere(Arc::new(store))
             }
             Kind::File => Self::in_folder(TempDir::new().expect("a temporary folder")).await,
             Kind::Redis => {
@@ -83,11 +106,25 @@ impl Place {
                 let url = format!("{}?replicas=2&replica_timeout=30", server.url());
                 Self::on(redis_store(&url), server, replicas)
             }
+            Kind::RedisCluster => {
+                let (cluster, guard) = RedisCluster::shared().await;
+                let store = redis_store(&cluster.url());
+                let cluster = Some(SharedCluster { cluster, _guard: guard });
+                Self { cluster, ..Self::nowhere(store) }
+            }
+            Kind::RedisSlot => {
+                let place = Box::pin(Self::new(Kind::RedisCluster)).await;
+                Self { store: Arc::new(Prefixed::new(Arc::clone(&place.store), TAG)), tag: TAG, ..place }
+            }
         }
     }
 
+    fn nowhere(store: Arc<dyn Store>) -> Self {
+        Self { store, server: None, replicas: Vec::new(), cluster: None, tag: "", file: None }
+    }
+
     fn on(store: Arc<dyn Store>, server: RedisServer, replicas: Vec<RedisServer>) -> Self {
-        Self { store, server: Some(server), replicas, file: None }
+        Self { server: Some(server), replicas, ..Self::nowhere(store) }
     }
 
     /// Makes one of the kind [`Kind::File`], but in memory where the system has
@@ -102,12 +139,7 @@ impl Place {
         let path = folder.path().join("checkpoints.db");
         let store = SqliteStore::open(&path).await.expect("a database");
         let connection = Mutex::new(Connection::open(&path).expect("the same database"));
-        Self {
-            store: Arc::new(store),
-            server: None,
-            replicas: Vec::new(),
-            file: Some(File { connection, _folder: folder }),
-        }
+        Self { file: Some(File { connection, _folder: folder }), ..Self::nowhere(Arc::new(store)) }
     }
 
     /// Opens a checkpointer over it.
@@ -119,12 +151,16 @@ impl Place {
     /// waiting. A database in memory can't be reached for that.
     pub async fn pass(&self, time: Duration) {
         let milliseconds = time.as_millis().to_string();
-        if let Some(server) = &self.server {
+        let servers = self.servers().await;
+        if !servers.is_empty() {
             let earlier = "for _, key in ipairs(redis.call('KEYS', '*')) do
                  local left = redis.call('PTTL', key)
                  if left >= 0 then redis.call('PEXPIRE', key, left - ARGV[1]) end
              end";
-            return server.command(&["EVAL", earlier, "0", &milliseconds]).await;
+            for server in servers {
+                server.command::<redis::Value>(&["EVAL", earlier, "0", &milliseconds]).await;
+            }
+            return;
         }
         for table in ["checkpointer_value", "checkpointer_index"] {
             let earlier = format!("UPDATE {table} SET expires_at = expires_at - {milliseconds}");
@@ -155,13 +191,18 @@ impl Place {
 
     /// The keys that go away by themselves, which no call of a store tells.
     pub async fn expiring(&self) -> BTreeSet<String> {
-        if let Some(server) = &self.server {
+        let servers = self.servers().await;
+        if !servers.is_empty() {
             let script = "local expiring = {}
                 for _, key in ipairs(redis.call('KEYS', '*')) do
                     if redis.call('PTTL', key) >= 0 then expiring[#expiring + 1] = key end
                 end
                 return expiring";
-            return server.command(&["EVAL", script, "0"]).await;
+            let mut expiring = BTreeSet::new();
+            for server in servers {
+                expiring.extend(server.command::<Vec<String>>(&["EVAL", script, "0"]).await);
+            }
+            return self.of_this_place(expiring).collect();
         }
         let connection = self.connection();
         let mut statement = connection
@@ -176,17 +217,29 @@ impl Place {
 
     /// Removes all that there is.
     pub async fn clear(&self) {
-        match &self.server {
-            Some(server) => server.command(&["FLUSHALL"]).await,
-            None => self
-                .connection()
-                .execute_batch(
-                    "DELETE FROM checkpointer_value; DELETE FROM checkpointer_index;
-                     DELETE FROM checkpointer_member; DELETE FROM checkpointer_ledger;
-                     DELETE FROM checkpointer_ledger_entry",
-                )
-                .expect("an empty database"),
+        let servers = self.servers().await;
+        for server in &servers {
+            server.command::<redis::Value>(&["FLUSHALL"]).await;
         }
+        if servers.is_empty() {
+            let nothing = "DELETE FROM checkpointer_value; DELETE FROM checkpointer_index;
+                DELETE FROM checkpointer_member; DELETE FROM checkpointer_ledger;
+                DELETE FROM checkpointer_ledger_entry";
+            self.connection().execute_batch(nothing).expect("an empty database");
+        }
+    }
+
+    /// The servers that keep something, if there are any.
+    async fn servers(&self) -> Vec<&RedisServer> {
+        match &self.cluster {
+            Some(SharedCluster { cluster, .. }) => cluster.masters().await,
+            None => self.server.iter().collect(),
+        }
+    }
+
+    /// The keys as the store names them.
+    fn of_this_place(&self, keys: BTreeSet<String>) -> impl Iterator<Item = String> {
+        keys.into_iter().map(|key| key.strip_prefix(self.tag).map(str::to_owned).unwrap_or(key))
     }
 
     fn connection(&self) -> MutexGuard<'_, Connection> {

@@ -4,7 +4,7 @@ use std::process::Stdio;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use redis::{FromRedisValue, Value};
+use redis::Value;
 use tokio::process::Command;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
@@ -64,7 +64,9 @@ impl RedisCluster {
             }
         };
         let guard = Arc::clone(IN_USE.get_or_init(Arc::default)).lock_owned().await;
-        cluster.on_each_master::<Value>(&["FLUSHALL"]).await;
+        for master in cluster.masters().await {
+            master.command::<Value>(&["FLUSHALL"]).await;
+        }
         (cluster, guard)
     }
 
@@ -114,16 +116,15 @@ impl RedisCluster {
         panic!("nobody is the master of {key}");
     }
 
-    /// What each master answers to a command.
-    pub async fn on_each_master<T: FromRedisValue>(&self, words: &[&str]) -> Vec<T> {
-        let mut answers = Vec::new();
+    /// The servers that are masters now.
+    pub async fn masters(&self) -> Vec<&RedisServer> {
+        let mut masters = Vec::new();
         for server in &self.servers {
-            let role: Vec<Value> = server.command(&["ROLE"]).await;
-            if role.first() == Some(&Value::BulkString(b"master".to_vec())) {
-                answers.push(server.command(words).await);
+            if server.information("replication", "role").await == "master" {
+                masters.push(server);
             }
         }
-        answers
+        masters
     }
 
     /// Moves some slots of a master to another one, as an operator does.
