@@ -1,5 +1,5 @@
-//! A real redis-server on a free port of the loopback interface, for as long as
-//! the value lives.
+//! A real redis-server or valkey-server on a free port of the loopback interface,
+//! for as long as the value lives.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -18,6 +18,7 @@ pub struct RedisServer {
     child: Child,
     folder: TempDir,
     port: u16,
+    program: PathBuf,
     arguments: Vec<String>,
 }
 
@@ -29,11 +30,21 @@ impl RedisServer {
 
     /// Starts a server with more arguments, as `redis-server` takes them.
     pub async fn start_with(arguments: &[&str]) -> Self {
+        Self::start_program("redis-server".into(), arguments).await
+    }
+
+    /// Starts a Valkey server, which `tests/run` gets, with more arguments.
+    pub async fn start_valkey_with(arguments: &[&str]) -> Self {
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/valkey/valkey-server");
+        Self::start_program(program, arguments).await
+    }
+
+    async fn start_program(program: PathBuf, arguments: &[&str]) -> Self {
         let folder = TempDir::new().expect("a temporary folder");
         let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
         let port = free_port();
-        let child = spawn(&folder, port, &arguments);
-        let mut server = Self { child, folder, port, arguments };
+        let child = spawn(&program, &folder, port, &arguments);
+        let mut server = Self { child, folder, port, program, arguments };
         server.wait_until_ready().await;
         server
     }
@@ -44,10 +55,14 @@ impl RedisServer {
         Self::start_with(&words).await
     }
 
-    /// Starts a replica of this server, and waits until it gets what is written.
+    /// Starts a replica of this server with the same arguments, and waits until it
+    /// gets what is written.
     pub async fn start_replica(&self) -> Self {
         self.command::<Value>(&["CONFIG", "SET", "repl-diskless-sync-delay", "0"]).await;
-        let replica = Self::start_with_words(&[&format!("--replicaof 127.0.0.1 {}", self.port)]).await;
+        let port = self.port.to_string();
+        let mut arguments = vec!["--replicaof", "127.0.0.1", &port];
+        arguments.extend(self.arguments.iter().map(String::as_str));
+        let replica = Self::start_program(self.program.clone(), &arguments).await;
         let online = format!("port={},state=online", replica.port);
         let start = Instant::now();
         while !self.command::<String>(&["INFO", "replication"]).await.contains(&online) {
@@ -91,7 +106,7 @@ impl RedisServer {
     /// The same with more arguments, and without waiting for anything.
     pub fn begin_restart(&mut self, arguments: &[&str]) {
         self.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
-        self.child = spawn(&self.folder, self.port, &self.arguments);
+        self.child = spawn(&self.program, &self.folder, self.port, &self.arguments);
     }
 
     /// Stops the server's process without ending it, or lets it go on.
@@ -226,8 +241,8 @@ pub fn free_port() -> u16 {
     listener.local_addr().expect("an address").port()
 }
 
-fn spawn(folder: &TempDir, port: u16, arguments: &[String]) -> Child {
-    Command::new("redis-server")
+fn spawn(program: &Path, folder: &TempDir, port: u16, arguments: &[String]) -> Child {
+    Command::new(program)
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
         .args(["--unixsocket", "redis.sock", "--dir"])
         .arg(folder.path())
@@ -236,5 +251,5 @@ fn spawn(folder: &TempDir, port: u16, arguments: &[String]) -> Child {
         .stdout(Stdio::null())
         .kill_on_drop(true)
         .spawn()
-        .expect("redis-server is installed (apt-get install redis-server)")
+        .unwrap_or_else(|error| panic!("{} has to be there, see tests/run: {error}", program.display()))
 }
