@@ -213,6 +213,11 @@ impl HostBucket for KeyvalueCtxView<'_> {
         }))
     }
 
+    async fn keeps_together(&mut self, bucket: Resource<Bucket>, prefix: String) -> Result<bool> {
+        let bucket = self.table.get(&bucket)?;
+        Ok(bucket.store.keeps_together(&bucket.key(prefix)))
+    }
+
     async fn drop(&mut self, bucket: Resource<Bucket>) -> Result<()> {
         self.table.delete(bucket)?;
         Ok(())

@@ -52,6 +52,13 @@ pub trait Store: Send + Sync + 'static {
     /// A page of the keys that begin with `prefix`, which is no pattern.
     async fn scan(&self, prefix: String, after: Option<String>) -> Result<KeyPage, StorageError>;
 
+    /// Whether all keys that begin with `prefix` can be in one commit, in one get
+    /// and in one range, as they can where a store is on one machine. No I/O.
+    fn keeps_together(&self, prefix: &str) -> bool {
+        let _ = prefix;
+        true
+    }
+
     /// As [`Store::commit`], but refused with [`StorageReason::Full`], and
     /// nothing written, if more would be there than `quota` allows.
     ///

@@ -5,6 +5,7 @@
 pub mod checkpointer;
 pub mod concurrency;
 pub mod lifetime;
+pub mod partitioned;
 pub mod quota;
 pub mod store;
 
@@ -14,11 +15,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use ::checkpointer::store::{Address, Batch, Expiry, Operation, Put, RedisStore, SqliteStore, Store, Value};
+use ::checkpointer::{DEFAULT_PREFIX, Error, Layout};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
 use crate::acl;
+use crate::names::Names;
 use crate::redis_server::RedisServer;
+use crate::spread::Spread;
 use crate::subject::{Mode, Opening, Subject};
 
 /// The stores that there are.
@@ -26,6 +30,8 @@ use crate::subject::{Mode, Opening, Subject};
 pub enum Kind {
     /// SQLite in memory.
     Memory,
+    /// The same, for checkpointers like a store that is spread over many machines.
+    Spread,
     /// SQLite in a file.
     File,
     /// A real redis-server.
@@ -45,6 +51,9 @@ pub struct Place {
     pub server: Option<RedisServer>,
     /// Its replicas.
     pub replicas: Vec<RedisServer>,
+    /// The layout that checkpointers are opened with.
+    pub layout: Layout,
+    is_spread: bool,
     file: Option<File>,
 }
 
@@ -60,8 +69,9 @@ impl Place {
         match kind {
             Kind::Memory => {
                 let store = SqliteStore::in_memory().await.expect("a database in memory");
-                Self { store: Arc::new(store), server: None, replicas: Vec::new(), file: None }
+                Self::of(Arc::new(store))
             }
+            Kind::Spread => Self { is_spread: true, ..Box::pin(Self::new(Kind::Memory)).await },
             Kind::File => Self::in_folder(TempDir::new().expect("a temporary folder")).await,
             Kind::Redis => {
                 let server = RedisServer::start().await;
@@ -87,7 +97,22 @@ impl Place {
     }
 
     fn on(store: Arc<dyn Store>, server: RedisServer, replicas: Vec<RedisServer>) -> Self {
-        Self { store, server: Some(server), replicas, file: None }
+        Self { server: Some(server), replicas, ..Self::of(store) }
+    }
+
+    fn of(store: Arc<dyn Store>) -> Self {
+        let (server, replicas, file) = (None, Vec::new(), None);
+        Self { store, server, replicas, layout: Layout::Llmfy, is_spread: false, file }
+    }
+
+    /// The same for checkpointers of another layout.
+    pub fn in_layout(self, layout: Layout) -> Self {
+        Self { layout, ..self }
+    }
+
+    /// The names of keys under the usual prefix.
+    pub fn names(&self) -> Names<'static> {
+        Names { prefix: DEFAULT_PREFIX, layout: self.layout }
     }
 
     /// Makes one of the kind [`Kind::File`], but in memory where the system has
@@ -102,17 +127,19 @@ impl Place {
         let path = folder.path().join("checkpoints.db");
         let store = SqliteStore::open(&path).await.expect("a database");
         let connection = Mutex::new(Connection::open(&path).expect("the same database"));
-        Self {
-            store: Arc::new(store),
-            server: None,
-            replicas: Vec::new(),
-            file: Some(File { connection, _folder: folder }),
-        }
+        Self { file: Some(File { connection, _folder: folder }), ..Self::of(Arc::new(store)) }
     }
 
-    /// Opens a checkpointer over it.
+    /// Opens a checkpointer over it, in its layout.
     pub async fn open(&self, mode: Mode, opening: &Opening) -> Subject {
-        Subject::open(mode, Arc::clone(&self.store), opening).await.expect("a checkpointer")
+        self.try_open(mode, opening).await.expect("a checkpointer")
+    }
+
+    /// The same, which may be refused.
+    pub async fn try_open(&self, mode: Mode, opening: &Opening) -> Result<Subject, Error> {
+        let store = Arc::clone(&self.store);
+        let store = if self.is_spread { Spread::new(store) } else { store };
+        Subject::open(mode, store, &Opening { layout: self.layout, ..opening.clone() }).await
     }
 
     /// Lets time pass for all that expires, as its store has noted it, without
