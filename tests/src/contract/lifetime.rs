@@ -131,7 +131,7 @@ pub async fn a_session_with_a_ttl_of_its_own_goes_as_a_whole(place: &Place, mode
     // Another session does not keep it alive, and a refused save does not either.
     let other = checkpoint("other", "o", "r", 1);
     save(&subject, &other).await;
-    subject.save(&checkpoint("s", "o", "r", 9)).await.expect_err("a conflict");
+    subject.save_after(&checkpoint("s", "n", "r", 9), None).await.expect_err("a conflict");
     sleep_ms(800).await;
     assert_eq!(place.keys(&place.names().index("s")).await, [""; 0]);
     assert_eq!(subject.ids("s", 9).await, [""; 0]);
