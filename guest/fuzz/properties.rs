@@ -8,9 +8,9 @@ use base64::engine::general_purpose::STANDARD;
 use checkpointer_guest::document::{self, Owner};
 use checkpointer_guest::id::{Id, MAX_BYTES};
 use checkpointer_guest::json::{self, Scanner};
-use checkpointer_guest::keys::{self, Keys};
+use checkpointer_guest::keys::{Keys, Kind, Name};
 use checkpointer_guest::timestamp::Timestamp;
-use checkpointer_guest::{Checkpoint, Metadata, Run, compression};
+use checkpointer_guest::{Checkpoint, Layout, Metadata, Run, compression};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use std::borrow::Cow;
 
@@ -320,8 +320,9 @@ fn microseconds_since_1970(timestamp: &str) -> i64 {
 }
 
 /// For a prefix, a session, a run, a checkpoint and what makes the prefix a
-/// longer one, a line each: every index names the documents of all prefixes
-/// that could have made it, and says so if those are several.
+/// longer one, a line each: every index of llmfy's layout names the documents
+/// of all prefixes that could have made it, and says so if those are several;
+/// and every key of a partition is read as what it is, and as nothing else.
 pub fn keys(text: &str) {
     let mut lines = text.split('\n');
     let mut next = || lines.next().unwrap_or_default();
@@ -330,44 +331,90 @@ pub fn keys(text: &str) {
     let (Some(prefix), Some(session), Some(run), Some(checkpoint)) = ids else {
         return;
     };
-    let keys = Keys::new(prefix.clone());
-    let document = keys.document(&checkpoint);
-    assert_eq!(document.strip_prefix(&keys.documents()), Some(checkpoint.as_str()));
+    partition(&prefix, &session, &run, &checkpoint, longer);
+    let keys = Keys::new(prefix.clone(), Layout::Llmfy);
+    let document = keys.document(&session, &checkpoint);
+    assert_eq!(document.strip_prefix(&keys.documents(&session)), Some(checkpoint.as_str()));
     let index = keys.session(&session);
-    assert_eq!(index.strip_prefix(&keys.indexes()), Some(session.as_str()));
+    assert_eq!(index.strip_prefix(&keys.all(Kind::Index)), Some(session.as_str()));
     // The name of a run's index is one of a session, too, which admits it.
     let index_of_run = keys.run(&session, &run);
-    let name = Id::stored(index_of_run.strip_prefix(&keys.indexes()).expect("an index"));
+    let name = Id::stored(index_of_run.strip_prefix(&keys.all(Kind::Index)).expect("an index"));
     assert_eq!(keys.session(&name), index_of_run);
     assert!(Keys::may_name_a_run(&name));
     if Keys::may_name_a_run(&session) {
         let halves = session.as_str().split_once(":run:").expect("a session and a run");
         assert_eq!(keys.run(&Id::stored(halves.0), &Id::stored(halves.1)), index);
     }
-    names_documents(&index, &keys, &checkpoint);
-    names_documents(&index_of_run, &keys, &checkpoint);
+    names_documents(&index, &keys, &session, &checkpoint);
+    names_documents(&index_of_run, &keys, &session, &checkpoint);
 
     let Some(longer) = id(&format!("{prefix}{longer}")).filter(|longer| *longer != prefix) else {
         return;
     };
-    let others = Keys::new(longer);
+    let others = Keys::new(longer, Layout::Llmfy);
     for key in [
-        others.document(&checkpoint),
+        others.document(&session, &checkpoint),
         others.session(&session),
         others.run(&session, &run),
         others.pin(&session),
     ] {
-        if let Some(end) = key.strip_prefix(&keys.documents()) {
-            assert!(Keys::may_be_of_longer_prefix(end), "{key:?} passes for a document");
+        if let Some(end) = key.strip_prefix(&keys.documents(&session)) {
+            assert!(keys.may_be_of_longer_prefix(end), "{key:?} passes for a document");
         }
     }
     for index in [others.session(&session), others.run(&session, &run)] {
-        names_documents(&index, &others, &checkpoint);
-        if index.starts_with(&keys.indexes()) {
-            names_documents(&index, &keys, &checkpoint);
-            assert!(keys::may_be_shared(&index), "{index:?}");
+        names_documents(&index, &others, &session, &checkpoint);
+        if index.starts_with(&keys.all(Kind::Index)) {
+            names_documents(&index, &keys, &session, &checkpoint);
+            assert!(keys.may_be_shared(&index), "{index:?}");
         }
     }
+}
+
+/// The same in the partitioned layout: each key is read as what it was made of,
+/// by its own prefix and layout alone; and all of them have one hash tag.
+fn partition(prefix: &Id, session: &Id, run: &Id, checkpoint: &Id, longer: &str) {
+    let keys = Keys::new(prefix.clone(), Layout::Partitioned);
+    let name =
+        |checkpoint: &str| Name { partition: Some(session.clone()), checkpoint: checkpoint.to_owned() };
+    let all = [
+        (Kind::Document, keys.document(session, checkpoint), name(checkpoint.as_str())),
+        (Kind::Index, keys.session(session), name("")),
+        (Kind::Index, keys.run(session, run), name("")),
+        (Kind::Pin, keys.pin(session), name("")),
+    ];
+    let others: Vec<Keys> = (1..prefix.as_str().len())
+        .filter_map(|end| prefix.as_str().get(..end).map(Id::stored))
+        .chain(id(&format!("{prefix}{longer}")).filter(|longer| longer != prefix))
+        .flat_map(|other| [Layout::Llmfy, Layout::Partitioned].map(|layout| Keys::new(other.clone(), layout)))
+        .chain([Keys::new(prefix.clone(), Layout::Llmfy)])
+        .collect();
+    let tag = hash_tag(&all[0].1);
+    for (kind, key, name) in &all {
+        assert_eq!(hash_tag(key), tag, "{key:?}");
+        for other in [Kind::Document, Kind::Index, Kind::Pin] {
+            assert_eq!(keys.read(other, key).as_ref(), Some(name).filter(|_| other == *kind), "{key:?}");
+            for others in &others {
+                // In llmfy's layout it looks like a document, of which that is
+                // known.
+                let read = others.read(other, key);
+                let is_known =
+                    read.as_ref().is_none_or(|read| others.may_be_of_longer_prefix(&read.checkpoint));
+                assert!(is_known, "{key:?} passes for {read:?} of {others:?}");
+            }
+        }
+        if *kind == Kind::Index {
+            let named = keys.documents_named_by(key, checkpoint.as_str());
+            assert_eq!(named, [keys.document(session, checkpoint)]);
+        }
+    }
+}
+
+/// What Redis takes for the hash tag of a key.
+fn hash_tag(key: &str) -> Option<&str> {
+    let (tag, _) = key.split_once('{')?.1.split_once('}')?;
+    Some(tag).filter(|tag| !tag.is_empty())
 }
 
 /// An id of what is one.
@@ -380,22 +427,22 @@ fn id(text: &str) -> Option<Id> {
 
 /// Checks that an index names the document under `keys`, and one under every
 /// other prefix that could have made it.
-fn names_documents(index: &str, keys: &Keys, checkpoint: &Id) {
-    let named: Vec<String> = keys::documents_named_by(index, checkpoint.as_str()).collect();
-    assert!(named.contains(&keys.document(checkpoint)), "{index:?} names only {named:?}");
+fn names_documents(index: &str, keys: &Keys, session: &Id, checkpoint: &Id) {
+    let named = keys.documents_named_by(index, checkpoint.as_str());
+    assert!(named.contains(&keys.document(session, checkpoint)), "{index:?} names only {named:?}");
     let prefixes = (1..index.len()).filter_map(|end| {
         let session = index.get(end..)?.strip_prefix("session:")?;
         Some((Id::stored(&index[..end]), Id::stored(session)))
     });
     let expected: Vec<String> = prefixes
         .map(|(prefix, session)| {
-            let keys = Keys::new(prefix);
+            let keys = Keys::new(prefix, Layout::Llmfy);
             assert_eq!(keys.session(&session), index);
-            keys.document(checkpoint)
+            keys.document(&session, checkpoint)
         })
         .collect();
     assert_eq!(named, expected, "named by {index:?}");
-    assert_eq!(keys::may_be_shared(index), named.len() > 1, "{index:?}");
+    assert_eq!(keys.may_be_shared(index), named.len() > 1, "{index:?}");
 }
 
 /// A text that was compressed unfolds to itself if it is JSON; and any text or

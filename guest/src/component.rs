@@ -33,6 +33,10 @@ impl Keyvalue for Bucket {
     fn scan(&self, prefix: &str, after: Option<&str>) -> Result<KeyPage, StorageError> {
         Bucket::scan(self, prefix, after)
     }
+
+    fn keeps_together(&self, prefix: &str) -> bool {
+        Bucket::keeps_together(self, prefix)
+    }
 }
 
 impl GuestCheckpointer for Checkpointer<Bucket> {

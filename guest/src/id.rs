@@ -10,7 +10,7 @@ pub const MAX_BYTES: usize = 512;
 
 /// A session, checkpoint or run id, or a key prefix: 1 to [`MAX_BYTES`] bytes
 /// of text without NUL.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Id(String);
 
 impl Id {

@@ -37,4 +37,8 @@ pub trait Keyvalue {
     /// # Errors
     /// The store failed; nothing is known about the keys.
     fn scan(&self, prefix: &str, after: Option<&str>) -> Result<KeyPage, StorageError>;
+
+    /// Whether all keys that begin with `prefix` can be in one commit, and in
+    /// one range. No I/O.
+    fn keeps_together(&self, prefix: &str) -> bool;
 }

@@ -18,7 +18,7 @@ mod properties;
 const ROUNDS: usize = 10_000;
 
 /// What means something to one of the targets, and chance does not find.
-const TOKENS: [&str; 56] = [
+const TOKENS: [&str; 63] = [
     "\"",
     "\\",
     "{",
@@ -60,6 +60,13 @@ const TOKENS: [&str; 56] = [
     "session:",
     "checkpoint:",
     ":run:",
+    "%7B",
+    "%25",
+    "{}",
+    "}{",
+    "run:",
+    "session",
+    "pinned",
     "\"run_id\": \"r\", ",
     "\"timestamp\": ",
     "\"created_at\": ",
@@ -93,7 +100,7 @@ fn every_timestamp_keeps_its_meaning_and_its_place_in_the_order() {
 }
 
 #[test]
-fn every_index_names_all_that_its_name_could_mean() {
+fn every_key_says_all_that_it_could_mean() {
     fuzz("keys", as_text(properties::keys));
 }
 

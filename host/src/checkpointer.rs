@@ -7,7 +7,7 @@ use crate::bindings::exports::flow::checkpoint::checkpointer::{Lifetime, Options
 use crate::component::{Instance, Pool, Service};
 use crate::keyvalue::KeyvalueCtx;
 use crate::store::{Address, Store};
-use crate::{Checkpoint, Documents, Error, History, Metadata, Outcome};
+use crate::{Checkpoint, Documents, Error, History, Layout, Metadata, Outcome};
 
 /// What every key begins with unless something else is said. It is llmfy's.
 pub const DEFAULT_PREFIX: &str = "llmfy_checkpoint:";
@@ -29,6 +29,7 @@ pub struct Checkpointer {
 #[must_use = "a builder does nothing until it opens a checkpointer"]
 pub struct Builder {
     prefix: String,
+    layout: Layout,
     ttl: Option<Duration>,
     lifetime: Lifetime,
     refresh_on_read: bool,
@@ -64,6 +65,7 @@ impl Checkpointer {
     pub fn builder() -> Builder {
         Builder {
             prefix: DEFAULT_PREFIX.to_owned(),
+            layout: Layout::Llmfy,
             ttl: None,
             lifetime: Lifetime::OfCheckpoint,
             refresh_on_read: false,
@@ -226,6 +228,16 @@ impl Builder {
         self
     }
 
+    /// How keys are named behind the prefix: [`Layout::Llmfy`] unless said. In a
+    /// Redis Cluster [`Layout::Partitioned`] spreads sessions over the machines,
+    /// each in one place; there a checkpoint's id belongs to its session, and two
+    /// sessions may have the same. What is saved in one layout is not there in the
+    /// other.
+    pub fn layout(mut self, layout: Layout) -> Self {
+        self.layout = layout;
+        self
+    }
+
     /// What is saved goes away after this time, at least a millisecond; a
     /// fraction of one is dropped. Each checkpoint counts from when it was saved.
     pub fn ttl(mut self, ttl: Duration) -> Self {
@@ -287,11 +299,13 @@ impl Builder {
     /// may share.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if an option is at fault.
+    /// [`Error::InvalidArgument`] if an option is at fault, or if the store is on
+    /// several machines and would not keep together what the layout needs to be.
     pub async fn open_store(self, store: Arc<dyn Store>) -> Result<Checkpointer, Error> {
         let options = Options {
             bucket: BUCKET.to_owned(),
             prefix: self.prefix,
+            layout: self.layout,
             ttl: self.ttl.map(|ttl| Ttl {
                 milliseconds: u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX),
                 lifetime: self.lifetime,

@@ -200,6 +200,11 @@ impl HostBucket for KeyvalueCtxView<'_> {
         Ok(self.table.get(&bucket)?.store.scan(prefix, after).await)
     }
 
+    async fn keeps_together(&mut self, bucket: Resource<Bucket>, prefix: String) -> Result<bool> {
+        let bucket = self.table.get(&bucket)?;
+        Ok(bucket.store.keeps_together(&prefix))
+    }
+
     async fn drop(&mut self, bucket: Resource<Bucket>) -> Result<()> {
         self.table.delete(bucket)?;
         Ok(())

@@ -51,16 +51,15 @@ pub trait Store: Send + Sync + 'static {
     /// says for each whether it was applied.
     async fn commit(&self, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError>;
 
-    /// Whether all keys that begin with `prefix` can be in one commit and in one
-    /// range, which those of a store on several machines can't always. Nothing is
-    /// asked of the store for it.
+    /// A page of the keys that begin with `prefix`, which is no pattern.
+    async fn scan(&self, prefix: String, after: Option<String>) -> Result<KeyPage, StorageError>;
+
+    /// Whether all keys that begin with `prefix` can be in one commit, in one get
+    /// and in one range, as they can where a store is on one machine. No I/O.
     fn keeps_together(&self, prefix: &str) -> bool {
         let _ = prefix;
         true
     }
-
-    /// A page of the keys that begin with `prefix`, which is no pattern.
-    async fn scan(&self, prefix: String, after: Option<String>) -> Result<KeyPage, StorageError>;
 
     /// As [`Store::commit`], but refused with [`StorageReason::Full`], and
     /// nothing written, if more would be there than `quota` allows.

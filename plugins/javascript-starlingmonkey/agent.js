@@ -30,6 +30,7 @@ function open() {
   return Checkpointer.open({
     bucket: "default",
     prefix: "llmfy_checkpoint:",
+    layout: "llmfy",
     ttl: null,
     maxStateBytes: null,
     compress: false,

@@ -10,7 +10,7 @@ from itertools import count
 import wit_world
 from componentize_py_types import Err
 from wit_world.imports import checkpointer as api
-from wit_world.imports.checkpointer import Checkpoint, Checkpointer, Metadata, Options, Run
+from wit_world.imports.checkpointer import Checkpoint, Checkpointer, Layout, Metadata, Options, Run
 from wit_world.imports.types import Effect
 
 LANGUAGE = "python"
@@ -43,6 +43,7 @@ def opened() -> Checkpointer:
         Options(
             bucket="default",
             prefix="llmfy_checkpoint:",
+            layout=Layout.LLMFY,
             ttl=None,
             max_state_bytes=None,
             compress=False,

@@ -165,10 +165,11 @@ impl Contents {
         told.join("; ")
     }
 
-    /// All but the marks of pinned sessions, whose keys have a NUL.
+    /// All but the marks of pinned sessions.
     fn texts(&self) -> impl Iterator<Item = (&str, &str, bool)> {
-        self.keys.iter().filter_map(|(key, content)| match &content.what {
-            What::Text(text) if !key.contains('\0') => Some((key.as_str(), text.as_str(), content.expires)),
+        let is_mark = |key: &str| key.contains("pinned\0") || key.ends_with("}\0pinned");
+        self.keys.iter().filter_map(move |(key, content)| match &content.what {
+            What::Text(text) if !is_mark(key) => Some((key.as_str(), text.as_str(), content.expires)),
             _ => None,
         })
     }
@@ -196,8 +197,15 @@ impl Contents {
             let Some(prefix) = key.strip_suffix(&format!("checkpoint:{}", owner.checkpoint_id)) else {
                 continue;
             };
-            let session = format!("{prefix}session:{}", owner.session_id);
-            let run = owner.run_id.map(|run| format!("{session}:run:{run}"));
+            // A partition ends with a NUL.
+            let (session, runs) = match prefix.ends_with('\0') {
+                true => (format!("{prefix}session"), format!("{prefix}run:")),
+                false => {
+                    let session = format!("{prefix}session:{}", owner.session_id);
+                    (session.clone(), session + ":run:")
+                }
+            };
+            let run = owner.run_id.map(|run| runs + &run);
             let indexes = [session].into_iter().chain(run);
             due.extend(indexes.map(|index| (index, owner.checkpoint_id.clone())));
         }
@@ -206,9 +214,14 @@ impl Contents {
 }
 
 /// Where a document may stand that an index names: `{prefix}session:…` names
-/// `{prefix}checkpoint:…`, and where the prefix ends the name does not say.
+/// `{prefix}checkpoint:…`, and where the prefix ends the name does not say. In a
+/// partition it does.
 fn meant_by(index: &str, member: &str) -> impl Iterator<Item = String> {
-    index.match_indices("session:").map(move |(at, _)| format!("{}checkpoint:{member}", &index[..at]))
+    let ends = match index.split_once("}\0") {
+        Some((session, _)) => vec![session.len() + 2],
+        None => index.match_indices("session:").map(|(at, _)| at).collect(),
+    };
+    ends.into_iter().map(move |end| format!("{}checkpoint:{member}", &index[..end]))
 }
 
 async fn members(place: &Place, index: &str) -> BTreeMap<String, f64> {

@@ -5,6 +5,7 @@
 pub mod checkpointer;
 pub mod concurrency;
 pub mod lifetime;
+pub mod partitioned;
 pub mod quota;
 pub mod store;
 
@@ -16,13 +17,16 @@ use std::time::Duration;
 use ::checkpointer::store::{
     Address, Batch, Expiry, Operation, Prefixed, Put, RedisStore, SqliteStore, Store, Value,
 };
+use ::checkpointer::{DEFAULT_PREFIX, Error, Layout};
 use rusqlite::Connection;
 use tempfile::TempDir;
 use tokio::sync::OwnedMutexGuard;
 
 use crate::acl;
+use crate::names::Names;
 use crate::redis_cluster::RedisCluster;
 use crate::redis_server::RedisServer;
+use crate::spread::Spread;
 use crate::subject::{Mode, Opening, Subject};
 
 /// The stores that there are.
@@ -30,6 +34,8 @@ use crate::subject::{Mode, Opening, Subject};
 pub enum Kind {
     /// SQLite in memory.
     Memory,
+    /// The same, for checkpointers like a store that is spread over many machines.
+    Spread,
     /// SQLite in a file.
     File,
     /// A real redis-server.
@@ -39,6 +45,8 @@ pub enum Kind {
     /// A real redis-server with two replicas, which have every write that was
     /// acknowledged.
     RedisReplicas,
+    /// A real valkey-server.
+    Valkey,
     /// A real Redis Cluster, of which no two keys need be in one slot.
     RedisCluster,
     /// A part of one whose keys all carry a hash tag.
@@ -57,6 +65,9 @@ pub struct Place {
     pub cluster: Option<SharedCluster>,
     /// What all its keys begin with, unseen.
     tag: &'static str,
+    /// The layout that checkpointers are opened with.
+    pub layout: Layout,
+    is_spread: bool,
     file: Option<File>,
 }
 
@@ -83,11 +94,16 @@ impl Place {
         match kind {
             Kind::Memory => {
                 let store = SqliteStore::in_memory().await.expect("a database in memory");
-                Self::nowhere(Arc::new(store))
+                Self::of(Arc::new(store))
             }
+            Kind::Spread => Self { is_spread: true, ..Box::pin(Self::new(Kind::Memory)).await },
             Kind::File => Self::in_folder(TempDir::new().expect("a temporary folder")).await,
             Kind::Redis => {
                 let server = RedisServer::start().await;
+                Self::on(redis_store(&server.url()), server, Vec::new())
+            }
+            Kind::Valkey => {
+                let server = RedisServer::start_valkey_with(&[]).await;
                 Self::on(redis_store(&server.url()), server, Vec::new())
             }
             Kind::RedisUser => {
@@ -110,7 +126,7 @@ impl Place {
                 let (cluster, guard) = RedisCluster::shared().await;
                 let store = redis_store(&cluster.url());
                 let cluster = Some(SharedCluster { cluster, _guard: guard });
-                Self { cluster, ..Self::nowhere(store) }
+                Self { cluster, ..Self::of(store) }
             }
             Kind::RedisSlot => {
                 let place = Box::pin(Self::new(Kind::RedisCluster)).await;
@@ -119,12 +135,24 @@ impl Place {
         }
     }
 
-    fn nowhere(store: Arc<dyn Store>) -> Self {
-        Self { store, server: None, replicas: Vec::new(), cluster: None, tag: "", file: None }
+    fn on(store: Arc<dyn Store>, server: RedisServer, replicas: Vec<RedisServer>) -> Self {
+        Self { server: Some(server), replicas, ..Self::of(store) }
     }
 
-    fn on(store: Arc<dyn Store>, server: RedisServer, replicas: Vec<RedisServer>) -> Self {
-        Self { server: Some(server), replicas, ..Self::nowhere(store) }
+    fn of(store: Arc<dyn Store>) -> Self {
+        let (server, replicas, cluster, file) = (None, Vec::new(), None, None);
+        let layout = Layout::Llmfy;
+        Self { store, server, replicas, cluster, tag: "", layout, is_spread: false, file }
+    }
+
+    /// The same for checkpointers of another layout.
+    pub fn in_layout(self, layout: Layout) -> Self {
+        Self { layout, ..self }
+    }
+
+    /// The names of keys under the usual prefix.
+    pub fn names(&self) -> Names<'static> {
+        Names { prefix: DEFAULT_PREFIX, layout: self.layout }
     }
 
     /// Makes one of the kind [`Kind::File`], but in memory where the system has
@@ -139,12 +167,19 @@ impl Place {
         let path = folder.path().join("checkpoints.db");
         let store = SqliteStore::open(&path).await.expect("a database");
         let connection = Mutex::new(Connection::open(&path).expect("the same database"));
-        Self { file: Some(File { connection, _folder: folder }), ..Self::nowhere(Arc::new(store)) }
+        Self { file: Some(File { connection, _folder: folder }), ..Self::of(Arc::new(store)) }
     }
 
-    /// Opens a checkpointer over it.
+    /// Opens a checkpointer over it, in its layout.
     pub async fn open(&self, mode: Mode, opening: &Opening) -> Subject {
-        Subject::open(mode, Arc::clone(&self.store), opening).await.expect("a checkpointer")
+        self.try_open(mode, opening).await.expect("a checkpointer")
+    }
+
+    /// The same, which may be refused.
+    pub async fn try_open(&self, mode: Mode, opening: &Opening) -> Result<Subject, Error> {
+        let store = Arc::clone(&self.store);
+        let store = if self.is_spread { Spread::new(store) } else { store };
+        Subject::open(mode, store, &Opening { layout: self.layout, ..opening.clone() }).await
     }
 
     /// Lets time pass for all that expires, as its store has noted it, without

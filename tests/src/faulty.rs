@@ -180,6 +180,10 @@ impl Store for Faulty {
     async fn scan(&self, prefix: String, after: Option<String>) -> Result<KeyPage, StorageError> {
         self.call(Call::Scan, self.inner.scan(prefix, after)).await
     }
+
+    fn keeps_together(&self, prefix: &str) -> bool {
+        self.inner.keeps_together(prefix)
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

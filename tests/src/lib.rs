@@ -5,7 +5,8 @@
 //! - [`subject`]: the two ways to run it: as the component, and natively.
 //! - [`native`]: the guest's logic over a host's store, without a sandbox.
 //! - [`faulty`]: a store in which any call can be made to fail; [`paged`]: one
-//!   that gives little at once.
+//!   that gives little at once; [`spread`]: one that is like many machines.
+//! - [`names`]: where things stand, in both layouts.
 //! - [`contents`]: all that a store holds.
 //! - [`redis_server`]: a real server on a free port; [`acl`]: a user of it.
 //! - [`proxy`]: a way to it that can fail.
@@ -19,6 +20,7 @@ pub mod contents;
 pub mod contract;
 pub mod faulty;
 pub mod llmfy;
+pub mod names;
 pub mod native;
 pub mod paged;
 pub mod plugins;
@@ -26,4 +28,5 @@ pub mod proxy;
 pub mod redis_cluster;
 pub mod redis_server;
 pub mod samples;
+pub mod spread;
 pub mod subject;

@@ -64,6 +64,10 @@ impl guest::Keyvalue for Blocking {
         let page = self.runtime.block_on(self.store.scan(prefix.to_owned(), after.map(str::to_owned)));
         page.map(|page| guest::KeyPage { keys: page.keys, next: page.next }).map_err(error)
     }
+
+    fn keeps_together(&self, prefix: &str) -> bool {
+        self.store.keeps_together(prefix)
+    }
 }
 
 fn value(value: host::Value) -> guest::Value {

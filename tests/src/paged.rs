@@ -60,4 +60,8 @@ impl Store for Paged {
         let next = keys.last().filter(|_| keys.len() == self.size).cloned();
         Ok(KeyPage { keys, next })
     }
+
+    fn keeps_together(&self, prefix: &str) -> bool {
+        self.inner.keeps_together(prefix)
+    }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use checkpointer::store::{Effect, StorageReason, Store};
 use checkpointer::{
-    Checkpoint, Checkpointer, Conflict, DEFAULT_PREFIX, Documents, Error, History, Metadata, Outcome, Run,
-    Taken, Unreadable,
+    Checkpoint, Checkpointer, Conflict, DEFAULT_PREFIX, Documents, Error, History, Layout, Metadata, Outcome,
+    Run, Taken, Unreadable,
 };
 use checkpointer_guest as guest;
 use tokio::runtime::Handle;
@@ -31,6 +31,8 @@ pub const MODES: [Mode; 2] = [Mode::Component, Mode::Native];
 pub struct Opening {
     /// What every key begins with.
     pub prefix: String,
+    /// How the keys go on.
+    pub layout: Layout,
     /// When what is saved goes away.
     pub ttl: Option<Duration>,
     /// The largest state.
@@ -49,6 +51,7 @@ impl Default for Opening {
     fn default() -> Self {
         Self {
             prefix: DEFAULT_PREFIX.to_owned(),
+            layout: Layout::Llmfy,
             ttl: None,
             of_session: false,
             refresh_on_read: false,
@@ -87,7 +90,8 @@ impl Subject {
     pub async fn open(mode: Mode, store: Arc<dyn Store>, opening: &Opening) -> Answer<Self> {
         match mode {
             Mode::Component => {
-                let mut builder = Checkpointer::builder().prefix(&opening.prefix).compress(opening.compress);
+                let mut builder = Checkpointer::builder().prefix(&opening.prefix).layout(opening.layout);
+                builder = builder.compress(opening.compress);
                 if let Some(ttl) = opening.ttl {
                     builder = if opening.of_session { builder.session_ttl(ttl) } else { builder.ttl(ttl) };
                     builder = builder.refresh_on_read(opening.refresh_on_read);
@@ -104,6 +108,10 @@ impl Subject {
                 let options = guest::Options {
                     bucket: "default".to_owned(),
                     prefix: opening.prefix.clone(),
+                    layout: match opening.layout {
+                        Layout::Llmfy => guest::Layout::Llmfy,
+                        Layout::Partitioned => guest::Layout::Partitioned,
+                    },
                     ttl: opening.ttl.map(|ttl| guest::Ttl {
                         milliseconds: ttl.as_millis() as u64,
                         lifetime: if opening.of_session {

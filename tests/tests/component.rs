@@ -103,6 +103,10 @@ impl Store for Moody {
         self.mood().await;
         self.inner.scan(prefix, after).await
     }
+
+    fn keeps_together(&self, prefix: &str) -> bool {
+        self.inner.keeps_together(prefix)
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 //! Every store passes the contract of stores, and the checkpointer passes its
-//! own over every store, natively and as the component.
+//! own over every store, natively and as the component, in both layouts.
 
+use ::checkpointer::Layout;
 use checkpointer_tests::contract::{self, Kind, Place};
 use checkpointer_tests::subject::Mode;
 
@@ -12,7 +13,15 @@ macro_rules! store_contract {
             store_contract!(@ file $part File $promises);
             store_contract!(@ redis $part Redis $promises);
             store_contract!(@ user $part RedisUser $promises);
+            store_contract!(@ valkey $part Valkey $promises);
+            store_contract!(@@ $part $promises);
         })*
+    };
+    // A key costs what it has in bytes, and on a cluster it has a tag besides: how
+    // quotas are kept to there is tested in `cluster.rs`.
+    (@@ quota $promises:tt) => {};
+    (@@ $part:ident $promises:tt) => {
+        store_contract!(@ cluster $part RedisSlot $promises);
     };
     (@ $module:ident $part:ident $kind:ident { $($promise:ident,)* }) => {
         mod $module {
@@ -27,29 +36,61 @@ macro_rules! store_contract {
     };
 }
 
-macro_rules! checkpointer_contract {
-    ($($part:ident: $promises:tt)*) => {
-        $(mod $part {
-            use super::*;
-            checkpointer_contract!(@ memory_native $part Memory Native $promises);
-            checkpointer_contract!(@ memory_component $part Memory Component $promises);
-            checkpointer_contract!(@ file_native $part File Native $promises);
-            checkpointer_contract!(@ file_component $part File Component $promises);
-            checkpointer_contract!(@ redis_native $part Redis Native $promises);
-            checkpointer_contract!(@ redis_component $part Redis Component $promises);
-            checkpointer_contract!(@ user_component $part RedisUser Component $promises);
-        })*
-    };
-    (@ $module:ident $part:ident $kind:ident $mode:ident { $($promise:ident,)* }) => {
+/// The promises of a part, at one place, run one way, in one layout.
+macro_rules! promises {
+    ($module:ident $part:ident $kind:ident $mode:ident $layout:ident { $($promise:ident),* $(,)? }) => {
         mod $module {
             use super::*;
             $(
                 #[tokio::test(flavor = "multi_thread")]
                 async fn $promise() {
-                    contract::$part::$promise(&Place::new(Kind::$kind).await, Mode::$mode).await;
+                    let place = Place::new(Kind::$kind).await.in_layout(Layout::$layout);
+                    contract::$part::$promise(&place, Mode::$mode).await;
                 }
             )*
         }
+    };
+}
+
+macro_rules! in_llmfys_layout {
+    ($part:ident $promises:tt) => {
+        promises!(memory_native $part Memory Native Llmfy $promises);
+        promises!(memory_component $part Memory Component Llmfy $promises);
+        promises!(file_native $part File Native Llmfy $promises);
+        promises!(file_component $part File Component Llmfy $promises);
+        promises!(redis_native $part Redis Native Llmfy $promises);
+        promises!(redis_component $part Redis Component Llmfy $promises);
+        promises!(user_component $part RedisUser Component Llmfy $promises);
+        promises!(valkey_component $part Valkey Component Llmfy $promises);
+        promises!(cluster_component $part RedisSlot Component Llmfy $promises);
+    };
+}
+
+macro_rules! in_both_layouts {
+    ($part:ident $promises:tt) => {
+        promises!(spread_native_partitioned $part Spread Native Partitioned $promises);
+        promises!(spread_component_partitioned $part Spread Component Partitioned $promises);
+        promises!(file_component_partitioned $part File Component Partitioned $promises);
+        promises!(redis_component_partitioned $part Redis Component Partitioned $promises);
+        promises!(valkey_component_partitioned $part Valkey Component Partitioned $promises);
+        promises!(slot_component_partitioned $part RedisSlot Component Partitioned $promises);
+    };
+}
+
+macro_rules! in_partitions {
+    ($part:ident $promises:tt) => {
+        in_both_layouts!($part $promises);
+        promises!(cluster_component_partitioned $part RedisCluster Component Partitioned $promises);
+    };
+}
+
+macro_rules! checkpointer_contract {
+    ($($part:ident: $promises:tt)*) => {
+        $(mod $part {
+            use super::*;
+            in_llmfys_layout!($part $promises);
+            in_partitions!($part $promises);
+        })*
     };
 }
 
@@ -98,7 +139,6 @@ checkpointer_contract! {
         none_is_loaded_only_where_there_is_none,
         a_list_is_newest_first_and_no_longer_than_asked,
         saving_an_id_again_moves_it,
-        sessions_keep_apart,
         an_index_entry_does_not_make_a_checkpoint_ones_own,
         a_session_named_like_a_run_is_a_session_of_its_own,
         clear_all_clears_one_prefix_and_no_other,
@@ -134,4 +174,41 @@ checkpointer_contract! {
         a_save_after_keeps_to_the_limit_of_a_session,
         a_limit_holds_for_many_at_once,
     }
+}
+
+/// Where ids and the names of indexes are shared by sessions.
+mod shared {
+    use super::*;
+
+    mod checkpointer {
+        use super::*;
+        in_llmfys_layout!(checkpointer {
+            sessions_keep_apart,
+            a_limit_gives_nobody_an_id_of_another_session,
+        });
+    }
+
+    mod concurrency {
+        use super::*;
+        in_llmfys_layout!(concurrency { a_save_after_the_latest_takes_no_id_of_another_session });
+    }
+}
+
+/// Where each session has its own.
+mod partitioned {
+    use super::*;
+    in_partitions!(partitioned {
+        sessions_with_the_same_ids_never_meet,
+        hostile_ids_never_meet,
+        all_keys_of_a_session_have_one_hash_tag,
+    });
+}
+
+/// Where both layouts are, which on a cluster is in one slot.
+mod both {
+    use super::*;
+    in_both_layouts!(partitioned {
+        layouts_keep_apart_under_one_prefix_and_under_nested_ones,
+        documents_are_the_same_in_both_layouts,
+    });
 }

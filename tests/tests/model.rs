@@ -1,15 +1,16 @@
 //! Random sequences of operations against a model in a few lines, compared after
 //! each step with all that can be read, over SQLite and Redis, natively and as
-//! the component.
+//! the component, in both layouts.
 //!
-//! `MODEL_CASES` sets how many sequences are drawn, 256 unless said. A sequence
+//! `MODEL_CASES` sets how many sequences are drawn, 256 unless said; a quarter of
+//! that where not all prefixes have llmfy's layout. A sequence
 //! that fails is shortened and kept in `model.regressions` beside this file,
 //! whose cases are tried first from then on.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use checkpointer::{Checkpoint, Conflict, Error};
+use checkpointer::{Checkpoint, Conflict, Error, Layout};
 use checkpointer_tests::contract::{Kind, Place};
 use checkpointer_tests::samples::{checkpoint, plain};
 use checkpointer_tests::subject::{Mode, Opening, Subject};
@@ -22,9 +23,17 @@ const STEPS: usize = 50;
 /// One is the beginning of others, of which one makes indexes of the same name,
 /// and one has all its keys where those of documents are.
 const PREFIXES: [&str; 5] = ["app:", "app:session:", "app:checkpoint:", "app:eu:", "a*[p]{p}\\%?:"];
-const SESSIONS: [&str; 5] = ["s", "s:run:r", "s:run", "session:s", "é?*"];
+const SESSIONS: [&str; 5] = ["s", "s:run:r", "s:run", "session:s", "{é}?*%"];
 const RUNS: [Option<&str>; 5] = [None, Some("r"), Some("q"), Some("r:run:r"), Some("run:r")];
 const IDS: [&str; 5] = ["c", "d", "checkpoint:c", "*", "{e}"];
+
+/// The layout of each prefix.
+type Layouts = [Layout; PREFIXES.len()];
+
+const LLMFYS: Layouts = [Layout::Llmfy; PREFIXES.len()];
+const PARTITIONED: Layouts = [Layout::Partitioned; PREFIXES.len()];
+const MIXED: Layouts =
+    [Layout::Llmfy, Layout::Partitioned, Layout::Partitioned, Layout::Llmfy, Layout::Partitioned];
 
 /// How the checkpointers of a prefix are opened: without a ttl, with one of each
 /// checkpoint, and with one of the session; the last two with refresh on read or
@@ -132,21 +141,38 @@ struct Kept {
     until: u64,
 }
 
-/// What should be there: the checkpoints of each prefix by their ids, and the
-/// pinned sessions.
-#[derive(Default)]
+/// What should be there: the checkpoints of each prefix by their ids, where these
+/// are a session's own by that too, and the pinned sessions.
 struct Model {
+    layouts: Layouts,
     now: u64,
-    checkpoints: BTreeMap<(usize, String), Kept>,
+    checkpoints: BTreeMap<Key, Kept>,
     pinned: BTreeMap<(usize, usize), ()>,
 }
+
+/// A prefix, a session if ids are its own, and an id.
+type Key = (usize, Option<usize>, String);
 
 const NEVER: u64 = u64::MAX;
 
 impl Model {
+    fn new(layouts: Layouts) -> Self {
+        Self { layouts, now: 0, checkpoints: BTreeMap::new(), pinned: BTreeMap::new() }
+    }
+
+    fn key(&self, who: Who, id: String) -> Key {
+        let is_own = self.layouts[who.prefix] == Layout::Partitioned;
+        (who.prefix, is_own.then_some(who.session), id)
+    }
+
+    /// The checkpoint that stands where one of this id is to be saved.
+    fn standing(&self, who: Who, id: usize) -> Option<&Checkpoint> {
+        Some(&self.checkpoints.get(&self.key(who, id_of(who.prefix, id)))?.checkpoint)
+    }
+
     /// The checkpoints of a session, newest first.
     fn session(&self, prefix: usize, session: &str) -> Vec<Checkpoint> {
-        let all = self.checkpoints.iter().filter(|((other, _), _)| *other == prefix);
+        let all = self.checkpoints.iter().filter(|((other, ..), _)| *other == prefix);
         let mut found: Vec<_> = all.map(|(_, kept)| kept.checkpoint.clone()).collect();
         found.retain(|checkpoint| checkpoint.metadata.session_id == session);
         found.sort_by_key(place_of);
@@ -173,7 +199,7 @@ impl Model {
     fn save(&mut self, who: Who, checkpoint: Checkpoint) {
         let until = self.until(who);
         self.prolong(who);
-        let key = (who.prefix, checkpoint.metadata.checkpoint_id.clone());
+        let key = self.key(who, checkpoint.metadata.checkpoint_id.clone());
         self.checkpoints.insert(key, Kept { checkpoint, until });
     }
 
@@ -196,7 +222,7 @@ impl Model {
     /// Lets checkpoints of a session live until then; says how many there are.
     fn live(&mut self, who: Who, which: impl Fn(&Checkpoint) -> bool, until: u64, shorten: bool) -> u64 {
         let mut count = 0;
-        for ((prefix, _), kept) in &mut self.checkpoints {
+        for ((prefix, ..), kept) in &mut self.checkpoints {
             let of_session = kept.checkpoint.metadata.session_id == SESSIONS[who.session];
             if *prefix == who.prefix && of_session && which(&kept.checkpoint) {
                 kept.until = if shorten { until } else { kept.until.max(until) };
@@ -208,7 +234,7 @@ impl Model {
 
     fn remove(&mut self, condition: impl Fn(usize, &Checkpoint) -> bool) -> u64 {
         let before = self.checkpoints.len();
-        self.checkpoints.retain(|(prefix, _), kept| !condition(*prefix, &kept.checkpoint));
+        self.checkpoints.retain(|(prefix, ..), kept| !condition(*prefix, &kept.checkpoint));
         (before - self.checkpoints.len()) as u64
     }
 }
@@ -235,8 +261,8 @@ async fn take(who: Who, step: &Step, place: &Place, subjects: &[Vec<Subject>], m
         Step::Save { run, id, second, text } => {
             let mut saved = new_checkpoint(who, run, id, second);
             saved.state = text.to_string();
-            let there = model.checkpoints.get(&(who.prefix, id_of(who.prefix, id)));
-            let is_taken = there.is_some_and(|old| old.checkpoint.metadata.session_id != session);
+            let there = model.standing(who, id);
+            let is_taken = there.is_some_and(|old| old.metadata.session_id != session);
             match subject.save(&saved).await {
                 Ok(_) if !is_taken => model.save(who, saved),
                 Err(Error::Conflict(Conflict::Taken(_))) if is_taken => {}
@@ -251,8 +277,7 @@ async fn take(who: Who, step: &Step, place: &Place, subjects: &[Vec<Subject>], m
                 None => latest_id.clone(),
                 Some(id) => id.map(|id| id_of(who.prefix, id)),
             };
-            let there =
-                model.checkpoints.get(&(who.prefix, id_of(who.prefix, id))).map(|old| &old.checkpoint);
+            let there = model.standing(who, id);
             let is_taken = there.is_some_and(|old| old.metadata.session_id != session);
             let is_there = there == Some(&saved);
             let is_later = latest.is_none_or(|latest| place_of(&latest) <= place_of(&saved));
@@ -376,8 +401,9 @@ fn opening(prefix: &str, ttl: Option<(u64, bool, bool)>) -> Opening {
     }
 }
 
-fn holds_to_the_model(kind: Kind, mode: Mode) {
-    let cases = std::env::var("MODEL_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(256);
+fn holds_to_the_model(kind: Kind, mode: Mode, layouts: Layouts) {
+    let cases = std::env::var("MODEL_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(256_u32);
+    let cases = if layouts == LLMFYS { cases } else { cases.div_ceil(4) };
     let regressions =
         FileFailurePersistence::Direct(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/model.regressions"));
     let config = Config {
@@ -388,7 +414,7 @@ fn holds_to_the_model(kind: Kind, mode: Mode) {
     };
     let mut runner = TestRunner::new(config);
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let place = runtime.block_on(async {
+    let mut place = runtime.block_on(async {
         match kind {
             Kind::File | Kind::Memory => Place::in_memory_file().await,
             kind => Place::new(kind).await,
@@ -396,7 +422,8 @@ fn holds_to_the_model(kind: Kind, mode: Mode) {
     });
     let subjects = runtime.block_on(async {
         let mut subjects = Vec::new();
-        for prefix in PREFIXES {
+        for (prefix, layout) in PREFIXES.into_iter().zip(layouts) {
+            place.layout = layout;
             let mut ways = Vec::new();
             for ttl in OPENINGS {
                 ways.push(place.open(mode, &opening(prefix, ttl)).await);
@@ -411,7 +438,7 @@ fn holds_to_the_model(kind: Kind, mode: Mode) {
         runtime.block_on(async {
             // A sequence that failed has left something.
             place.clear().await;
-            let mut model = Model::default();
+            let mut model = Model::new(layouts);
             for (who, step) in steps.iter().flatten() {
                 take(*who, step, &place, &subjects, &mut model).await;
                 compare(&subjects, &model, |prefix, session| {
@@ -433,20 +460,35 @@ fn holds_to_the_model(kind: Kind, mode: Mode) {
 
 #[test]
 fn in_sqlite_natively() {
-    holds_to_the_model(Kind::Memory, Mode::Native);
+    holds_to_the_model(Kind::Memory, Mode::Native, LLMFYS);
 }
 
 #[test]
 fn in_sqlite_as_the_component() {
-    holds_to_the_model(Kind::Memory, Mode::Component);
+    holds_to_the_model(Kind::Memory, Mode::Component, LLMFYS);
 }
 
 #[test]
 fn in_redis_natively() {
-    holds_to_the_model(Kind::Redis, Mode::Native);
+    holds_to_the_model(Kind::Redis, Mode::Native, LLMFYS);
 }
 
 #[test]
 fn in_redis_as_the_component() {
-    holds_to_the_model(Kind::Redis, Mode::Component);
+    holds_to_the_model(Kind::Redis, Mode::Component, LLMFYS);
+}
+
+#[test]
+fn in_partitions_of_sqlite_as_the_component() {
+    holds_to_the_model(Kind::Memory, Mode::Component, PARTITIONED);
+}
+
+#[test]
+fn in_partitions_of_redis_as_the_component() {
+    holds_to_the_model(Kind::Redis, Mode::Component, PARTITIONED);
+}
+
+#[test]
+fn in_both_layouts_side_by_side() {
+    holds_to_the_model(Kind::Memory, Mode::Native, MIXED);
 }

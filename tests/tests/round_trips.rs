@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use checkpointer::Layout;
 use checkpointer_tests::contract::redis_store;
 use checkpointer_tests::redis_server::RedisServer;
 use checkpointer_tests::samples::checkpoint;
@@ -13,6 +14,7 @@ struct Counted {
     server: RedisServer,
     subject: Subject,
     with_ttl: Subject,
+    partitioned: Subject,
     next: u32,
 }
 
@@ -28,10 +30,12 @@ impl Counted {
                 "0",
             ])
             .await;
-        let subject =
-            Subject::open(mode, Arc::clone(&store), &Opening::default()).await.expect("a checkpointer");
-        let with_ttl = Subject::open(mode, store, &Opening::ttl_ms(60_000)).await.expect("a checkpointer");
-        let mut counted = Self { server, subject, with_ttl, next: 0 };
+        let open =
+            async |opening| Subject::open(mode, Arc::clone(&store), &opening).await.expect("a checkpointer");
+        let subject = open(Opening::default()).await;
+        let with_ttl = open(Opening::ttl_ms(60_000)).await;
+        let partitioned = open(Opening { layout: Layout::Partitioned, ..Opening::default() }).await;
+        let mut counted = Self { server, subject, with_ttl, partitioned, next: 0 };
         // Connects, and has the server learn the scripts.
         counted.fill("warm", 2).await;
         counted.subject.list("warm", None).await.expect("a list");
@@ -122,6 +126,37 @@ async fn operations_take_no_more_round_trips_than_promised() {
                 counted
                     .trips(async |it| it.subject.list("thousand", Some(1000)).await.expect("listed"))
                     .await,
+            ),
+            (
+                "save in a partition",
+                1,
+                counted
+                    .trips(async |it| {
+                        it.partitioned.save(&checkpoint("ten", "new", "r", 1)).await.expect("saved")
+                    })
+                    .await,
+            ),
+            (
+                "load latest of a partition",
+                1,
+                counted.trips(async |it| it.partitioned.load("ten", None).await.expect("loaded")).await,
+            ),
+            (
+                "load by id in a partition",
+                1,
+                counted
+                    .trips(async |it| it.partitioned.load("ten", Some("new")).await.expect("loaded"))
+                    .await,
+            ),
+            (
+                "list 10 of a partition",
+                1,
+                counted.trips(async |it| it.partitioned.list("ten", None).await.expect("listed")).await,
+            ),
+            (
+                "delete a partition",
+                2,
+                counted.trips(async |it| it.partitioned.delete("ten", None).await.expect("deleted")).await,
             ),
             (
                 "delete by id",

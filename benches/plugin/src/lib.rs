@@ -4,7 +4,7 @@
 
 wit_bindgen::generate!({ path: "../../wit", world: "plugin" });
 
-use flow::checkpoint::checkpointer::{Checkpoint, Checkpointer, Metadata, Options, Run};
+use flow::checkpoint::checkpointer::{Checkpoint, Checkpointer, Layout, Metadata, Options, Run};
 
 struct Plugin;
 export!(Plugin);
@@ -28,6 +28,7 @@ fn open() -> Result<Checkpointer, String> {
     let options = Options {
         bucket: "default".into(),
         prefix: "llmfy_checkpoint:".into(),
+        layout: Layout::Llmfy,
         ttl: None,
         max_state_bytes: None,
         compress: false,

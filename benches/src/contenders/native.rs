@@ -36,6 +36,7 @@ impl<'a> Native<'a> {
         let options = guest::Options {
             bucket: "default".to_owned(),
             prefix: DEFAULT_PREFIX.to_owned(),
+            layout: guest::Layout::Llmfy,
             ttl: None,
             max_state_bytes: None,
             compress: false,
@@ -160,6 +161,10 @@ impl keyvalue::Keyvalue for Direct<'_> {
     fn scan(&self, prefix: &str, after: Option<&str>) -> Result<keyvalue::KeyPage, keyvalue::StorageError> {
         let page = self.runtime.block_on(self.store.scan(prefix.to_owned(), after.map(str::to_owned)));
         page.map(|page| keyvalue::KeyPage { keys: page.keys, next: page.next }).map_err(error)
+    }
+
+    fn keeps_together(&self, prefix: &str) -> bool {
+        self.store.keeps_together(prefix)
     }
 }
 

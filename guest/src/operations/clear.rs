@@ -1,10 +1,12 @@
 //! `clear-all`: everything under the prefix, page by page, and nothing that
 //! only looks like it.
 
+use std::collections::BTreeMap;
+
+use super::lifetime::removing_mark;
 use super::{ATTEMPTS, Checkpointer, HEAD, Held, PAGE, overtaken, starts_with};
 use crate::Error;
-use crate::id::Id;
-use crate::keys::Keys;
+use crate::keys::{Kind, Name};
 use crate::keyvalue::{Batch, Keyvalue, Operation};
 
 impl<K: Keyvalue> Checkpointer<K> {
@@ -32,16 +34,24 @@ impl<K: Keyvalue> Checkpointer<K> {
         Err(overtaken())
     }
 
-    /// Does something with all keys that begin with `prefix`, page by page.
+    /// Does something with all keys of a kind, page by page; where sessions have
+    /// partitions, with those of one at a time.
     fn for_all(
         &self,
-        prefix: &str,
-        mut page_of: impl FnMut(&[String]) -> Result<(), Error>,
+        kind: Kind,
+        mut page_of: impl FnMut(&[(String, Name)]) -> Result<(), Error>,
     ) -> Result<(), Error> {
+        let prefix = self.keys.all(kind);
         let mut after = None;
         loop {
-            let page = self.bucket.scan(prefix, after.as_deref())?;
-            page_of(&page.keys)?;
+            let page = self.bucket.scan(&prefix, after.as_deref())?;
+            let mut together = BTreeMap::<_, Vec<_>>::new();
+            for key in page.keys {
+                if let Some(name) = self.keys.read(kind, &key) {
+                    together.entry(name.partition.clone()).or_default().push((key, name));
+                }
+            }
+            together.values().try_for_each(|keys| page_of(keys))?;
             after = page.next;
             if after.is_none() {
                 return Ok(());
@@ -51,13 +61,9 @@ impl<K: Keyvalue> Checkpointer<K> {
 
     /// Removes the marks of pinned sessions.
     fn clear_marks(&self) -> Result<(), Error> {
-        let pins = self.keys.pins();
-        self.for_all(&pins, |keys| {
-            let pinned = keys.iter().filter_map(|key| key.strip_prefix(&pins));
-            let marks: Vec<_> = pinned.map(|session| self.unmarking(&Id::stored(session))).collect();
-            if !marks.is_empty() {
-                self.bucket.commit(&marks)?;
-            }
+        self.for_all(Kind::Pin, |pins| {
+            let marks: Vec<_> = pins.iter().map(|(mark, _)| removing_mark(mark.clone())).collect();
+            self.bucket.commit(&marks)?;
             Ok(())
         })
     }
@@ -66,9 +72,9 @@ impl<K: Keyvalue> Checkpointer<K> {
     /// prefix. Says how many, and whether others changed some in between.
     fn clear_documents(&self) -> Result<(u64, bool), Error> {
         let (mut removed, mut overtaken) = (0, false);
-        self.for_all(&self.keys.documents(), |keys| {
-            for keys in keys.chunks(PAGE as usize) {
-                let (more, others) = self.clear_page(keys)?;
+        self.for_all(Kind::Document, |documents| {
+            for documents in documents.chunks(PAGE as usize) {
+                let (more, others) = self.clear_page(documents)?;
                 removed += more;
                 overtaken |= others;
             }
@@ -77,22 +83,20 @@ impl<K: Keyvalue> Checkpointer<K> {
         Ok((removed, overtaken))
     }
 
-    /// The same for some keys, in one step.
-    fn clear_page(&self, keys: &[String]) -> Result<(u64, bool), Error> {
-        let documents = self.keys.documents();
+    /// The same for some documents, in one step.
+    fn clear_page(&self, documents: &[(String, Name)]) -> Result<(u64, bool), Error> {
+        let keys: Vec<_> = documents.iter().map(|(key, _)| key.clone()).collect();
         let (mut batches, mut decides) = (Vec::new(), Vec::new());
-        for (key, value) in keys.iter().zip(self.bucket.get(keys, Some(HEAD))?) {
-            let Some(id) = key.strip_prefix(&documents) else {
-                continue;
-            };
+        for ((key, name), value) in documents.iter().zip(self.bucket.get(&keys, Some(HEAD))?) {
             match self.owner(key, value)? {
-                Held::Document(owner, guard) if owner.checkpoint_id == id => {
+                Held::Document(owner, guard) if name.is_of(&owner) => {
                     batches.extend(self.removal(key.clone(), &owner, guard));
                 }
-                Held::Garbage(_, text) if !Keys::may_be_of_longer_prefix(id) => batches.push(Batch {
-                    conditions: vec![vec![starts_with(key.clone(), text)]],
-                    operations: vec![Operation::Delete(key.clone())],
-                }),
+                Held::Garbage(_, text) if !self.keys.may_be_of_longer_prefix(&name.checkpoint) => batches
+                    .push(Batch {
+                        conditions: vec![vec![starts_with(key.clone(), text)]],
+                        operations: vec![Operation::Delete(key.clone())],
+                    }),
                 _ => {}
             }
             // The first batch of each removal decides.
@@ -113,8 +117,6 @@ impl<K: Keyvalue> Checkpointer<K> {
 
     /// Removes the index entries that are left, which name nothing any more.
     fn clear_indexes(&self) -> Result<(), Error> {
-        self.for_all(&self.keys.indexes(), |indexes| {
-            indexes.iter().try_for_each(|index| self.sweep_index(index))
-        })
+        self.for_all(Kind::Index, |indexes| indexes.iter().try_for_each(|(index, _)| self.sweep_index(index)))
     }
 }

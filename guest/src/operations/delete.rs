@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{ATTEMPTS, Checkpointer, HEAD, Held, PAGE, entry, overtaken, starts_with, sweeping};
+use super::{ATTEMPTS, Checkpointer, HEAD, Held, PAGE, entry, overtaken, starts_with};
 use crate::Error;
 use crate::id::Id;
-use crate::keys;
 use crate::keyvalue::{Batch, Condition, IndexSize, Keyvalue, Operation, Order, Query, Value};
 
 /// How many runs are kept in mind at the most.
@@ -30,7 +29,7 @@ impl<K: Keyvalue> Checkpointer<K> {
     }
 
     pub(super) fn delete_one(&self, session: &Id, checkpoint: &Id) -> Result<u64, Error> {
-        let key = self.keys.document(checkpoint);
+        let key = self.keys.document(session, checkpoint);
         for _ in 0..ATTEMPTS {
             let value = self.get(&key, Some(HEAD))?;
             let Some(Deletion { batches, of, .. }) = self.deletion(session, checkpoint.as_str(), value)?
@@ -138,13 +137,14 @@ impl<K: Keyvalue> Checkpointer<K> {
     /// is another session's.
     fn deletion(&self, session: &Id, member: &str, value: Value) -> Result<Option<Deletion>, Error> {
         let index = self.keys.session(session);
-        let key = format!("{}{member}", self.keys.documents());
+        let key = self.keys.documents(session) + member;
         // Another prefix may have an index of the same name.
-        let others = keys::documents_named_by(&index, member).filter(|other| *other != key);
+        let named = self.keys.documents_named_by(&index, member).into_iter();
+        let others = named.filter(|other| *other != key);
         let nobody_elses: Vec<_> = others.map(|other| vec![Condition::Absent(other)]).collect();
         let mut run = None;
         let (batches, of) = match self.owner(&key, value)? {
-            Held::Nothing => (vec![sweeping(&index, member)], Target::Entry),
+            Held::Nothing => (vec![self.sweeping(&index, member)], Target::Entry),
             // Not ours to remove; but the session need not name it.
             Held::Alien(_) => {
                 let operations = vec![Operation::IndexDelete(entry(index, member))];

@@ -53,7 +53,7 @@ impl<K: Keyvalue> Checkpointer<K> {
     ) -> Vec<Vec<Condition>> {
         let highest = IndexHighest {
             index: self.keys.session(session),
-            values_at: self.keys.documents(),
+            values_at: self.keys.documents(session),
             besides: expected.above.strays.iter().map(|stray| stray.member.clone()).collect(),
             member: expected.latest.as_ref().map(Id::to_string),
             at_most: place.clone(),
@@ -64,7 +64,7 @@ impl<K: Keyvalue> Checkpointer<K> {
             (Some(as_found), _) => conditions.push(as_found.clone()),
             (None, Some(latest)) => {
                 let text = document::beginning(latest.as_str(), session.as_str());
-                conditions.push(starts_with(self.keys.document(latest), text));
+                conditions.push(starts_with(self.keys.document(session, latest), text));
             }
             (None, None) => {}
         }
@@ -108,7 +108,7 @@ impl<K: Keyvalue> Checkpointer<K> {
             let page = self.bucket.range(&Query { after, head: Some(HEAD), resumable: true, ..query })?;
             let (mut dead, mut latest) = (Vec::new(), None);
             for found in page.entries {
-                let key = self.keys.documents() + &found.member;
+                let key = self.keys.documents(session) + &found.member;
                 let as_found = match self.owner(&key, found.value)? {
                     Held::Nothing => {
                         dead.push(found.member);

@@ -118,7 +118,7 @@ impl<K: Keyvalue> Checkpointer<K> {
         let batches: Vec<Batch> = read
             .filter_map(|found| found.owner.as_ref())
             .map(|(owner, guard)| {
-                let key = self.keys.documents() + &owner.checkpoint_id;
+                let key = self.keys.documents(session) + &owner.checkpoint_id;
                 self.living(key, owner, guard.clone(), &until)
             })
             .collect();
@@ -186,7 +186,7 @@ impl<K: Keyvalue> Checkpointer<K> {
         let page = self.bucket.range(&Query { after, head: Some(HEAD), resumable: true, ..query })?;
         let mut batches = Vec::new();
         for found in page.entries {
-            let key = self.keys.documents() + &found.member;
+            let key = self.keys.documents(session) + &found.member;
             if let Held::Document(owner, guard) = self.owner(&key, found.value)?
                 && owner.is_of(session, &found.member)
             {
@@ -204,7 +204,7 @@ impl<K: Keyvalue> Checkpointer<K> {
         checkpoint: &Id,
         until: impl Fn() -> Result<Until, Error>,
     ) -> Result<u64, Error> {
-        let key = self.keys.document(checkpoint);
+        let key = self.keys.document(session, checkpoint);
         for _ in 0..ATTEMPTS {
             match self.owner(&key, self.get(&key, Some(HEAD))?)? {
                 Held::Document(owner, guard) if owner.is_of(session, checkpoint.as_str()) => {
@@ -239,11 +239,7 @@ impl<K: Keyvalue> Checkpointer<K> {
 
     /// The batch that takes the mark of a pinned session away.
     pub(super) fn unmarking(&self, session: &Id) -> Batch {
-        let is_there = self.pinned_as_seen(session, true);
-        Batch {
-            conditions: vec![vec![is_there]],
-            operations: vec![Operation::Delete(self.keys.pin(session))],
-        }
+        removing_mark(self.keys.pin(session))
     }
 
     /// Whether a session is pinned.
@@ -263,4 +259,10 @@ impl<K: Keyvalue> Checkpointer<K> {
         let mark = self.keys.pin(session);
         if is_pinned { starts_with(mark, String::new()) } else { Condition::Absent(mark) }
     }
+}
+
+/// The batch that takes a mark away, if it is there.
+pub(super) fn removing_mark(mark: String) -> Batch {
+    let is_there = starts_with(mark.clone(), String::new());
+    Batch { conditions: vec![vec![is_there]], operations: vec![Operation::Delete(mark)] }
 }

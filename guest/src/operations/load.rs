@@ -43,7 +43,7 @@ impl<K: Keyvalue> Checkpointer<K> {
 
     fn one(&self, session: &Id, checkpoint: &Id, with_text: bool) -> Result<Option<Found>, Error> {
         let corrupt = |reason| Error::Corrupt(Unreadable { checkpoint_id: checkpoint.to_string(), reason });
-        let text = match self.get(&self.keys.document(checkpoint), None)? {
+        let text = match self.get(&self.keys.document(session, checkpoint), None)? {
             Value::Absent => return Ok(None),
             Value::Unreadable(what) => return Err(corrupt(format!("its key holds {what}"))),
             Value::Text(text) | Value::Head(text) => text,

@@ -12,12 +12,12 @@ mod steps;
 
 use crate::document::{self, Owner};
 use crate::id::Id;
-use crate::keys::{self, Keys};
+use crate::keys::Keys;
 use crate::keyvalue::{
     Batch, Condition, Effect, Expiry, IndexMember, KeyText, Keyvalue, Operation, Order, Query, StorageError,
     StorageReason, Value,
 };
-use crate::{Checkpoint, Error, Options, Ttl};
+use crate::{Checkpoint, Error, Layout, Options, Ttl};
 
 /// llmfy's default as well.
 const DEFAULT_MAX_STATE_BYTES: u64 = 25 * 1024 * 1024;
@@ -70,9 +70,11 @@ impl<K: Keyvalue> Checkpointer<K> {
         if options.max_checkpoints == Some(0) {
             return Err(Error::InvalidArgument("a session must keep at least 1 checkpoint".into()));
         }
+        let prefix = Id::new("prefix", &options.prefix)?;
+        check_partitions(&bucket, &prefix, options.layout)?;
         Ok(Self {
             bucket,
-            keys: Keys::new(Id::new("prefix", &options.prefix)?),
+            keys: Keys::new(prefix, options.layout),
             ttl: options.ttl,
             max_state_bytes: options.max_state_bytes.unwrap_or(DEFAULT_MAX_STATE_BYTES),
             compress: options.compress,
@@ -99,7 +101,7 @@ impl<K: Keyvalue> Checkpointer<K> {
             order,
             after: None,
             limit,
-            values_at: self.keys.documents(),
+            values_at: self.keys.documents_of(index),
             head: None,
             resumable: false,
             counted: false,
@@ -144,8 +146,8 @@ impl<K: Keyvalue> Checkpointer<K> {
         let mut operations = vec![Operation::Delete(key.clone())];
         let mut shared = Vec::new();
         for index in [session].into_iter().chain(self.run_index(owner)) {
-            if keys::may_be_shared(&index) {
-                shared.push(sweeping(&index, member));
+            if self.keys.may_be_shared(&index) {
+                shared.push(self.sweeping(&index, member));
             } else {
                 operations.push(Operation::IndexDelete(entry(index, member)));
             }
@@ -161,13 +163,23 @@ impl<K: Keyvalue> Checkpointer<K> {
         owner.run_id.as_ref().map(|run| self.keys.run(&session, &Id::stored(run)))
     }
 
+    /// The batch that removes the entry of `member` from `index` if it names
+    /// nothing.
+    fn sweeping(&self, index: &str, member: &str) -> Batch {
+        let named = self.keys.documents_named_by(index, member).into_iter();
+        Batch {
+            conditions: named.map(|key| vec![Condition::Absent(key)]).collect(),
+            operations: vec![Operation::IndexDelete(entry(index.to_owned(), member))],
+        }
+    }
+
     /// Removes index entries that name nothing, by whatever prefix the index
     /// was made with; says how many of these that were.
     fn sweep(&self, index: &str, members: &[String]) -> Result<usize, Error> {
         if members.is_empty() {
             return Ok(0);
         }
-        let batches: Vec<Batch> = members.iter().map(|member| sweeping(index, member)).collect();
+        let batches: Vec<Batch> = members.iter().map(|member| self.sweeping(index, member)).collect();
         Ok(self.bucket.commit(&batches)?.into_iter().filter(|applied| *applied).count())
     }
 
@@ -196,6 +208,31 @@ impl<K: Keyvalue> Checkpointer<K> {
     }
 }
 
+/// Whether what one operation touches is always in one place of the store.
+fn check_partitions(bucket: &impl Keyvalue, prefix: &Id, layout: Layout) -> Result<(), Error> {
+    let prefix = prefix.as_str();
+    let message = match layout {
+        Layout::Llmfy if !bucket.keeps_together(prefix) => {
+            let tagged = format!("{{{}}}:", prefix.trim_end_matches(':'));
+            let remedy = if bucket.keeps_together(&tagged) {
+                format!("a prefix with a hash tag, for instance {tagged:?}, or the layout `partitioned`")
+            } else {
+                "the layout `partitioned`".to_owned()
+            };
+            format!(
+                "the store spreads keys over several machines, and those under the prefix {prefix:?} would \
+                 not stay together; take {remedy}"
+            )
+        }
+        Layout::Partitioned if !bucket.keeps_together(&format!("{prefix}{{session}}")) => format!(
+            "the store spreads keys over several machines by the first text in braces, which is empty in \
+             the prefix {prefix:?} or before it; take one without \"{{}}\""
+        ),
+        Layout::Llmfy | Layout::Partitioned => return Ok(()),
+    };
+    Err(Error::InvalidArgument(message))
+}
+
 /// What was found at the key of a document.
 enum Held {
     /// Nothing.
@@ -206,15 +243,6 @@ enum Held {
     Garbage(String, String),
     /// A document: whose, and the text that it begins with.
     Document(Owner, String),
-}
-
-/// The batch that removes the entry of `member` from `index` if it names
-/// nothing.
-fn sweeping(index: &str, member: &str) -> Batch {
-    Batch {
-        conditions: keys::documents_named_by(index, member).map(|key| vec![Condition::Absent(key)]).collect(),
-        operations: vec![Operation::IndexDelete(entry(index.to_owned(), member))],
-    }
 }
 
 fn entry(index: String, member: &str) -> IndexMember {

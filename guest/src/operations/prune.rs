@@ -1,10 +1,9 @@
 //! The limit on how many checkpoints a session keeps: which of them have to go
 //! so that one can come.
 
-use super::{ATTEMPTS, Checkpointer, HEAD, Held, entry, overtaken, starts_with, sweeping};
+use super::{ATTEMPTS, Checkpointer, HEAD, Held, entry, overtaken, starts_with};
 use crate::Error;
 use crate::id::Id;
-use crate::keys;
 use crate::keyvalue::{Batch, Condition, IndexSize, Keyvalue, Operation, Order, Position, Query, Value};
 
 /// How many entries to look at in one round trip.
@@ -56,12 +55,13 @@ impl<K: Keyvalue> Checkpointer<K> {
                 size: census.size.unwrap_or_default(),
             })]],
             operations: Vec::new(),
-            tidying: census.dead.iter().map(|member| sweeping(&index, member)).collect(),
+            tidying: census.dead.iter().map(|member| self.sweeping(&index, member)).collect(),
             is_partial: excess > STEP as u64,
             takes_newcomer: newcomer.is_some() && census.older < excess,
         };
         let going = usize::try_from(excess).unwrap_or(usize::MAX).min(census.oldest.len());
-        let keys: Vec<_> = census.oldest[..going].iter().map(|id| self.keys.documents() + id).collect();
+        let documents = self.keys.documents(session);
+        let keys: Vec<_> = census.oldest[..going].iter().map(|id| format!("{documents}{id}")).collect();
         if keys.is_empty() || room.takes_newcomer {
             return Ok(room);
         }
@@ -87,9 +87,9 @@ impl<K: Keyvalue> Checkpointer<K> {
                 Held::Garbage(_, text) => {
                     room.conditions.push(vec![starts_with(key.clone(), text)]);
                     room.operations.push(Operation::Delete(key));
-                    room.tidying.push(sweeping(&index, member));
+                    room.tidying.push(self.sweeping(&index, member));
                 }
-                Held::Alien(_) if !keys::may_be_shared(&index) => {
+                Held::Alien(_) if !self.keys.may_be_shared(&index) => {
                     room.operations.push(Operation::IndexDelete(entry(index.clone(), member)));
                 }
                 Held::Nothing | Held::Alien(_) | Held::Document(..) => {}
@@ -143,7 +143,7 @@ impl<K: Keyvalue> Checkpointer<K> {
     /// Whether what stands at the key of `member` is this session's, as far as
     /// can be told.
     fn is_of(&self, session: &Id, member: &str, value: Value) -> Result<bool, Error> {
-        Ok(match self.owner(&(self.keys.documents() + member), value)? {
+        Ok(match self.owner(&(self.keys.documents(session) + member), value)? {
             Held::Document(owner, _) => owner.is_of(session, member),
             Held::Nothing | Held::Alien(_) | Held::Garbage(..) => false,
         })

@@ -8,7 +8,7 @@ use crate::compression;
 use crate::document;
 use crate::id::Id;
 use crate::json;
-use crate::keys;
+use crate::keys::Keys;
 use crate::keyvalue::{Batch, Condition, Expiry, IndexPut, Keyvalue, Operation, Position, Put, Value};
 use crate::timestamp::Timestamp;
 use crate::{Checkpoint, Conflict, Error, Excess, Metadata, Outcome, Taken};
@@ -73,7 +73,7 @@ impl<K: Keyvalue> Checkpointer<K> {
                 Standing::New => vec![Condition::Absent(newcomer.document.clone()), newcomer.is_saved()],
                 Standing::Ours { guard, run } => {
                     if let Some(left) = run.filter(|run| Some(run) != newcomer.run_index.as_ref()) {
-                        tidying.push(newcomer.leaving(&left));
+                        tidying.push(newcomer.leaving(&left, &self.keys));
                     }
                     vec![starts_with(newcomer.document.clone(), guard)]
                 }
@@ -232,7 +232,7 @@ impl Newcomer {
         Ok(Self {
             text,
             score: timestamp.score(),
-            document: keys.document(&id),
+            document: keys.document(&session, &id),
             session_index: keys.session(&session),
             run_index: run.map(|run| keys.run(&session, &run)),
             metadata,
@@ -267,9 +267,9 @@ impl Newcomer {
 
     /// The batch that takes it out of the index of a run that it has just left,
     /// unless another prefix shares that index and has a checkpoint of this id.
-    fn leaving(&self, index: &str) -> Batch {
+    fn leaving(&self, index: &str, keys: &Keys) -> Batch {
         let id = self.id.as_str();
-        let others = keys::documents_named_by(index, id).filter(|key| *key != self.document);
+        let others = keys.documents_named_by(index, id).into_iter().filter(|key| *key != self.document);
         let conditions = others.map(|key| vec![Condition::Absent(key)]).collect();
         Batch { conditions, operations: vec![Operation::IndexDelete(entry(index.to_owned(), id))] }
     }

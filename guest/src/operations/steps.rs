@@ -62,4 +62,8 @@ impl<K: Keyvalue> Keyvalue for Steps<'_, K> {
     fn scan(&self, prefix: &str, after: Option<&str>) -> Result<KeyPage, StorageError> {
         self.bucket.scan(prefix, after)
     }
+
+    fn keeps_together(&self, prefix: &str) -> bool {
+        self.bucket.keeps_together(prefix)
+    }
 }

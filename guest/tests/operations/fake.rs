@@ -29,6 +29,8 @@ pub struct Shared {
     indexes: RefCell<BTreeMap<String, (Members, Until)>>,
     /// What was asked of the store.
     calls: RefCell<Vec<&'static str>>,
+    /// Whether it is spread over many machines, as a Redis Cluster is.
+    pub is_spread: Cell<bool>,
     /// What somebody else does just before the next commit.
     interruption: RefCell<Option<Box<dyn FnOnce()>>>,
 }
@@ -139,6 +141,16 @@ impl Fake {
         };
     }
 
+    /// Notes a call, which must not touch keys on different machines.
+    fn call<'a>(&self, name: &'static str, keys: impl IntoIterator<Item = &'a str>) {
+        self.shared.calls.borrow_mut().push(name);
+        let mut keys = keys.into_iter();
+        let Some(first) = keys.next().filter(|_| self.shared.is_spread.get()) else { return };
+        for other in keys {
+            assert_eq!(hash_tag(other), hash_tag(first), "a {name} of {first:?} and {other:?}");
+        }
+    }
+
     pub fn calls(&self) -> Vec<&'static str> {
         self.shared.calls.take()
     }
@@ -150,12 +162,12 @@ impl Fake {
 
 impl Keyvalue for Fake {
     fn get(&self, keys: &[String], head: Option<u32>) -> Result<Vec<Value>, StorageError> {
-        self.shared.calls.borrow_mut().push("get");
+        self.call("get", keys.iter().map(String::as_str));
         Ok(keys.iter().map(|key| self.read(key, head)).collect())
     }
 
     fn range(&self, query: &Query) -> Result<IndexPage, StorageError> {
-        self.shared.calls.borrow_mut().push("range");
+        self.call("range", [query.index.as_str(), query.values_at.as_str()]);
         let mut members: Vec<_> = self.members(&query.index).into_iter().collect();
         members.sort_by(|(a, x), (b, y)| x.total_cmp(y).then_with(|| a.cmp(b)));
         if query.order == Order::Descending {
@@ -185,7 +197,7 @@ impl Keyvalue for Fake {
         if let Some(interruption) = self.shared.interruption.take() {
             interruption();
         }
-        self.shared.calls.borrow_mut().push("commit");
+        self.call("commit", batches.iter().flat_map(touched));
         let apply = |batch: &Batch| {
             let holds = batch.conditions.iter().all(|any| any.iter().any(|condition| self.holds(condition)));
             if holds {
@@ -204,4 +216,38 @@ impl Keyvalue for Fake {
             values.keys().chain(indexes.keys()).filter(|key| key.starts_with(prefix)).cloned().collect();
         Ok(KeyPage { keys, next: None })
     }
+
+    fn keeps_together(&self, prefix: &str) -> bool {
+        !self.shared.is_spread.get() || hash_tag(prefix) != prefix
+    }
+}
+
+/// What Redis looks at to find the machine of a key: its hash tag, or all of it.
+fn hash_tag(key: &str) -> &str {
+    let tag = key.split_once('{').and_then(|(_, behind)| behind.split_once('}')).map(|(tag, _)| tag);
+    tag.filter(|tag| !tag.is_empty()).unwrap_or(key)
+}
+
+/// All keys that a batch names.
+fn touched(batch: &Batch) -> Vec<&str> {
+    let mut keys = Vec::new();
+    for condition in batch.conditions.iter().flatten() {
+        match condition {
+            Condition::Absent(key) => keys.push(key.as_str()),
+            Condition::StartsWith(wanted) => keys.push(&wanted.key),
+            Condition::IndexHas(wanted) => keys.push(&wanted.index),
+            Condition::IndexAtMost(most) => keys.push(&most.index),
+            Condition::IndexHighest(wanted) => keys.extend([wanted.index.as_str(), &wanted.values_at]),
+        }
+    }
+    for operation in &batch.operations {
+        keys.push(match operation {
+            Operation::Put(put) => &put.key,
+            Operation::Delete(key) => key,
+            Operation::IndexPut(put) => &put.index,
+            Operation::IndexDelete(gone) => &gone.index,
+            Operation::Expire(expire) => &expire.key,
+        });
+    }
+    keys
 }

@@ -243,6 +243,10 @@ impl Keyvalue for Unexpiring {
     fn scan(&self, prefix: &str, after: Option<&str>) -> Result<KeyPage, StorageError> {
         self.0.scan(prefix, after)
     }
+
+    fn keeps_together(&self, prefix: &str) -> bool {
+        self.0.keeps_together(prefix)
+    }
 }
 
 #[test]

@@ -6,13 +6,14 @@
 #![expect(clippy::expect_used, reason = "a test that can't run fails")]
 
 mod fake;
+mod layout;
 mod lifetime;
 
 use checkpointer_guest::keyvalue::{
     Batch, Effect, IndexPage, KeyPage, Keyvalue, Query, StorageError, StorageReason, Value,
 };
 use checkpointer_guest::{
-    Checkpoint, Checkpointer, Conflict, Error, Lifetime, Metadata, Options, Outcome, Run, Ttl,
+    Checkpoint, Checkpointer, Conflict, Error, Layout, Lifetime, Metadata, Options, Outcome, Run, Ttl,
 };
 
 use fake::Fake;
@@ -21,6 +22,7 @@ fn options(ttl_ms: Option<u64>) -> Options {
     Options {
         bucket: "default".into(),
         prefix: "p:".into(),
+        layout: Layout::Llmfy,
         ttl: ttl_ms.map(|milliseconds| Ttl {
             milliseconds,
             lifetime: Lifetime::OfCheckpoint,
@@ -66,24 +68,26 @@ fn ids(checkpointer: &Checkpointer<Fake>, session: &str) -> Vec<String> {
 
 #[test]
 fn each_operation_asks_the_store_as_little_as_it_can() {
-    let store = Fake::default();
-    let checkpointer = open(store.clone(), None);
-    for number in 0..5 {
-        checkpointer.save(checkpoint("s", &format!("c{number}"), "r", number)).expect("saved");
+    for layout in [Layout::Llmfy, Layout::Partitioned] {
+        let store = Fake::default();
+        let checkpointer = open_with(store.clone(), &Options { layout, ..options(None) });
+        for number in 0..5 {
+            checkpointer.save(checkpoint("s", &format!("c{number}"), "r", number)).expect("saved");
+        }
+        assert_eq!(store.calls(), ["commit"; 5]);
+        checkpointer.load("s", None).expect("loaded");
+        assert_eq!(store.calls(), ["range"]);
+        checkpointer.load("s", Some("c1")).expect("loaded");
+        assert_eq!(store.calls(), ["get"]);
+        checkpointer.list("s", None).expect("listed");
+        assert_eq!(store.calls(), ["range"]);
+        checkpointer.list("s", Some(0)).expect("listed");
+        assert_eq!(store.calls(), [""; 0]);
+        checkpointer.delete("s", Some("c1")).expect("deleted");
+        assert_eq!(store.calls(), ["get", "commit"]);
+        checkpointer.delete("s", None).expect("deleted");
+        assert_eq!(store.calls(), ["range", "commit"]);
     }
-    assert_eq!(store.calls(), ["commit"; 5]);
-    checkpointer.load("s", None).expect("loaded");
-    assert_eq!(store.calls(), ["range"]);
-    checkpointer.load("s", Some("c1")).expect("loaded");
-    assert_eq!(store.calls(), ["get"]);
-    checkpointer.list("s", None).expect("listed");
-    assert_eq!(store.calls(), ["range"]);
-    checkpointer.list("s", Some(0)).expect("listed");
-    assert_eq!(store.calls(), [""; 0]);
-    checkpointer.delete("s", Some("c1")).expect("deleted");
-    assert_eq!(store.calls(), ["get", "commit"]);
-    checkpointer.delete("s", None).expect("deleted");
-    assert_eq!(store.calls(), ["range", "commit"]);
 }
 
 #[test]
@@ -260,6 +264,10 @@ impl Keyvalue for Down {
 
     fn scan(&self, _: &str, _: Option<&str>) -> Result<KeyPage, StorageError> {
         down()
+    }
+
+    fn keeps_together(&self, _: &str) -> bool {
+        true
     }
 }
 

@@ -16,7 +16,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use checkpointer::store::Address;
 use checkpointer::{Checkpointer, DEFAULT_PREFIX, Error};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 const DEFAULT_STORE: &str = "sqlite:checkpoints.db";
 
@@ -43,6 +43,9 @@ struct Options {
     /// What every key begins with.
     #[arg(long, global = true, value_name = "P", default_value = DEFAULT_PREFIX)]
     prefix: String,
+    /// How keys are named behind it.
+    #[arg(long, global = true, value_name = "L", default_value = "llmfy")]
+    layout: Layout,
     /// What is saved goes away after so many seconds.
     #[arg(long, global = true, value_name = "SECONDS", allow_negative_numbers = true)]
     ttl: Option<String>,
@@ -67,6 +70,24 @@ struct Options {
     /// Print JSON for programs.
     #[arg(long, global = true)]
     json: bool,
+}
+
+/// [`checkpointer::Layout`], as it is typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Layout {
+    /// As llmfy names them.
+    Llmfy,
+    /// Each session in one slot of a Redis Cluster.
+    Partitioned,
+}
+
+impl From<Layout> for checkpointer::Layout {
+    fn from(layout: Layout) -> Self {
+        match layout {
+            Layout::Llmfy => Self::Llmfy,
+            Layout::Partitioned => Self::Partitioned,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -272,6 +293,7 @@ impl Options {
     fn are_for_plugins(&self) -> Result<(), Usage> {
         let given = [
             ("--prefix", self.prefix != DEFAULT_PREFIX),
+            ("--layout", self.layout != Layout::Llmfy),
             ("--ttl", self.ttl.is_some()),
             ("--session-ttl", self.session_ttl.is_some()),
             ("--refresh-on-read", self.refresh_on_read),
@@ -288,7 +310,8 @@ impl Options {
 
     async fn open(&self) -> Result<Opened> {
         let address = self.address()?;
-        let mut builder = Checkpointer::builder().prefix(&self.prefix).compress(self.compress);
+        let mut builder = Checkpointer::builder().prefix(&self.prefix).layout(self.layout.into());
+        builder = builder.compress(self.compress);
         if let Some(ttl) = &self.ttl {
             builder = builder.ttl(seconds("--ttl", ttl)?);
         }

@@ -146,6 +146,10 @@ impl Store for Bounded {
         self.turn().await;
         self.inner.scan(prefix, after).await
     }
+
+    fn keeps_together(&self, prefix: &str) -> bool {
+        self.inner.keeps_together(prefix)
+    }
 }
 
 fn refused(reason: StorageReason, message: String) -> StorageError {

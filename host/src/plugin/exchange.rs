@@ -11,6 +11,10 @@ impl From<plugin::Options> for library::Options {
         Self {
             bucket: options.bucket,
             prefix: options.prefix,
+            layout: match options.layout {
+                plugin::Layout::Llmfy => library::Layout::Llmfy,
+                plugin::Layout::Partitioned => library::Layout::Partitioned,
+            },
             ttl: options.ttl.map(|ttl| library::Ttl {
                 milliseconds: ttl.milliseconds,
                 lifetime: match ttl.lifetime {

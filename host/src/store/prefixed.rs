@@ -29,6 +29,11 @@ impl Prefixed {
         Query { index: self.key(query.index), values_at: self.key(query.values_at), ..query }
     }
 
+    /// The ledger is in this part, too.
+    fn quota(&self, quota: &Quota) -> Quota {
+        Quota { ledger: self.key(quota.ledger.clone()), ..quota.clone() }
+    }
+
     fn batches(&self, mut batches: Vec<Batch>) -> Vec<Batch> {
         let prefix = |key: &mut String| *key = self.key(mem::take(key));
         for condition in batches.iter_mut().flat_map(|batch| &mut batch.conditions).flatten() {
@@ -85,12 +90,11 @@ impl Store for Prefixed {
         Ok(KeyPage { keys: keys.collect(), next: page.next })
     }
 
-    /// The ledger is the store's: its key begins with whatever it says.
     async fn commit_within(&self, quota: &Quota, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError> {
-        self.store.commit_within(quota, self.batches(batches)).await
+        self.store.commit_within(&self.quota(quota), self.batches(batches)).await
     }
 
     async fn settle(&self, quota: &Quota, after: Option<String>) -> Result<Option<String>, StorageError> {
-        self.store.settle(quota, after).await
+        self.store.settle(&self.quota(quota), after).await
     }
 }

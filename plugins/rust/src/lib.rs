@@ -5,7 +5,7 @@
 wit_bindgen::generate!({ path: "../../wit", world: "plugin" });
 
 use flow::checkpoint::checkpointer::{
-    Checkpoint, Checkpointer, Conflict, Error, Metadata, Options, Run, Taken, Unreadable,
+    Checkpoint, Checkpointer, Conflict, Error, Layout, Metadata, Options, Run, Taken, Unreadable,
 };
 use flow::checkpoint::types::{Effect, StorageError};
 use serde::{Deserialize, Serialize};
@@ -40,6 +40,7 @@ fn open() -> Result<Checkpointer, String> {
     let options = Options {
         bucket: "default".into(),
         prefix: "llmfy_checkpoint:".into(),
+        layout: Layout::Llmfy,
         ttl: None,
         max_state_bytes: None,
         compress: false,

@@ -16,6 +16,12 @@ pub(super) async fn save(subject: &Subject, checkpoint: &Checkpoint) {
     subject.save(checkpoint).await.expect("saved");
 }
 
+pub(super) fn sorted(keys: impl Into<Vec<String>>) -> Vec<String> {
+    let mut keys = keys.into();
+    keys.sort();
+    keys
+}
+
 /// What was saved is loaded as it was, whatever the state looks like.
 pub async fn a_saved_checkpoint_is_loaded_as_it_was(place: &Place, mode: Mode) {
     let subject = place.open(mode, &Opening::default()).await;
@@ -103,7 +109,7 @@ pub async fn saving_an_id_again_moves_it(place: &Place, mode: Mode) {
     // Without a run, and with one again.
     save(&subject, &plain("s", "c", 70)).await;
     assert_eq!(subject.ids("s", 9).await, ["c", "other"]);
-    assert_eq!(place.keys(&key("session:s:run:r2")).await, [""; 0]);
+    assert_eq!(place.keys(&place.names().index_of_run("s", "r2")).await, [""; 0]);
     save(&subject, &checkpoint("s", "c", "r3", 30)).await;
     assert_eq!(subject.ids_of_run("s", "r3").await, ["c"]);
     assert_eq!(subject.load("s", Some("c")).await.expect("loaded"), Some(checkpoint("s", "c", "r3", 30)));
@@ -136,8 +142,9 @@ pub async fn an_index_entry_does_not_make_a_checkpoint_ones_own(place: &Place, m
     let subject = place.open(mode, &Opening::default()).await;
     save(&subject, &checkpoint("bob", "c", "r", 9)).await;
     save(&subject, &checkpoint("alice", "mine", "r", 1)).await;
-    for index in ["session:alice", "session:alice:run:r"] {
-        let stray = IndexPut { index: key(index), member: "c".into(), score: 2e9, expiry: Expiry::Never };
+    let names = place.names();
+    for index in [names.index("alice"), names.index_of_run("alice", "r")] {
+        let stray = IndexPut { index, member: "c".into(), score: 2e9, expiry: Expiry::Never };
         place.write(vec![Operation::IndexPut(stray)]).await;
     }
     assert_eq!(subject.latest("alice").await.as_deref(), Some("mine"));
@@ -173,8 +180,20 @@ pub async fn a_session_named_like_a_run_is_a_session_of_its_own(place: &Place, m
 
 /// clear-all takes what is under its prefix, and its prefix literally (7).
 pub async fn clear_all_clears_one_prefix_and_no_other(place: &Place, mode: Mode) {
-    let prefixes =
-        ["app:", "app:eu:", "app[1]:", "app1:", "*", "?", "\\", "app:session:", "app:checkpoint:", "a"];
+    let prefixes = [
+        "app:",
+        "app:eu:",
+        "app[1]:",
+        "app1:",
+        "*",
+        "?",
+        "\\",
+        "app:session:",
+        "app:checkpoint:",
+        "a",
+        "app:{",
+        "app:{s}",
+    ];
     let mut left = Vec::new();
     for prefix in prefixes {
         let subject = place.open(mode, &Opening::prefix(prefix)).await;
@@ -239,9 +258,13 @@ pub async fn an_unreadable_checkpoint_is_named_beside_the_others(place: &Place, 
     for number in 0..4 {
         save(&subject, &checkpoint("s", &format!("c{number}"), "r", number)).await;
     }
-    place.put(&key("checkpoint:c3"), "{\"checkpoint_id\": \"c3\"").await;
+    let names = place.names();
+    place.put(&names.document("s", "c3"), "{\"checkpoint_id\": \"c3\"").await;
     place
-        .put(&key("checkpoint:c1"), "{\"checkpoint_id\": \"c1\", \"session_id\": \"s\", \"run_id\": \"r\"}")
+        .put(
+            &names.document("s", "c1"),
+            "{\"checkpoint_id\": \"c1\", \"session_id\": \"s\", \"run_id\": \"r\"}",
+        )
         .await;
     let history = subject.list("s", Some(2)).await.expect("a history");
     let ids: Vec<_> =
@@ -271,9 +294,10 @@ pub async fn a_value_of_another_type_is_said_to_be_one(place: &Place, mode: Mode
     let subject = place.open(mode, &Opening::default()).await;
     save(&subject, &checkpoint("s", "c1", "r", 1)).await;
     save(&subject, &checkpoint("s", "c2", "r", 2)).await;
-    let alien =
-        IndexPut { index: key("checkpoint:c2"), member: "m".into(), score: 1.0, expiry: Expiry::Never };
-    place.write(vec![Operation::Delete(key("checkpoint:c2"))]).await;
+    let names = place.names();
+    let c2 = names.document("s", "c2");
+    let alien = IndexPut { index: c2.clone(), member: "m".into(), score: 1.0, expiry: Expiry::Never };
+    place.write(vec![Operation::Delete(c2.clone())]).await;
     place.write(vec![Operation::IndexPut(alien)]).await;
     for id in [None, Some("c2")] {
         assert!(
@@ -288,7 +312,7 @@ pub async fn a_value_of_another_type_is_said_to_be_one(place: &Place, mode: Mode
     ));
     assert_eq!(subject.delete("s", None).await.expect("deleted"), 1);
     // It is not ours to remove. Its run is not known, so that index names it on.
-    assert_eq!(place.keys("").await, ["checkpoint:c2", "session:s:run:r"].map(key));
+    assert_eq!(place.keys("").await, [c2, names.index_of_run("s", "r")]);
 }
 
 /// Both generations stand side by side in one session.
@@ -296,10 +320,10 @@ pub async fn both_generations_are_read_in_one_session(place: &Place, mode: Mode)
     let subject = place.open(mode, &Opening::default()).await;
     save(&subject, &plain("s", "a", 1)).await;
     save(&subject, &checkpoint("s", "b", "r", 2)).await;
-    assert!(
-        place.text(&key("checkpoint:a")).await.is_some_and(|text| text.contains("\"node_name\": \"node\""))
-    );
-    assert!(place.text(&key("checkpoint:b")).await.is_some_and(|text| text.contains("\"run_id\": \"r\"")));
+    for (id, member) in [("a", "\"node_name\": \"node\""), ("b", "\"run_id\": \"r\"")] {
+        let text = place.text(&place.names().document("s", id)).await;
+        assert!(text.is_some_and(|text| text.contains(member)));
+    }
     assert_eq!(
         subject.list("s", None).await.expect("a history").checkpoints,
         [checkpoint("s", "b", "r", 2), plain("s", "a", 1)]
@@ -318,7 +342,9 @@ pub async fn deleting_counts_and_leaves_nothing_behind(place: &Place, mode: Mode
     assert_eq!(subject.latest("s").await.as_deref(), Some("c3"));
     assert_eq!(subject.ids_of_run("s", "r0").await, ["c2", "c0"]);
     assert_eq!(subject.delete("s", None).await.expect("deleted"), 4);
-    assert_eq!(place.keys("").await, ["checkpoint:t", "session:t", "session:t:run:r0"].map(key));
+    let names = place.names();
+    let left = [names.document("t", "t"), names.index("t"), names.index_of_run("t", "r0")];
+    assert_eq!(place.keys("").await, sorted(left));
     assert_eq!(subject.clear_all().await.expect("cleared"), 1);
     assert_eq!(place.keys("").await, [""; 0]);
 }
@@ -397,7 +423,7 @@ pub async fn bad_input_is_refused_with_the_reason(place: &Place, mode: Mode) {
     assert!(matches!(subject.list_by_run("s", "", None).await, Err(Error::InvalidArgument(_))));
     assert!(matches!(subject.save_document("{}").await, Err(Error::InvalidArgument(_))));
     for prefix in ["", "a\0b", &long] {
-        let opened = Subject::open(mode, place.store.clone(), &Opening::prefix(prefix)).await;
+        let opened = place.try_open(mode, &Opening::prefix(prefix)).await;
         assert!(matches!(opened, Err(Error::InvalidArgument(_))), "{prefix:?}");
     }
     assert_eq!(place.keys("").await, [""; 0]);
@@ -408,14 +434,11 @@ pub async fn a_stored_checkpoint_with_ids_too_long_can_be_removed(place: &Place,
     let subject = place.open(mode, &Opening::default()).await;
     for (id, run) in [("a", String::new()), ("b", "r".repeat(600))] {
         save(&subject, &checkpoint("s", id, "RUN", 1)).await;
-        let document = place.text(&key(&format!("checkpoint:{id}"))).await.expect("a document");
-        place.put(&key(&format!("checkpoint:{id}")), &document.replace("RUN", &run)).await;
-        place
-            .write(vec![Operation::IndexDelete(IndexMember {
-                index: key("session:s:run:RUN"),
-                member: id.into(),
-            })])
-            .await;
+        let key = place.names().document("s", id);
+        let document = place.text(&key).await.expect("a document");
+        place.put(&key, &document.replace("RUN", &run)).await;
+        let index = place.names().index_of_run("s", "RUN");
+        place.write(vec![Operation::IndexDelete(IndexMember { index, member: id.into() })]).await;
     }
     assert_eq!(subject.ids("s", 9).await, ["b", "a"]);
     assert_eq!(subject.delete("s", Some("a")).await.expect("deleted"), 1);
@@ -438,10 +461,11 @@ pub async fn compressed_states_are_stored_as_llmfy_does_and_loaded_as_they_were(
             Some(&state)
         );
     }
-    let stored = place.text(&key("checkpoint:b")).await.expect("a document");
+    let stored = place.text(&place.names().document("s", "b")).await.expect("a document");
     assert!(stored.len() < 500, "{stored}");
     // Generation A has no compressed form.
-    assert!(place.text(&key("checkpoint:a")).await.is_some_and(|text| text.len() > 10_000));
+    let stored = place.text(&place.names().document("s", "a")).await.expect("a document");
+    assert!(stored.len() > 10_000, "{stored}");
     // Without the option, what is stored is a JSON string like any other.
     let string = subject.load("s", Some("b")).await.expect("loaded").expect("there").state;
     assert!(string.starts_with("\"eJ"), "{string}");
@@ -462,18 +486,13 @@ pub async fn a_session_keeps_no_more_than_its_limit(place: &Place, mode: Mode) {
         assert_eq!(three.save(&saved).await.expect("saved"), Outcome::Kept);
     }
     assert_eq!(three.ids("s", 9).await, ["c5", "c4", "c3"]);
-    let all: Vec<_> = [
-        "checkpoint:c3",
-        "checkpoint:c4",
-        "checkpoint:c5",
-        "session:s",
-        "session:s:run:r3",
-        "session:s:run:r4",
-        "session:s:run:r5",
-    ]
-    .map(key)
-    .into();
-    assert_eq!(place.keys("").await, all);
+    let names = place.names();
+    let mut all = vec![names.index("s")];
+    for number in 3..=5 {
+        all.push(names.document("s", &format!("c{number}")));
+        all.push(names.index_of_run("s", &format!("r{number}")));
+    }
+    assert_eq!(place.keys("").await, sorted(all));
     // Saved again, nothing goes; moved to the past it is the oldest and stays.
     for second in [50, 31, 60] {
         assert_eq!(three.save(&checkpoint("s", "c5", "r5", second)).await.expect("saved"), Outcome::Kept);
@@ -489,8 +508,6 @@ pub async fn a_session_keeps_no_more_than_its_limit(place: &Place, mode: Mode) {
     assert_eq!(three.save(&checkpoint("s", "a", "r", 35)).await.expect("saved"), Outcome::Pruned);
     assert_eq!(three.save(&checkpoint("s", "e", "r", 35)).await.expect("saved"), Outcome::Kept);
     assert_eq!(three.ids("s", 9).await, ["c5", "c4", "e"]);
-    let other = three.save(&checkpoint("other", "c5", "r", 1)).await.expect_err("a conflict");
-    assert!(matches!(other, Error::Conflict(Conflict::Taken(_))), "{other}");
     // A limit that comes late takes what is over it, however much that is.
     let unlimited = place.open(mode, &Opening::default()).await;
     for number in 0..700 {
@@ -508,7 +525,17 @@ pub async fn a_session_keeps_no_more_than_its_limit(place: &Place, mode: Mode) {
     );
     assert_eq!(three.ids("many", 9).await, ["m699"]);
     let none = Opening { max_checkpoints: Some(0), ..Opening::default() };
-    assert!(matches!(Subject::open(mode, place.store.clone(), &none).await, Err(Error::InvalidArgument(_))));
+    assert!(matches!(place.try_open(mode, &none).await, Err(Error::InvalidArgument(_))));
+}
+
+/// An id of another session is none of a session at its limit either.
+pub async fn a_limit_gives_nobody_an_id_of_another_session(place: &Place, mode: Mode) {
+    let one = place.open(mode, &Opening { max_checkpoints: Some(1), ..Opening::default() }).await;
+    save(&one, &checkpoint("s", "c", "r", 1)).await;
+    save(&one, &checkpoint("other", "d", "r", 2)).await;
+    let error = one.save(&checkpoint("other", "c", "r", 3)).await.expect_err("a conflict");
+    assert!(matches!(error, Error::Conflict(Conflict::Taken(_))), "{error}");
+    assert_eq!((one.ids("s", 9).await, one.ids("other", 9).await), (vec!["c".into()], vec!["d".into()]));
 }
 
 /// Only what lives and is the session's own counts towards its limit.
@@ -520,7 +547,9 @@ pub async fn a_limit_counts_neither_the_dead_nor_others(place: &Place, mode: Mod
     for number in 1..=3 {
         save(&unlimited, &checkpoint("s", &format!("c{number}"), "r", number)).await;
     }
-    place.write(vec![Operation::Delete(key("checkpoint:c2")), Operation::Delete(key("checkpoint:c3"))]).await;
+    for gone in ["c2", "c3"] {
+        place.write(vec![Operation::Delete(place.names().document("s", gone))]).await;
+    }
     assert_eq!(subject.save(&checkpoint("s", "c0", "r", 0)).await.expect("saved"), Outcome::Kept);
     assert_eq!(subject.save(&checkpoint("s", "c4", "r", 4)).await.expect("saved"), Outcome::Kept);
     assert_eq!(subject.ids("s", 9).await, ["c4", "c1", "c0"]);

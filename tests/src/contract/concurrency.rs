@@ -6,7 +6,7 @@ use checkpointer::store::{Effect, Expiry, IndexPut, Operation};
 use checkpointer::{Conflict, Error, Outcome};
 
 use super::Place;
-use super::checkpointer::{key, save};
+use super::checkpointer::{save, sorted};
 use crate::samples::checkpoint;
 use crate::subject::{Mode, Opening};
 
@@ -28,11 +28,10 @@ pub async fn a_save_that_races_a_delete_leaves_nothing_unnamed(place: &Place, mo
                 subject.load("s", Some(id)).await.expect("an answer").and_then(|found| found.metadata.run);
             let run = run.expect("a checkpoint of a run").run_id;
             assert_eq!(subject.ids_of_run("s", &run).await, std::slice::from_ref(id));
-            expected.extend([key(&format!("checkpoint:{id}")), key(&format!("session:s:run:{run}"))]);
+            expected.extend([place.names().document("s", id), place.names().index_of_run("s", &run)]);
         }
-        expected.extend((!ids.is_empty()).then(|| key("session:s")));
-        expected.sort();
-        assert_eq!(place.keys("").await, expected);
+        expected.extend((!ids.is_empty()).then(|| place.names().index("s")));
+        assert_eq!(place.keys("").await, sorted(expected));
         subject.delete("s", None).await.expect("deleted");
     }
 }
@@ -59,7 +58,7 @@ pub async fn a_limit_holds_for_many_at_once(place: &Place, mode: Mode) {
         task.await.expect("a task");
     }
     assert_eq!(subject.ids("s", 100).await, ["3-9", "2-9", "1-9"]);
-    assert_eq!(place.keys(&key("checkpoint:")).await.len(), 3);
+    assert_eq!(place.keys(&place.names().document("s", "")).await.len(), 3);
 }
 
 /// Saves of different ids never disturb each other, each at its first try.
@@ -110,11 +109,18 @@ pub async fn a_save_after_another_latest_is_told_which_it_is(place: &Place, mode
         let error = subject.save_after(&of(id, second), Some("b")).await.expect_err("not the latest");
         assert!(matches!(error, Error::InvalidArgument(_)), "{error}");
     }
-    save(&subject, &checkpoint("t", "t", "r", 1)).await;
-    let error = subject.save_after(&of("t", 50), Some("b")).await.expect_err("taken");
-    assert!(matches!(error, Error::Conflict(Conflict::Taken(_))), "{error}");
     assert_eq!(subject.ids("s", 9).await, ["b", "a"]);
     assert_eq!(subject.load("s", None).await.expect("loaded"), Some(again));
+}
+
+/// Nor does it take an id of another session.
+pub async fn a_save_after_the_latest_takes_no_id_of_another_session(place: &Place, mode: Mode) {
+    let subject = place.open(mode, &Opening::default()).await;
+    save(&subject, &checkpoint("s", "a", "r", 1)).await;
+    save(&subject, &checkpoint("t", "t", "r", 1)).await;
+    let error = subject.save_after(&checkpoint("s", "t", "r", 50), Some("a")).await.expect_err("taken");
+    assert!(matches!(error, Error::Conflict(Conflict::Taken(_))), "{error}");
+    assert_eq!((subject.ids("s", 9).await, subject.ids("t", 9).await), (vec!["a".into()], vec!["t".into()]));
 }
 
 /// What names nothing, or what is another session's, is no latest checkpoint.
@@ -124,8 +130,10 @@ pub async fn a_latest_checkpoint_is_one_that_lives_and_is_the_sessions_own(place
     let of = |id: &str, second| checkpoint("s", id, "r", second);
     save(&short, &of("gone", 90)).await;
     save(&subject, &checkpoint("other", "stray", "r", 80)).await;
-    for (index, member) in [("session:s", "stray"), ("session:s", "never there")] {
-        let stray = IndexPut { index: key(index), member: member.into(), score: 2e9, expiry: Expiry::Never };
+    let index = place.names().index("s");
+    for member in ["stray", "never there"] {
+        let stray =
+            IndexPut { index: index.clone(), member: member.into(), score: 2e9, expiry: Expiry::Never };
         place.write(vec![Operation::IndexPut(stray)]).await;
     }
     tokio::time::sleep(std::time::Duration::from_millis(100)).await;
@@ -137,12 +145,12 @@ pub async fn a_latest_checkpoint_is_one_that_lives_and_is_the_sessions_own(place
     // As many that expired as it may take: more than a store looks at in a step.
     let expiring = (0..1500).map(|number| {
         let member = format!("old {number}");
-        Operation::IndexPut(IndexPut { index: key("session:s"), member, score: 3e9, expiry: Expiry::Never })
+        Operation::IndexPut(IndexPut { index: index.clone(), member, score: 3e9, expiry: Expiry::Never })
     });
     place.write(expiring.collect()).await;
     subject.save_after(&of("c", 30), Some("b")).await.expect("saved");
     // One that can't be read is the latest all the same, as it is for a load.
-    place.put(&key("checkpoint:c"), "{").await;
+    place.put(&place.names().document("s", "c"), "{").await;
     let error = subject.save_after(&of("d", 40), Some("b")).await.expect_err("another is the latest");
     assert!(matches!(&error, Error::Conflict(Conflict::Latest(Some(latest))) if latest == "c"), "{error}");
     subject.save_after(&of("d", 40), Some("c")).await.expect("saved");

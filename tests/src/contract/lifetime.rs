@@ -6,9 +6,9 @@ use checkpointer::Error;
 use checkpointer::store::{Order, Query};
 
 use super::Place;
-use super::checkpointer::{key, save};
+use super::checkpointer::{save, sorted};
 use crate::samples::checkpoint;
-use crate::subject::{Mode, Opening, Subject};
+use crate::subject::{Mode, Opening};
 
 async fn sleep_ms(milliseconds: u64) {
     tokio::time::sleep(Duration::from_millis(milliseconds)).await;
@@ -30,8 +30,8 @@ pub async fn what_expires_hides_nothing_that_lives(place: &Place, mode: Mode) {
     assert_eq!(long.ids_of_run("s", "r").await, ["c", "a"]);
     // What names nothing is removed in passing.
     assert_eq!(long.ids("s", 9).await, ["c", "a"]);
-    assert_eq!(index_members(place, &key("session:s")).await, ["a", "c"]);
-    assert_eq!(index_members(place, &key("session:s:run:r")).await, ["a", "c"]);
+    assert_eq!(index_members(place, &place.names().index("s")).await, ["a", "c"]);
+    assert_eq!(index_members(place, &place.names().index_of_run("s", "r")).await, ["a", "c"]);
 }
 
 async fn index_members(place: &Place, index: &str) -> Vec<String> {
@@ -40,7 +40,8 @@ async fn index_members(place: &Place, index: &str) -> Vec<String> {
         order: Order::Ascending,
         after: None,
         limit: 1000,
-        values_at: String::new(),
+        // On a cluster it has to be where the index is.
+        values_at: index.to_owned(),
         head: Some(1),
         resumable: true,
         counted: false,
@@ -57,11 +58,12 @@ pub async fn a_ttl_is_kept_for_values_and_indexes_alike(place: &Place, mode: Mod
     save(&long, &checkpoint("stays", "s", "r", 1)).await;
     save(&short, &checkpoint("stays", "t", "r", 2)).await;
     tokio::time::sleep(Duration::from_millis(160)).await;
-    let expected = ["checkpoint:s", "session:stays", "session:stays:run:r"].map(key);
-    assert_eq!(place.keys("").await, expected);
+    let names = place.names();
+    let expected = [names.document("stays", "s"), names.index("stays"), names.index_of_run("stays", "r")];
+    assert_eq!(place.keys("").await, sorted(expected));
     assert_eq!(long.latest("stays").await.as_deref(), Some("s"));
     for (ttl, refused) in [(0, true), (1, false), (9_000_000_000_000_000_000, false), (u64::MAX, true)] {
-        let opened = Subject::open(mode, place.store.clone(), &Opening::ttl_ms(ttl)).await;
+        let opened = place.try_open(mode, &Opening::ttl_ms(ttl)).await;
         assert_eq!(matches!(opened, Err(Error::InvalidArgument(_))), refused, "{ttl}");
     }
     let far = place.open(mode, &Opening::ttl_ms(9_000_000_000_000_000_000)).await;
@@ -112,7 +114,7 @@ pub async fn a_list_is_right_while_its_checkpoints_expire_one_by_one(place: &Pla
             sleep_ms(20).await;
         }
         assert_eq!(subject.ids(&session, 100).await, [format!("{session}/1")]);
-        assert_eq!(index_members(place, &key(&format!("session:{session}"))).await, [format!("{session}/1")]);
+        assert_eq!(index_members(place, &place.names().index(&session)).await, [format!("{session}/1")]);
     }
 }
 
@@ -130,9 +132,9 @@ pub async fn a_session_with_a_ttl_of_its_own_goes_as_a_whole(place: &Place, mode
     // Another session does not keep it alive, and a refused save does not either.
     let other = checkpoint("other", "o", "r", 1);
     save(&subject, &other).await;
-    subject.save(&checkpoint("s", "o", "r", 9)).await.expect_err("a conflict");
+    subject.save_after(&checkpoint("s", "n", "r", 9), None).await.expect_err("a conflict");
     sleep_ms(800).await;
-    assert_eq!(place.keys(&key("session:s")).await, [""; 0]);
+    assert_eq!(place.keys(&place.names().index("s")).await, [""; 0]);
     assert_eq!(subject.ids("s", 9).await, [""; 0]);
     sleep_ms(300).await;
     assert_eq!(place.keys("").await, [""; 0]);

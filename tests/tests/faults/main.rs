@@ -18,6 +18,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Instant;
 
+use checkpointer::Layout;
 use checkpointer::store::{Effect, Expiry, IndexPut, Operation, Put, Store};
 use checkpointer_tests::contents::Contents;
 use checkpointer_tests::contract::{Kind, Place};
@@ -82,7 +83,10 @@ impl Ground {
                 Given::Asked(opening, request) => {
                     let subject = match latest.take() {
                         Some((same, subject)) if same == *opening => subject,
-                        _ => self.place.open(Mode::Native, opening).await,
+                        _ => {
+                            let store = Arc::clone(&self.place.store);
+                            Subject::open(Mode::Native, store, opening).await.expect("a checkpointer")
+                        }
                     };
                     let end = request.of(&subject).await;
                     assert!(matches!(end, End::Answer(_) | End::Count(_)), "{}: {end:?}", scenario.name);
@@ -350,33 +354,51 @@ async fn holds(name: &str, mut ground: Ground, scenarios: impl IntoIterator<Item
 }
 
 /// The scenarios of a few checkpoints, with a ttl and without.
-fn small() -> impl Iterator<Item = Scenario> {
-    [None, Some(HOUR)].into_iter().flat_map(scenarios).filter(|scenario| !scenario.is_large)
+fn small(layout: Layout) -> impl Iterator<Item = Scenario> {
+    let all = [None, Some(HOUR)].into_iter().flat_map(move |ttl| scenarios(ttl, layout));
+    all.filter(|scenario| !scenario.is_large)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_fault_leaves_halves_in_sqlite_natively() {
-    holds("in SQLite, natively", Ground::new(Kind::File, Mode::Native, None).await, small()).await;
+    holds("in SQLite, natively", Ground::new(Kind::File, Mode::Native, None).await, small(Layout::Llmfy))
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_fault_leaves_halves_in_sqlite_as_the_component() {
-    holds("in SQLite, as the component", Ground::new(Kind::File, Mode::Component, None).await, small()).await;
+    holds(
+        "in SQLite, as the component",
+        Ground::new(Kind::File, Mode::Component, None).await,
+        small(Layout::Llmfy),
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_fault_leaves_halves_in_redis_as_the_component() {
-    holds("in Redis, as the component", Ground::new(Kind::Redis, Mode::Component, None).await, small()).await;
+    holds(
+        "in Redis, as the component",
+        Ground::new(Kind::Redis, Mode::Component, None).await,
+        small(Layout::Llmfy),
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_fault_leaves_halves_in_partitions_of_sqlite_as_the_component() {
+    let ground = Ground::new(Kind::File, Mode::Component, None).await;
+    holds("in partitions of SQLite, as the component", ground, small(Layout::Partitioned)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_fault_leaves_halves_where_more_goes_than_one_step_takes() {
-    let large = scenarios(Some(HOUR)).into_iter().filter(|scenario| scenario.is_large);
+    let large = scenarios(Some(HOUR), Layout::Llmfy).into_iter().filter(|scenario| scenario.is_large);
     holds("among very many", Ground::new(Kind::File, Mode::Native, None).await, large).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_fault_leaves_halves_where_all_goes_page_by_page() {
-    let small = scenarios(Some(HOUR)).into_iter().filter(|scenario| !scenario.is_large);
+    let small = scenarios(Some(HOUR), Layout::Llmfy).into_iter().filter(|scenario| !scenario.is_large);
     holds("in pages of two", Ground::new(Kind::File, Mode::Native, Some(2)).await, small).await;
 }

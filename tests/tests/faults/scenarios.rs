@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use checkpointer::store::{Effect, StorageReason};
-use checkpointer::{Checkpoint, DEFAULT_PREFIX, Error};
+use checkpointer::{Checkpoint, DEFAULT_PREFIX, Error, Layout};
 use checkpointer_tests::contents::Contents;
+use checkpointer_tests::names::Names;
 use checkpointer_tests::samples::{checkpoint, plain, timestamp};
 use checkpointer_tests::subject::{Opening, Subject};
 
@@ -135,10 +136,10 @@ fn answer(answer: impl std::fmt::Debug) -> End {
     End::Answer(format!("{answer:?}"))
 }
 
-/// All of them, for checkpointers with this ttl: each a name, how the checkpointer
+/// All of them, for checkpointers with this ttl and layout: each a name, how the checkpointer
 /// is opened, what is there before and what it is asked for.
-pub fn scenarios(ttl: Option<Duration>) -> Vec<Scenario> {
-    let usual = Opening { ttl, ..Opening::default() };
+pub fn scenarios(ttl: Option<Duration>, layout: Layout) -> Vec<Scenario> {
+    let usual = Opening { ttl, layout, ..Opening::default() };
     let limited = |count| Opening { max_checkpoints: Some(count), ..usual.clone() };
     let under = |prefix: &str| Opening { prefix: prefix.to_owned(), ..usual.clone() };
     let other_ttl = Opening { ttl: if ttl.is_some() { None } else { Some(HOUR) }, ..usual.clone() };
@@ -146,11 +147,11 @@ pub fn scenarios(ttl: Option<Duration>) -> Vec<Scenario> {
     let asked = |opening: &Opening, request| Given::Asked(opening.clone(), Box::new(request));
     let saved = |checkpoint| asked(&usual, Request::Save(checkpoint));
     let saved_under = |prefix, checkpoint| asked(&under(prefix), Request::Save(checkpoint));
-    let document = |id: &str| format!("{DEFAULT_PREFIX}checkpoint:{id}");
-    let session = |id: &str| format!("{DEFAULT_PREFIX}session:{id}");
+    let names = Names { prefix: DEFAULT_PREFIX, layout };
+    let document = |id: &str| names.document("s", id);
     let gone = |id: &str| Given::Gone(document(id));
     let garbage = |id: &'static str| Given::Text(document(id), "no document");
-    let entry = |index: &str, id, score| Given::Entry(session(index), id, score);
+    let entry = |index: &str, id, score| Given::Entry(names.index(index), id, score);
     // Something else than a text where a document should be.
     let alien = |id: &str| Given::Entry(document(id), "member", 1.0);
 

@@ -12,7 +12,7 @@ mod texts;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use flow::checkpoint::checkpointer::{Checkpoint, Checkpointer, Error, Metadata, Options, Run};
+use flow::checkpoint::checkpointer::{Checkpoint, Checkpointer, Error, Layout, Metadata, Options, Run};
 
 struct Hostile;
 export!(Hostile);
@@ -92,6 +92,7 @@ fn options(prefix: &str) -> Options {
     Options {
         bucket: "default".into(),
         prefix: prefix.into(),
+        layout: Layout::Llmfy,
         ttl: None,
         max_state_bytes: None,
         compress: false,

@@ -3,7 +3,7 @@
 
 wit_bindgen::generate!({ path: ["../../../wit", "wit"], world: "test:thief/thief", generate_all });
 
-use flow::checkpoint::checkpointer::{Checkpointer, Options};
+use flow::checkpoint::checkpointer::{Checkpointer, Layout, Options};
 use flow::checkpoint::keyvalue;
 
 struct Thief;
@@ -18,6 +18,7 @@ impl Guest for Thief {
         let options = Options {
             bucket,
             prefix: "llmfy_checkpoint:".into(),
+            layout: Layout::Llmfy,
             ttl: None,
             max_state_bytes: None,
             compress: false,

@@ -1,0 +1,60 @@
+//! Where things stand, in both layouts: written down a second time, apart from
+//! what is tested.
+
+use checkpointer::Layout;
+
+/// Both layouts.
+pub const LAYOUTS: [Layout; 2] = [Layout::Llmfy, Layout::Partitioned];
+
+/// The names of keys under one prefix.
+#[derive(Clone, Copy, Debug)]
+pub struct Names<'a> {
+    /// What every key begins with.
+    pub prefix: &'a str,
+    /// How the keys go on.
+    pub layout: Layout,
+}
+
+impl Names<'_> {
+    /// The document of a checkpoint of a session.
+    pub fn document(&self, session: &str, id: &str) -> String {
+        match self.layout {
+            Layout::Llmfy => format!("{}checkpoint:{id}", self.prefix),
+            Layout::Partitioned => format!("{}checkpoint:{id}", self.partition(session)),
+        }
+    }
+
+    /// The index of a session.
+    pub fn index(&self, session: &str) -> String {
+        match self.layout {
+            Layout::Llmfy => format!("{}session:{session}", self.prefix),
+            Layout::Partitioned => format!("{}session", self.partition(session)),
+        }
+    }
+
+    /// The index of a run of a session.
+    pub fn index_of_run(&self, session: &str, run: &str) -> String {
+        match self.layout {
+            Layout::Llmfy => format!("{}session:{session}:run:{run}", self.prefix),
+            Layout::Partitioned => format!("{}run:{run}", self.partition(session)),
+        }
+    }
+
+    /// What all keys of a session begin with, in the partitioned layout.
+    fn partition(&self, session: &str) -> String {
+        let escape = |character| match character {
+            '%' => "%25".to_owned(),
+            '{' => "%7B".to_owned(),
+            '}' => "%7D".to_owned(),
+            other => other.to_string(),
+        };
+        format!("{}{{{}}}\0", self.prefix, session.chars().map(escape).collect::<String>())
+    }
+}
+
+/// What a Redis Cluster looks at to find the slot of a key: what stands in its
+/// first braces, unless that is nothing; else all of it.
+pub fn hash_tag(key: &str) -> &str {
+    let tag = key.split_once('{').and_then(|(_, behind)| behind.split_once('}')).map(|(tag, _)| tag);
+    tag.filter(|tag| !tag.is_empty()).unwrap_or(key)
+}

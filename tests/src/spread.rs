@@ -1,0 +1,80 @@
+//! A store that keeps together what has the same hash tag and nothing else, as a
+//! Redis Cluster does. It panics where more is touched at once: nobody can take
+//! that for a failure that may be passed over.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use checkpointer::store::{
+    Batch, Condition, IndexPage, KeyPage, Operation, Query, StorageError, Store, Value,
+};
+
+use crate::names::hash_tag;
+
+/// Wraps a store.
+pub struct Spread {
+    inner: Arc<dyn Store>,
+}
+
+impl Spread {
+    /// Wraps `inner`.
+    pub fn new(inner: Arc<dyn Store>) -> Arc<Self> {
+        Arc::new(Self { inner })
+    }
+}
+
+#[async_trait]
+impl Store for Spread {
+    async fn get(&self, keys: Vec<String>, head: Option<u32>) -> Result<Vec<Value>, StorageError> {
+        assert_together("get", keys.iter().map(String::as_str));
+        self.inner.get(keys, head).await
+    }
+
+    async fn range(&self, query: Query) -> Result<IndexPage, StorageError> {
+        assert_together("range", [query.index.as_str(), &query.values_at]);
+        self.inner.range(query).await
+    }
+
+    async fn commit(&self, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError> {
+        assert_together("commit", batches.iter().flat_map(touched));
+        self.inner.commit(batches).await
+    }
+
+    async fn scan(&self, prefix: String, after: Option<String>) -> Result<KeyPage, StorageError> {
+        self.inner.scan(prefix, after).await
+    }
+
+    fn keeps_together(&self, prefix: &str) -> bool {
+        hash_tag(prefix) != prefix
+    }
+}
+
+fn assert_together<'a>(call: &str, keys: impl IntoIterator<Item = &'a str>) {
+    let mut keys = keys.into_iter();
+    if let Some(first) = keys.next() {
+        for other in keys {
+            assert_eq!(hash_tag(other), hash_tag(first), "a {call} of {first:?} and {other:?}");
+        }
+    }
+}
+
+fn touched(batch: &Batch) -> Vec<&str> {
+    let mut keys = Vec::new();
+    for condition in batch.conditions.iter().flatten() {
+        match condition {
+            Condition::Absent(key) => keys.push(key.as_str()),
+            Condition::StartsWith(wanted) => keys.push(&wanted.key),
+            Condition::IndexHas(wanted) => keys.push(&wanted.index),
+            Condition::IndexAtMost(most) => keys.push(&most.index),
+            Condition::IndexHighest(wanted) => keys.extend([wanted.index.as_str(), &wanted.values_at]),
+        }
+    }
+    keys.extend(batch.operations.iter().map(|operation| match operation {
+        Operation::Put(put) => put.key.as_str(),
+        Operation::Delete(key) => key,
+        Operation::IndexPut(put) => &put.index,
+        Operation::IndexDelete(gone) => &gone.index,
+        Operation::Expire(expire) => &expire.key,
+    }));
+    keys
+}
