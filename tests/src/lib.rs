@@ -30,3 +30,4 @@ pub mod redis_server;
 pub mod samples;
 pub mod spread;
 pub mod subject;
+pub mod writers;

@@ -79,6 +79,9 @@ pub fn classify(error: &RedisError, access: Access) -> StorageError {
         Some("ERR") if error.detail().is_some_and(|detail| detail.contains("non local key")) => {
             (StorageReason::Unavailable, unknown, MOVING.to_owned())
         }
+        Some("ERR") if error.detail().is_some_and(|detail| detail.contains("cluster support disabled")) => {
+            (StorageReason::Unsupported, Effect::None, "the store is one server and no cluster".to_owned())
+        }
         Some("MOVED" | "ASK" | "TRYAGAIN") => (StorageReason::Unavailable, Effect::None, MOVING.to_owned()),
         Some("NOPERM") => {
             let missing = missing_permission(error.detail().unwrap_or_default());
@@ -101,11 +104,16 @@ pub fn classify(error: &RedisError, access: Access) -> StorageError {
             (StorageReason::Unavailable, Effect::None, format!("the store is not ready ({code})"))
         }
         Some(code) => (StorageReason::Other, unknown, format!("the store answered with the error {code}")),
-        None if error.kind() == ErrorKind::AuthenticationFailed => (
-            StorageReason::AccessDenied,
-            Effect::None,
-            "the store refused the user or the password".to_owned(),
-        ),
+        None if error.kind() == ErrorKind::AuthenticationFailed
+            // A cluster's client tells of its first connections in words only.
+            || ["AuthenticationFailed", "WRONGPASS", "NOAUTH"].iter().any(|why| error.to_string().contains(why)) =>
+        {
+            (
+                StorageReason::AccessDenied,
+                Effect::None,
+                "the store refused the user or the password".to_owned(),
+            )
+        }
         // Nothing is sent before the certificate was looked at.
         None if error.to_string().contains("invalid peer certificate") => {
             (StorageReason::Unavailable, Effect::None, "the store's certificate can't be trusted".to_owned())
