@@ -196,8 +196,8 @@ impl RedisStore {
     /// Reads the beginning of an index in one command, if that is enough.
     async fn sort(&self, query: &Query) -> Option<Result<IndexPage, StorageError>> {
         let fits = query.after.is_none() && query.head.is_none() && !query.resumable && !query.counted;
-        // In SORT's patterns, the first `*` stands for the member.
-        if !fits || query.values_at.contains('*') || !self.may_sort.load(Ordering::Relaxed) {
+        // In SORT's patterns, the first `*` stands for the member, and a NUL is their end.
+        if !fits || query.values_at.contains(['*', '\0']) || !self.may_sort.load(Ordering::Relaxed) {
             return None;
         }
         let mut command = cmd("SORT_RO");
