@@ -114,7 +114,7 @@ async fn save(checkpointer: &Checkpointer, session: &str, number: u64, saving: S
         Saving::EachByItself | Saving::UnlessRefused(_) => checkpointer.save(&next).await?,
     };
     assert_eq!(outcome, Outcome::Kept);
-    if number % 8 == 0 && matches!(saving, Saving::OneAfterAnother) {
+    if number.is_multiple_of(8) && matches!(saving, Saving::OneAfterAnother) {
         assert_eq!(checkpointer.load(session, None).await?.as_ref(), Some(&next));
     }
     // So that there are not too many to look at in the end.

@@ -2,6 +2,7 @@
 //! masters, and both slots and masters may change at any time.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use super::address::{Durability, Node, RedisAddress};
 use super::connection::{Access, Answer, Connection, KeysPage, Persistence, Request, scan_command};
 use super::connection_info;
 use super::failure::{failure, is_without_script};
+use super::replicas::FEW_REPLICAS;
 use crate::store::{Effect, StorageError, StorageReason, invalid, storage_error};
 
 /// How many tries fit into the time for an answer. A server that hangs takes up
@@ -39,6 +41,9 @@ pub struct Cluster {
     /// Another one for writes that wait for replicas, since nothing else goes on
     /// meanwhile over such a connection.
     durable: Option<(Renewable, Durability)>,
+    /// Whether the masters let this user wait, which an ACL may forbid: then nothing is
+    /// to be written.
+    may_wait: AtomicBool,
     /// How long a command is tried.
     patience: Duration,
     /// Who has which slots, as last asked for.
@@ -130,6 +135,7 @@ impl Cluster {
         Ok(Self {
             connection: connections(patience / TRIES)?,
             durable: durable.transpose()?,
+            may_wait: AtomicBool::new(false),
             patience,
             slots: std::sync::Mutex::default(),
         })
@@ -145,7 +151,18 @@ impl Cluster {
             None => (&self.connection, None),
         };
         let limit = self.patience + durability.map_or(Duration::ZERO, |it| it.timeout);
+        if let Some(durability) = durability
+            && !self.may_wait.load(Ordering::Relaxed)
+        {
+            let tried =
+                connection.with(limit, async |it| send(it, None, &durability.trial(), route.clone()).await);
+            self.may_wait.store(Durability::tried(tried.await)?, Ordering::Relaxed);
+        }
         let answer = connection.with(limit, async |it| send(it, durability, command, route).await).await;
+        // A permission may have been taken away, or another master may not have it.
+        if answer.as_ref().is_err_and(|error| error.code() == Some(FEW_REPLICAS)) {
+            self.may_wait.store(false, Ordering::Relaxed);
+        }
         match answer {
             // Whoever a slot is moved to has some of its keys, and would say of the
             // others that there is nothing.
@@ -299,12 +316,6 @@ async fn send(
             .await?
             .extract_error();
     };
-    // What can't be waited for is not to be written. It is asked each time, since
-    // another master may be another server.
-    let mut trial = Pipeline::new();
-    trial.add_command(durability.trial());
-    let tried = connection.route_pipeline(trial, 0, 1, route.clone()).await?.pop();
-    Durability::tried(tried.unwrap_or(Reply::Nil).extract_error())?;
     let mut pipeline = Pipeline::new();
     pipeline.add_command(command.clone()).add_command(durability.wait());
     answered(connection.route_pipeline(pipeline, 0, 2, route).await?, Some(durability))
