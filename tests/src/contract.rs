@@ -23,6 +23,7 @@ use tokio::sync::OwnedMutexGuard;
 use crate::acl;
 use crate::redis_cluster::RedisCluster;
 use crate::redis_server::RedisServer;
+use crate::sentinels::Sentinels;
 use crate::subject::{Mode, Opening, Subject};
 
 /// The stores that there are.
@@ -43,6 +44,8 @@ pub enum Kind {
     RedisCluster,
     /// A part of one whose keys all carry a hash tag.
     RedisSlot,
+    /// A real master with two replicas, found through sentinels.
+    RedisSentinel,
 }
 
 /// A new and empty store of some kind.
@@ -55,6 +58,8 @@ pub struct Place {
     pub replicas: Vec<RedisServer>,
     /// The cluster, if it is one.
     pub cluster: Option<SharedCluster>,
+    /// The sentinels with their servers, if they are the way to the store.
+    pub sentinels: Option<SharedSentinels>,
     /// What all its keys begin with, unseen.
     tag: &'static str,
     file: Option<File>,
@@ -66,6 +71,14 @@ pub struct SharedCluster {
     _guard: OwnedMutexGuard<()>,
     /// The cluster.
     pub cluster: Arc<RedisCluster>,
+}
+
+/// Sentinels that nobody else uses meanwhile.
+pub struct SharedSentinels {
+    // Given back before the sentinels may end.
+    _guard: OwnedMutexGuard<()>,
+    /// The sentinels.
+    pub sentinels: Arc<Sentinels>,
 }
 
 /// What the keys of [`Kind::RedisSlot`] begin with.
@@ -116,11 +129,25 @@ impl Place {
                 let place = Box::pin(Self::new(Kind::RedisCluster)).await;
                 Self { store: Arc::new(Prefixed::new(Arc::clone(&place.store), TAG)), tag: TAG, ..place }
             }
+            Kind::RedisSentinel => {
+                let (sentinels, guard) = Sentinels::shared().await;
+                let store = redis_store(&sentinels.url());
+                let sentinels = Some(SharedSentinels { sentinels, _guard: guard });
+                Self { sentinels, ..Self::nowhere(store) }
+            }
         }
     }
 
     fn nowhere(store: Arc<dyn Store>) -> Self {
-        Self { store, server: None, replicas: Vec::new(), cluster: None, tag: "", file: None }
+        Self {
+            store,
+            server: None,
+            replicas: Vec::new(),
+            cluster: None,
+            sentinels: None,
+            tag: "",
+            file: None,
+        }
     }
 
     fn on(store: Arc<dyn Store>, server: RedisServer, replicas: Vec<RedisServer>) -> Self {
@@ -231,9 +258,10 @@ impl Place {
 
     /// The servers that keep something, if there are any.
     async fn servers(&self) -> Vec<&RedisServer> {
-        match &self.cluster {
-            Some(SharedCluster { cluster, .. }) => cluster.masters().await,
-            None => self.server.iter().collect(),
+        match (&self.cluster, &self.sentinels) {
+            (Some(SharedCluster { cluster, .. }), _) => cluster.masters().await,
+            (None, Some(SharedSentinels { sentinels, .. })) => vec![sentinels.master().await],
+            (None, None) => self.server.iter().collect(),
         }
     }
 

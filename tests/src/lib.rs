@@ -8,6 +8,8 @@
 //!   that gives little at once.
 //! - [`contents`]: all that a store holds.
 //! - [`redis_server`]: a real server on a free port; [`acl`]: a user of it.
+//! - [`redis_cluster`]: many of them as a cluster; [`sentinels`]: many of them that
+//!   sentinels watch over.
 //! - [`proxy`]: a way to it that can fail.
 //! - [`samples`]: checkpoints to save; [`plugins`]: plugins to run.
 //! - [`chance`]: moments that nobody chose.
@@ -26,4 +28,5 @@ pub mod proxy;
 pub mod redis_cluster;
 pub mod redis_server;
 pub mod samples;
+pub mod sentinels;
 pub mod subject;
