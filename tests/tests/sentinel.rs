@@ -133,13 +133,13 @@ impl Writer {
     async fn save_until(self, stop: Arc<AtomicBool>) -> Vec<Checkpoint> {
         let is_alone = self.number < ALONE;
         let session = if is_alone { format!("s{}", self.number) } else { "shared".to_owned() };
-        let (mut acknowledged, mut latest) = (Vec::new(), None);
-        for number in 0.. {
-            if stop.load(Ordering::Relaxed) {
-                break;
-            }
-            let id = format!("w{}-{number}", self.number);
-            let to_save = checkpoint(&session, &id, "r", number);
+        let (mut acknowledged, mut latest) = (Vec::new(), None::<String>);
+        while !stop.load(Ordering::Relaxed) {
+            // Each comes later than the one it is saved after.
+            let before = latest.as_deref().and_then(|latest| latest.split_once('-'));
+            let second = before.map_or(0, |(_, second)| second.parse::<u32>().expect("a number") + 1);
+            let id = format!("w{}-{second}", self.number);
+            let to_save = checkpoint(&session, &id, "r", second);
             let saved = if is_alone {
                 self.checkpointer.save(&to_save).await
             } else {
@@ -152,6 +152,7 @@ impl Writer {
                     self.saved.send_modify(|saved| *saved += 1);
                 }
                 Err(Error::Conflict(Conflict::Latest(other))) => latest = other,
+                // What is not acknowledged is saved again.
                 Err(error) => assert!((self.may_pass)(&error), "{session}: {error:?}"),
             }
         }
@@ -344,7 +345,7 @@ async fn what_is_wrong_with_an_address_is_told() {
         ),
         (of(""), StorageReason::AccessDenied, "a sentinel of the store refused the user or the password"),
         (
-            url.replace("redis+sentinel://", "redis+sentinel://:wrong@"),
+            url.replace("redis+sentinel://", "redis+sentinel://stranger:wrong@"),
             StorageReason::AccessDenied,
             "the store refused the user or the password",
         ),
