@@ -1,7 +1,6 @@
 //! A Redis Cluster: each key is in one of 16,384 slots, each slot with one of the
 //! masters, and both slots and masters may change at any time.
 
-use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -20,7 +19,7 @@ use tokio::sync::Mutex;
 use tracing::debug;
 
 use super::address::{Durability, Node, RedisAddress};
-use super::connection::{Access, Answer, Connection, KeysPage, Persistence, Request, scan_command};
+use super::connection::{Access, Answer, Connection, KeysPage, Persistence, Request, in_time, scan_command};
 use super::connection_info;
 use super::failure::{failure, is_without_script};
 use super::replicas::FEW_REPLICAS;
@@ -98,14 +97,6 @@ impl Renewable {
         }
         answer
     }
-}
-
-async fn in_time<T>(
-    limit: Duration,
-    answer: impl Future<Output = Result<T, RedisError>>,
-) -> Result<T, RedisError> {
-    let answer = tokio::time::timeout(limit, answer).await;
-    answer.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
 }
 
 impl Cluster {
