@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use checkpointer_tests::plugins;
+use checkpointer_tests::redis_cluster::RedisCluster;
 use checkpointer_tests::redis_server::{RedisServer, free_port};
 use checkpointer_tests::samples::data;
 use tempfile::TempDir;
