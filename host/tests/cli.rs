@@ -321,6 +321,22 @@ fn a_session_keeps_no_more_than_max_checkpoints_and_states_are_compressed_if_ask
     assert_eq!(status(&run(&folder, &["--max-checkpoints", "0", "list", "s"])), 2);
 }
 
+#[test]
+fn layouts_are_said_by_name_and_keep_apart() {
+    let folder = TempDir::new().expect("a folder");
+    let golden = data("golden").remove(0).0;
+    let golden = golden.to_str().expect("a path");
+    out(&run(&folder, &["--layout", "partitioned", "save", golden]));
+    assert_eq!(status(&run(&folder, &["load", "fx-01"])), 3);
+    assert_eq!(status(&run(&folder, &["--layout", "llmfy", "load", "fx-01"])), 3);
+    assert_eq!(out(&run(&folder, &["clear-all", "--yes"])), "removed 0 checkpoints\n");
+    let loaded = out(&run(&folder, &["--layout", "partitioned", "--json", "load", "fx-01"]));
+    assert_eq!(loaded.trim_end(), fs::read_to_string(golden).expect("a document").trim_end());
+    let cleared = out(&run(&folder, &["--layout", "partitioned", "clear-all", "--yes"]));
+    assert_eq!(cleared, "removed 1 checkpoint\n");
+    assert_eq!(status(&run(&folder, &["--layout", "other", "load", "fx-01"])), 2);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ttl_in_seconds_is_kept_by_redis() {
     let server = RedisServer::start().await;

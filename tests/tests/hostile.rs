@@ -132,7 +132,7 @@ fn attacks() -> Vec<Attack> {
         ("buckets tenant-2 tenant-2/ honest-1 attacker", Answer("55 do not exist; []")),
         (
             "prefixes tenant-2/ ../tenant-2/ ../../tenant-2/llmfy_checkpoint: ../../honest-1/llmfy_checkpoint:",
-            Answer("1820 taken, 5 refused; []"),
+            Answer("3640 taken, 10 refused; []"),
         ),
         (
             "ids s s-1-rust tenant-2/s ../../tenant-2/llmfy_checkpoint:session:s",

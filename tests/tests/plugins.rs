@@ -10,6 +10,7 @@ use checkpointer::{COMPONENT, Checkpointer};
 use checkpointer_tests::contract::redis_store;
 use checkpointer_tests::plugins;
 use checkpointer_tests::redis_server::RedisServer;
+use checkpointer_tests::spread::Spread;
 use wasmtime::component::{Component, Linker, ResourceTable};
 
 fn agent() -> Plugin {
@@ -82,6 +83,28 @@ async fn what_is_not_granted_does_not_exist() {
         Err("the store failed: the bucket takes no writes".to_owned())
     );
     assert_eq!(answer(&agent, &one, "history s").await, Ok("1 rust s-1-rust".to_owned()));
+}
+
+/// As a cluster tells them apart: what counts is the whole of a key, with what was
+/// granted before it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layout_is_refused_where_a_store_would_not_keep_its_keys_together() {
+    let agent = agent();
+    let store: Arc<dyn Store> = Spread::new(store().await);
+    assert_eq!(
+        answer(&agent, &granted(&store, "tenant-1/"), "s").await,
+        Err("invalid argument: the store spreads keys over several machines, and those under the prefix \
+             \"llmfy_checkpoint:\" would not stay together; take a prefix with a hash tag, for instance \
+             \"{llmfy_checkpoint}:\", or the layout `partitioned`"
+            .to_owned())
+    );
+    let tagged = granted(&store, "{tenant-1}/");
+    assert_eq!(answer(&agent, &tagged, "s").await, Ok("1 rust s-1-rust".to_owned()));
+    // Of 31 prefixes that a checkpointer takes, one has a hash tag; in the other
+    // layout each will do.
+    let hostile = Plugins::new().and_then(|all| all.load(plugins::hostile())).expect("a plugin");
+    let reached = answer(&hostile, &granted(&store, "tenant-2/"), "prefixes").await;
+    assert_eq!(reached, Ok(format!("{} taken, {} refused; []", 52 + 31 * 52, 5 + 30 + 5)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

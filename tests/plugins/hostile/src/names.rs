@@ -1,7 +1,7 @@
 //! Attacks with names: of buckets that are not granted, and with prefixes and ids
 //! that look like the way out to what others have.
 
-use crate::flow::checkpoint::checkpointer::{Checkpointer, Error};
+use crate::flow::checkpoint::checkpointer::{Checkpointer, Error, Layout, Options};
 use crate::flow::checkpoint::types::StorageReason;
 use crate::{Ending, checkpoint, open, options};
 
@@ -104,13 +104,14 @@ impl Attempts {
     }
 }
 
-/// Every prefix there might be, with the ids that others have.
+/// Every prefix there might be in both layouts, with the ids that others have.
 pub fn reach_out_of_the_prefix_to(others: &[&str]) -> Ending {
     let (fits, does_not) = ("p".repeat(512), "p".repeat(513));
     let prefixes = ODD.iter().chain(others).copied().chain([fits.as_str(), does_not.as_str()]);
     let mut attempts = Attempts::default();
-    for prefix in prefixes {
-        match Checkpointer::open(&options(prefix)) {
+    let both = prefixes.flat_map(|prefix| [(prefix, Layout::Llmfy), (prefix, Layout::Partitioned)]);
+    for (prefix, layout) in both {
+        match Checkpointer::open(&Options { layout, ..options(prefix) }) {
             Ok(checkpointer) => {
                 for id in ["*", "s", "session"] {
                     reach(&checkpointer, id, &mut attempts);
