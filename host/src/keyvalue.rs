@@ -41,8 +41,8 @@ use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 use crate::bindings::flow::checkpoint::keyvalue::{self, Host, HostBucket};
 use crate::bindings::flow::checkpoint::types;
 use crate::store::{
-    Batch, Effect, Expiry, IndexPage, KeyPage, Prefixed, Query, StorageError, StorageReason, Store, Value, size,
-    too_large,
+    Batch, Effect, Expiry, IndexPage, KeyPage, Prefixed, Query, StorageError, StorageReason, Store, Value,
+    size, too_large,
 };
 
 /// The most bytes of values that one call gives to a component, unless said.

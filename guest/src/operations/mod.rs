@@ -205,9 +205,9 @@ fn expiry_after(what: &str, milliseconds: u64) -> Result<Expiry, Error> {
     let fault = match milliseconds {
         1..=MAX_TTL_MS => return Ok(Expiry::AfterMs(milliseconds)),
         0 => format!("the {what} is 0: what is saved would be gone at once"),
-        _ => format!(
-            "the {what} of {milliseconds} ms is more than the {MAX_TTL_MS} ms that a store can count"
-        ),
+        _ => {
+            format!("the {what} of {milliseconds} ms is more than the {MAX_TTL_MS} ms that a store can count")
+        }
     };
     Err(Error::InvalidArgument(fault))
 }

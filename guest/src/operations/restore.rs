@@ -14,11 +14,7 @@ impl<K: Keyvalue> Checkpointer<K> {
     /// # Errors
     /// As [`Checkpointer::save_document`], and [`Error::InvalidArgument`] for a life
     /// that no store can count.
-    pub fn restore(
-        &self,
-        document: String,
-        milliseconds: Option<u64>,
-    ) -> Result<(Metadata, Outcome), Error> {
+    pub fn restore(&self, document: String, milliseconds: Option<u64>) -> Result<(Metadata, Outcome), Error> {
         let left = match milliseconds {
             None => Expiry::Never,
             Some(milliseconds) => expiry_after("time that is left", milliseconds)?,

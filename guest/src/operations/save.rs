@@ -63,7 +63,11 @@ impl<K: Keyvalue> Checkpointer<K> {
         Ok(found.map_err(|reason| invalid(format!("not a checkpoint: {reason}")))?.checkpoint)
     }
 
-    pub(super) fn put(&self, mut newcomer: Newcomer, mut expected: Option<Expected>) -> Result<Outcome, Error> {
+    pub(super) fn put(
+        &self,
+        mut newcomer: Newcomer,
+        mut expected: Option<Expected>,
+    ) -> Result<Outcome, Error> {
         let (mut standing, mut is_pinned) = (Standing::New, false);
         // At the limit of a session each save is in the way of all others, and one
         // gets ahead each time.

@@ -10,7 +10,8 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until};
 
 use crate::store::{
-    Batch, Effect, Expiry, IndexPage, KeyPage, Operation, Query, Quota, StorageError, StorageReason, Store, Value,
+    Batch, Effect, Expiry, IndexPage, KeyPage, Operation, Query, Quota, StorageError, StorageReason, Store,
+    Value,
 };
 
 /// A store within the limits of a grant.

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{Batch, Condition, Expiry, IndexPage, KeyPage, Operation, Query, Quota, StorageError, Store, Value};
+use super::{
+    Batch, Condition, Expiry, IndexPage, KeyPage, Operation, Query, Quota, StorageError, Store, Value,
+};
 
 /// The keys of a store that begin with a prefix, without it.
 pub struct Prefixed {
