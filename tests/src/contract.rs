@@ -27,6 +27,7 @@ use crate::acl;
 use crate::names::Names;
 use crate::redis_cluster::RedisCluster;
 use crate::redis_server::RedisServer;
+use crate::sentinels::Sentinels;
 use crate::spread::Spread;
 use crate::subject::{Mode, Opening, Subject};
 
@@ -52,6 +53,8 @@ pub enum Kind {
     RedisCluster,
     /// A part of one whose keys all carry a hash tag.
     RedisSlot,
+    /// A real master with two replicas, found through sentinels.
+    RedisSentinel,
 }
 
 /// A new and empty store of some kind.
@@ -64,6 +67,8 @@ pub struct Place {
     pub replicas: Vec<RedisServer>,
     /// The cluster, if it is one.
     pub cluster: Option<SharedCluster>,
+    /// The sentinels with their servers, if they are the way to the store.
+    pub sentinels: Option<SharedSentinels>,
     /// What all its keys begin with, unseen.
     tag: &'static str,
     /// The layout that checkpointers are opened with.
@@ -78,6 +83,14 @@ pub struct SharedCluster {
     _guard: OwnedMutexGuard<()>,
     /// The cluster.
     pub cluster: Arc<RedisCluster>,
+}
+
+/// Sentinels that nobody else uses meanwhile.
+pub struct SharedSentinels {
+    // Given back before the sentinels may end.
+    _guard: OwnedMutexGuard<()>,
+    /// The sentinels.
+    pub sentinels: Arc<Sentinels>,
 }
 
 /// What the keys of [`Kind::RedisSlot`] begin with.
@@ -133,6 +146,12 @@ impl Place {
                 let place = Box::pin(Self::new(Kind::RedisCluster)).await;
                 Self { store: Arc::new(Prefixed::new(Arc::clone(&place.store), TAG)), tag: TAG, ..place }
             }
+            Kind::RedisSentinel => {
+                let (sentinels, guard) = Sentinels::shared().await;
+                let store = redis_store(&sentinels.url());
+                let sentinels = Some(SharedSentinels { sentinels, _guard: guard });
+                Self { sentinels, ..Self::of(store) }
+            }
         }
     }
 
@@ -141,9 +160,17 @@ impl Place {
     }
 
     fn of(store: Arc<dyn Store>) -> Self {
-        let (server, replicas, cluster, file) = (None, Vec::new(), None, None);
-        let layout = Layout::Llmfy;
-        Self { store, server, replicas, cluster, tag: "", layout, is_spread: false, file }
+        Self {
+            store,
+            server: None,
+            replicas: Vec::new(),
+            cluster: None,
+            sentinels: None,
+            tag: "",
+            layout: Layout::Llmfy,
+            is_spread: false,
+            file: None,
+        }
     }
 
     /// The same for checkpointers of another layout.
@@ -271,9 +298,10 @@ impl Place {
 
     /// The servers that keep something, if there are any.
     async fn servers(&self) -> Vec<&RedisServer> {
-        match &self.cluster {
-            Some(SharedCluster { cluster, .. }) => cluster.masters().await,
-            None => self.server.iter().collect(),
+        match (&self.cluster, &self.sentinels) {
+            (Some(SharedCluster { cluster, .. }), _) => cluster.masters().await,
+            (None, Some(SharedSentinels { sentinels, .. })) => vec![sentinels.master().await],
+            (None, None) => self.server.iter().collect(),
         }
     }
 

@@ -9,6 +9,9 @@
 //! - [`names`]: where things stand, in both layouts.
 //! - [`contents`]: all that a store holds.
 //! - [`redis_server`]: a real server on a free port; [`acl`]: a user of it.
+//! - [`redis_cluster`]: many of them as a cluster; [`sentinels`]: many of them that
+//!   sentinels watch over.
+//! - [`writers`]: tasks that save while something happens.
 //! - [`proxy`]: a way to it that can fail.
 //! - [`samples`]: checkpoints to save; [`plugins`]: plugins to run.
 //! - [`chance`]: moments that nobody chose.
@@ -28,5 +31,7 @@ pub mod proxy;
 pub mod redis_cluster;
 pub mod redis_server;
 pub mod samples;
+pub mod sentinels;
 pub mod spread;
 pub mod subject;
+pub mod writers;

@@ -8,7 +8,7 @@ use redis::Value;
 use tokio::process::Command;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use crate::redis_server::{RedisServer, free_port};
+use crate::redis_server::{FREE_PORT, RedisServer};
 
 /// How many of the servers are masters; the others are their replicas.
 const MASTERS: usize = 3;
@@ -27,14 +27,12 @@ impl RedisCluster {
     pub async fn start() -> Self {
         let (mut servers, mut addresses) = (Vec::new(), Vec::new());
         for _ in 0..2 * MASTERS {
-            let bus = free_port().to_string();
-            let server = RedisServer::start_with_words(&[
-                "--cluster-enabled yes --repl-diskless-sync-delay 0 --cluster-config-file nodes.conf",
-                &format!("--cluster-port {bus} --cluster-node-timeout {NODE_TIMEOUT}"),
-                // One that lost touch takes over all the same: it is the only one.
-                "--cluster-replica-validity-factor 0",
-            ])
-            .await;
+            let words = "--cluster-enabled yes --repl-diskless-sync-delay 0 --cluster-config-file nodes.conf \
+                --cluster-replica-validity-factor 0 --cluster-node-timeout";
+            let mut arguments: Vec<&str> = words.split_whitespace().collect();
+            arguments.extend([NODE_TIMEOUT, "--cluster-port", FREE_PORT]);
+            let server = RedisServer::start_with(&arguments).await;
+            let bus = server.argument("--cluster-port").expect("a port");
             addresses.push(format!("127.0.0.1:{}@{bus}", server.port()));
             servers.push(server);
         }

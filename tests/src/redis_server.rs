@@ -13,6 +13,9 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
+/// As an argument of a server, some port that nobody listens on.
+pub const FREE_PORT: &str = "a free port";
+
 /// A running server. Dropping it kills it by its process id.
 pub struct RedisServer {
     child: Child,
@@ -40,13 +43,22 @@ impl RedisServer {
     }
 
     async fn start_program(program: PathBuf, arguments: &[&str]) -> Self {
-        let folder = TempDir::new().expect("a temporary folder");
-        let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        let port = free_port();
-        let child = spawn(&program, &folder, port, &arguments);
-        let mut server = Self { child, folder, port, program, arguments };
-        server.wait_until_ready().await;
-        server
+        // Somebody else may take a port before the server does.
+        for _ in 0..10 {
+            let folder = TempDir::new().expect("a temporary folder");
+            let port = free_port();
+            let arguments = arguments.iter().map(|argument| match *argument {
+                FREE_PORT => free_port().to_string(),
+                argument => argument.to_owned(),
+            });
+            let arguments: Vec<String> = arguments.collect();
+            let child = spawn(&program, &folder, port, &arguments);
+            let mut server = Self { child, folder, port, program: program.clone(), arguments };
+            if server.is_ready().await {
+                return server;
+            }
+        }
+        panic!("{} does not start", program.display());
     }
 
     /// Starts a server with more arguments, several words in each text.
@@ -187,24 +199,32 @@ impl RedisServer {
 
     /// Waits until the server answers, and has loaded what it had on disk.
     pub async fn wait_until_ready(&mut self) {
+        assert!(self.is_ready().await, "the server has ended");
+    }
+
+    /// The same; says if the server has ended instead.
+    async fn is_ready(&mut self) -> bool {
         let start = Instant::now();
         loop {
             match self.try_command::<Value>(&["PING"]).await {
-                Ok(_) => return,
+                Ok(_) => return true,
                 // It answers, and wants a password: it is ready.
-                Err(error) if error.code() == Some("NOAUTH") => return,
+                Err(error) if error.code() == Some("NOAUTH") => return true,
                 Err(error) => {
-                    assert!(
-                        start.elapsed() < Duration::from_secs(20),
-                        "redis-server does not start: {error}"
-                    );
-                    if let Ok(Some(status)) = self.child.try_wait() {
-                        panic!("redis-server ended with {status}");
+                    assert!(start.elapsed() < Duration::from_secs(20), "the server does not start: {error}");
+                    if let Ok(Some(_)) = self.child.try_wait() {
+                        return false;
                     }
                 }
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    /// The argument of the server behind another one.
+    pub fn argument(&self, name: &str) -> Option<&str> {
+        let at = self.arguments.iter().position(|argument| argument == name)?;
+        self.arguments.get(at + 1).map(String::as_str)
     }
 }
 

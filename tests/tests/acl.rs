@@ -9,9 +9,10 @@ use std::time::Duration;
 use checkpointer::store::{
     Batch, Effect, Expiry, Operation, Order, Position, Put, Query, Quota, StorageError, StorageReason, Store,
 };
-use checkpointer::{Builder, Checkpointer, DEFAULT_PREFIX, Error};
-use checkpointer_tests::acl::{CONTRACT, documented, rules, set_user};
+use checkpointer::{Builder, Checkpointer, DEFAULT_PREFIX, Error, Layout};
+use checkpointer_tests::acl::{CONTRACT, USER, documented, rules, set_user};
 use checkpointer_tests::contract::redis_store;
+use checkpointer_tests::redis_cluster::RedisCluster;
 use checkpointer_tests::redis_server::RedisServer;
 use checkpointer_tests::samples::checkpoint;
 
@@ -177,7 +178,8 @@ async fn each_line_of_the_readme_is_for_what_it_says() {
     }
     assert_eq!(purposes, CONTRACT);
     let others: Vec<String> = documented().into_iter().map(|(purpose, _)| purpose).collect();
-    assert_eq!(others[CONTRACT.len()..], ["for replicas=N", "for a database other than 0"]);
+    let apart = ["for replicas=N", "for on_disk=true", "for a cluster", "for a database other than 0"];
+    assert_eq!(others[CONTRACT.len()..], apart);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -225,4 +227,39 @@ async fn to_connect_takes_no_permission_but_for_another_database() {
     let error = beyond.save(&checkpoint("s", "c", "r", 1)).await.expect_err("no such database");
     assert_eq!(error.to_string(), "the store has no database of this number");
     assert_eq!(error.effect(), Effect::None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_cluster_it_takes_one_line_more() {
+    let (cluster, _guard) = RedisCluster::shared().await;
+    let all = rules(&[&CONTRACT[..], &["for a cluster"]].concat());
+    let set_user_without = async |missing: &str| {
+        let rules: Vec<String> = all.iter().filter(|rule| *rule != missing).cloned().collect();
+        for server in cluster.servers() {
+            set_user(server, &rules).await;
+        }
+        let password = all.iter().find_map(|rule| rule.strip_prefix('>')).expect("a password");
+        let url = cluster.url().replace("//", &format!("//{USER}:{password}@"));
+        let url = format!("{url}?response_timeout=1");
+        Checkpointer::builder().layout(Layout::Partitioned).open(&url).await.expect("a checkpointer")
+    };
+    let checkpointer = set_user_without("").await;
+    for session in ["s", "t", "u"] {
+        checkpointer.save(&checkpoint(session, "a", "r", 1)).await.expect("saved");
+        checkpointer.save_after(&checkpoint(session, "b", "r", 2), Some("a")).await.expect("saved");
+        assert_eq!(checkpointer.list(session, None).await.expect("listed").checkpoints.len(), 2);
+        assert_eq!(checkpointer.delete(session, Some("a")).await.expect("deleted"), 1);
+    }
+    assert_eq!(checkpointer.clear_all().await.expect("cleared"), 3);
+    for (missing, command) in [("+cluster|slots", "cluster|slots"), ("+set", "SET")] {
+        let error = set_user_without(missing).await.save(&checkpoint("s", "a", "r", 1)).await;
+        let error = error.expect_err("forbidden");
+        assert_eq!(error.to_string(), format!("the store's user lacks a permission: {command}"));
+        assert_eq!(error.effect(), Effect::None);
+    }
+    let error = set_user_without("+cluster|nodes").await.clear_all().await.expect_err("forbidden");
+    assert_eq!(error.to_string(), "the store's user lacks a permission: cluster|nodes");
+    for server in cluster.servers() {
+        server.command::<redis::Value>(&["ACL", "DELUSER", USER]).await;
+    }
 }

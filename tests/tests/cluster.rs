@@ -1,2 +1,323 @@
 //! A Redis Cluster of three masters with a replica each: slots that move, and
 //! masters that die. It passes the whole contract in `contract.rs`.
+
+use std::time::Duration;
+
+use checkpointer::store::{Batch, Effect, Expiry, Operation, Put, Quota, StorageReason};
+use checkpointer::{Checkpointer, Error, Layout};
+use checkpointer_tests::contract::{Kind, Place, redis_store};
+use checkpointer_tests::names::Names;
+use checkpointer_tests::redis_cluster::{RedisCluster, eventually};
+use checkpointer_tests::redis_server::RedisServer;
+use checkpointer_tests::samples::checkpoint;
+use checkpointer_tests::writers::{Saving, Writers};
+use redis::Value;
+
+/// Longer than a failover takes on a busy machine.
+const PATIENT: &str = "response_timeout=30";
+
+const PARTITIONED: Names<'static> =
+    Names { prefix: checkpointer::DEFAULT_PREFIX, layout: Layout::Partitioned };
+
+async fn open(url: &str) -> Checkpointer {
+    Checkpointer::builder().layout(Layout::Partitioned).open(url).await.expect("a checkpointer")
+}
+
+async fn open_patiently(cluster: &RedisCluster, options: &str) -> Checkpointer {
+    open(&format!("{}?{PATIENT}{options}", cluster.url())).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn llmfys_layout_is_refused_unless_the_prefix_has_a_hash_tag() {
+    let (cluster, _guard) = RedisCluster::shared().await;
+    let open = async |prefix: &str| Checkpointer::builder().prefix(prefix).open(&cluster.url()).await;
+    let Err(Error::InvalidArgument(message)) = open("app:").await else { panic!("it is not refused") };
+    assert!(message.contains("{app}:") && message.contains("partitioned"), "{message}");
+    let tagged = open("{app}:").await.expect("a checkpointer");
+    for session in ["a", "b"] {
+        tagged.save(&checkpoint(session, &format!("{session}1"), "r", 1)).await.expect("saved");
+    }
+    assert_eq!(tagged.clear_all().await.expect("cleared"), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_are_spread_over_all_masters_and_cleared_from_all() {
+    let (cluster, _guard) = RedisCluster::shared().await;
+    let checkpointer = open(&cluster.url()).await;
+    for number in 0..60 {
+        checkpointer.save(&checkpoint(&format!("s{number}"), "c", "r", number)).await.expect("saved");
+    }
+    for master in cluster.masters().await {
+        let size: u32 = master.command(&["DBSIZE"]).await;
+        assert!(size >= 3 * 5, "a master has {size} keys only");
+    }
+    assert_eq!(checkpointer.clear_all().await.expect("cleared"), 60);
+    for master in cluster.masters().await {
+        assert_eq!(master.command::<u32>(&["DBSIZE"]).await, 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_on_different_machines_cannot_be_in_one_commit() {
+    let place = Place::new(Kind::RedisCluster).await;
+    let put = |key: &str| {
+        let put = Put { key: key.to_owned(), value: String::new(), expiry: Expiry::Never };
+        Operation::Put(put)
+    };
+    let batch = |keys: [&str; 2]| vec![Batch { conditions: Vec::new(), operations: keys.map(put).to_vec() }];
+    let error = place.store.commit(batch(["a", "b"])).await.expect_err("refused");
+    assert_eq!((error.reason, error.effect), (StorageReason::Unsupported, Effect::None));
+    assert!(error.message.contains("partitioned"), "{}", error.message);
+    assert_eq!(place.keys("").await, [""; 0]);
+    assert_eq!(place.store.commit(batch(["{a}", "a"])).await, Ok(vec![true]));
+    // What is only read need not be together.
+    let values =
+        place.store.get(["a", "b", "{a}"].map(String::from).to_vec(), Some(9)).await.expect("values");
+    assert_eq!(values.len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quota_is_kept_to_where_its_ledger_is_in_the_same_slot() {
+    let place = Place::new(Kind::RedisCluster).await;
+    let put = |key: &str| {
+        let put = Put { key: key.to_owned(), value: String::new(), expiry: Expiry::Never };
+        vec![Batch { conditions: Vec::new(), operations: vec![Operation::Put(put)] }]
+    };
+    let two = |ledger: &str| Quota { ledger: ledger.to_owned(), values: Some(2), bytes: None };
+    let apart = place.store.commit_within(&two("tenant:\0quota"), put("tenant:{s}")).await;
+    assert_eq!(apart.expect_err("refused").reason, StorageReason::Unsupported);
+    assert_eq!(place.keys("").await, [""; 0]);
+    let together = two("{tenant}:\0quota");
+    for (key, expected) in [("{tenant}:a", true), ("{tenant}:b", true), ("{tenant}:c", false)] {
+        let applied = place.store.commit_within(&together, put(key)).await;
+        assert_eq!(
+            applied.map_err(|error| error.reason),
+            expected.then(|| vec![true]).ok_or(StorageReason::Full)
+        );
+    }
+    assert_eq!(place.store.settle(&together, None).await, Ok(None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writers_go_on_while_slots_move() {
+    let cluster = RedisCluster::start().await;
+    let checkpointer = open_patiently(&cluster, "").await;
+    let writers = Writers::start(&checkpointer, 16, Saving::OneAfterAnother);
+    writers.make_progress(10).await;
+    for (from, to) in [(0, 1), (1, 2), (2, 0)] {
+        cluster.move_slots(from, to, 1000).await;
+        writers.make_progress(5).await;
+    }
+    let (saved, lost) = writers.stop().await;
+    assert!(saved >= 16 * 25 && lost == 0, "{lost} of {saved} are lost");
+    // Nothing is passed over while keys go from one master to another.
+    let clearing = tokio::spawn(async move { checkpointer.clear_all().await });
+    cluster.move_slots(0, 2, 1000).await;
+    assert_eq!(clearing.await.expect("a task").expect("cleared"), saved as u64);
+}
+
+/// A session of which only some keys have come to the next master yet.
+struct HalfMoved {
+    cluster: RedisCluster,
+    slot: String,
+    from: usize,
+    to: usize,
+}
+
+impl HalfMoved {
+    /// Saves two checkpoints, begins to move their slot, and moves these keys.
+    async fn new(checkpointer: &Checkpointer, cluster: RedisCluster, keys: &[String]) -> Self {
+        for (id, second) in [("old", 1), ("new", 2)] {
+            checkpointer.save(&checkpoint("s", id, "r", second)).await.expect("saved");
+        }
+        let index = PARTITIONED.index("s");
+        let from = cluster.master_of(&index).await;
+        let to = (from + 1) % 3;
+        let servers = cluster.servers();
+        let slot: u32 = servers[0].command(&["CLUSTER", "KEYSLOT", &index]).await;
+        let id = async |server: usize| servers[server].command::<String>(&["CLUSTER", "MYID"]).await;
+        let slot = slot.to_string();
+        let (from_id, to_id) = (id(from).await, id(to).await);
+        servers[to].command::<Value>(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id]).await;
+        servers[from].command::<Value>(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to_id]).await;
+        let half_moved = Self { slot, from, to, cluster };
+        half_moved.move_keys(keys).await;
+        half_moved
+    }
+
+    async fn move_keys(&self, keys: &[String]) {
+        let servers = self.cluster.servers();
+        let port = servers[self.to].port().to_string();
+        for key in keys {
+            let command = ["MIGRATE", "127.0.0.1", &port, key, "0", "5000"];
+            servers[self.from].command::<Value>(&command).await;
+        }
+    }
+
+    /// Moves the rest, and tells all masters.
+    async fn end(self) -> RedisCluster {
+        let servers = self.cluster.servers();
+        let rest: Vec<String> =
+            servers[self.from].command(&["CLUSTER", "GETKEYSINSLOT", &self.slot, "100"]).await;
+        self.move_keys(&rest).await;
+        let to: String = servers[self.to].command(&["CLUSTER", "MYID"]).await;
+        for master in [self.to, self.from] {
+            servers[master].command::<Value>(&["CLUSTER", "SETSLOT", &self.slot, "NODE", &to]).await;
+        }
+        self.cluster
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_session_that_is_half_moved_nothing_is_told_that_is_not_so() {
+    for (moved, what) in [
+        (vec![PARTITIONED.index("s")], "the index"),
+        (vec![PARTITIONED.document("s", "new")], "the latest checkpoint"),
+        (vec![PARTITIONED.index("s"), PARTITIONED.document("s", "old")], "all but the latest checkpoint"),
+    ] {
+        let cluster = RedisCluster::start().await;
+        let checkpointer = open_patiently(&cluster, "").await;
+        let half_moved = HalfMoved::new(&checkpointer, cluster, &moved).await;
+        // A checkpoint that is asked for by its id is found wherever it is.
+        for (id, second) in [("old", 1), ("new", 2)] {
+            let found = checkpointer.load("s", Some(id)).await.expect("loaded");
+            assert_eq!(found, Some(checkpoint("s", id, "r", second)), "{what} has moved");
+        }
+        // What takes more than that waits.
+        let loading = tokio::spawn({
+            let checkpointer = checkpointer.clone();
+            async move { checkpointer.load("s", None).await }
+        });
+        let listing = tokio::spawn({
+            let checkpointer = checkpointer.clone();
+            async move { checkpointer.list("s", None).await }
+        });
+        let saving = tokio::spawn({
+            let checkpointer = checkpointer.clone();
+            async move { checkpointer.save_after(&checkpoint("s", "next", "r", 3), Some("new")).await }
+        });
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(!saving.is_finished(), "{what} has moved");
+        let _cluster = half_moved.end().await;
+        saving.await.expect("a task").expect("saved");
+        let loaded = loading.await.expect("a task").expect("loaded").expect("a checkpoint");
+        assert!(["new", "next"].contains(&&*loaded.metadata.checkpoint_id), "{what} has moved: {loaded:?}");
+        let listed = listing.await.expect("a task").expect("listed").checkpoints.len();
+        assert!((2..=3).contains(&listed), "{what} has moved: {listed}");
+        assert_eq!(checkpointer.list("s", None).await.expect("listed").checkpoints.len(), 3);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_stays_half_moved_is_told_in_time() {
+    let cluster = RedisCluster::start().await;
+    let checkpointer = open(&format!("{}?response_timeout=1", cluster.url())).await;
+    let half_moved = HalfMoved::new(&checkpointer, cluster, &[PARTITIONED.index("s")]).await;
+    let failure = |error: Error| match error {
+        Error::Storage { reason, effect, message } => (reason, effect, message),
+        other => panic!("{other:?}"),
+    };
+    let moving = || "the store is moving these keys to another machine".to_owned();
+    let error = checkpointer.load("s", None).await.expect_err("not loaded");
+    assert_eq!(failure(error), (StorageReason::Unavailable, Effect::None, moving()));
+    let error = checkpointer.save(&checkpoint("s", "next", "r", 3)).await.expect_err("not saved");
+    assert_eq!(failure(error), (StorageReason::Unavailable, Effect::None, moving()));
+    let error = checkpointer.clear_all().await.expect_err("not cleared");
+    assert_eq!(failure(error).1, Effect::None);
+    let _cluster = half_moved.end().await;
+    for server in _cluster.servers() {
+        let keys: Vec<String> = server.command(&["KEYS", "*"]).await;
+        let nodes: String = server.command(&["CLUSTER", "NODES"]).await;
+        println!("{keys:?} {nodes}");
+    }
+    println!("{:?}", checkpointer.list("s", None).await);
+    assert_eq!(checkpointer.clear_all().await.expect("cleared"), 2);
+}
+
+/// Kills the master of a session, and waits for its replica to take over. A master
+/// that comes back before that, without what it had, would take its replica along.
+async fn replace_master(cluster: &mut RedisCluster) -> usize {
+    let master = cluster.master_of(&PARTITIONED.index("session-0")).await;
+    cluster.servers_mut()[master].kill().await;
+    let dead = format!("127.0.0.1:{}@", cluster.servers()[master].port());
+    eventually("a replica takes over", async || {
+        let nodes: String = cluster.servers()[(master + 1) % 3].command(&["CLUSTER", "NODES"]).await;
+        let masters = nodes.lines().filter(|line| line.contains("master") && !line.contains("noaddr"));
+        masters.filter(|line| !line.contains(&dead)).count() == 3
+    })
+    .await;
+    master
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_caller_hears_of_a_master_that_dies() {
+    let mut cluster = RedisCluster::start().await;
+    let checkpointer = open_patiently(&cluster, "").await;
+    let writers = Writers::start(&checkpointer, 16, Saving::EachByItself);
+    writers.make_progress(20).await;
+    let master = replace_master(&mut cluster).await;
+    writers.make_progress(20).await;
+    cluster.servers_mut()[master].restart().await;
+    cluster.wait_until_whole().await;
+    writers.make_progress(20).await;
+    let (saved, lost) = writers.stop().await;
+    // Redis does not promise any of them, without replicas=1.
+    println!("{lost} of {saved} acknowledged saves were lost with the master");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_caller_hears_of_a_master_that_hangs() {
+    let cluster = RedisCluster::start().await;
+    let checkpointer = open_patiently(&cluster, "").await;
+    let writers = Writers::start(&checkpointer, 16, Saving::EachByItself);
+    writers.make_progress(20).await;
+    let master = cluster.master_of(&PARTITIONED.index("session-0")).await;
+    cluster.servers()[master].signal("-STOP").await;
+    writers.make_progress(20).await;
+    cluster.servers()[master].signal("-CONT").await;
+    writers.make_progress(20).await;
+    let (saved, lost) = writers.stop().await;
+    println!("{lost} of {saved} acknowledged saves were lost with the master");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_that_a_replica_has_acknowledged_is_lost_with_its_master() {
+    let mut cluster = RedisCluster::start().await;
+    let checkpointer = open_patiently(&cluster, "&replicas=1").await;
+    // As long as the shard has no replica, its saves are not acknowledged.
+    let alone =
+        |message: &str| message == "only 0 of 1 replicas have the write; it may be lost if the server fails";
+    let writers = Writers::start(&checkpointer, 16, Saving::UnlessRefused(alone));
+    writers.make_progress(20).await;
+    let master = replace_master(&mut cluster).await;
+    cluster.servers_mut()[master].restart().await;
+    cluster.wait_until_whole().await;
+    writers.make_progress(20).await;
+    let (saved, lost) = writers.stop().await;
+    assert_eq!(lost, 0, "of {saved} acknowledged saves");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_is_not_there_is_told_as_it_is() {
+    let (cluster, _guard) = RedisCluster::shared().await;
+    let failure = async |url: &str| {
+        let checkpointer = open(url).await;
+        match checkpointer.save(&checkpoint("s", "c", "r", 1)).await.expect_err("not saved") {
+            Error::Storage { reason, effect, message } => (reason, effect, message),
+            other => panic!("{other:?}"),
+        }
+    };
+    let (reason, effect, message) =
+        failure("redis-cluster://127.0.0.1:1,127.0.0.1:2?response_timeout=1").await;
+    assert_eq!((reason, effect), (StorageReason::Unavailable, Effect::None), "{message}");
+    let (reason, effect, message) = failure(&cluster.url().replace("//", "//nobody:secret@")).await;
+    assert_eq!((reason, effect), (StorageReason::AccessDenied, Effect::None), "{message}");
+    let alone = RedisServer::start().await;
+    let expected =
+        (StorageReason::Unsupported, Effect::None, "the store is one server and no cluster".to_owned());
+    assert_eq!(failure(&format!("redis-cluster://127.0.0.1:{}", alone.port())).await, expected);
+    // One server that can be reached is enough to find the others.
+    let url = cluster.url().replace("redis-cluster://", "redis-cluster://127.0.0.1:1,");
+    let store = redis_store(&url);
+    assert_eq!(store.get(vec!["k".to_owned()], None).await.expect("an answer").len(), 1);
+}

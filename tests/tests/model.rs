@@ -403,7 +403,8 @@ fn opening(prefix: &str, ttl: Option<(u64, bool, bool)>) -> Opening {
 
 fn holds_to_the_model(kind: Kind, mode: Mode, layouts: Layouts) {
     let cases = std::env::var("MODEL_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(256_u32);
-    let cases = if layouts == LLMFYS { cases } else { cases.div_ceil(4) };
+    let is_usual = layouts == LLMFYS && kind != Kind::RedisSlot;
+    let cases = if is_usual { cases } else { cases.div_ceil(4) };
     let regressions =
         FileFailurePersistence::Direct(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/model.regressions"));
     let config = Config {
@@ -486,6 +487,16 @@ fn in_partitions_of_sqlite_as_the_component() {
 #[test]
 fn in_partitions_of_redis_as_the_component() {
     holds_to_the_model(Kind::Redis, Mode::Component, PARTITIONED);
+}
+
+#[test]
+fn in_a_slot_of_a_cluster() {
+    holds_to_the_model(Kind::RedisSlot, Mode::Component, LLMFYS);
+}
+
+#[test]
+fn in_partitions_of_a_cluster() {
+    holds_to_the_model(Kind::RedisCluster, Mode::Component, PARTITIONED);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Saves that are only acknowledged when replicas have them.
+//! Saves that are only acknowledged when replicas have them, or a disk.
 
 use std::time::Duration;
 
@@ -229,4 +229,60 @@ async fn a_server_that_fails_is_told_as_it_is_and_used_again() {
     for replica in &replicas {
         assert_eq!(replica.keyspace().await, server.keyspace().await);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_valkey_a_save_can_wait_for_the_disks_of_the_server_and_of_replicas() {
+    let mut server =
+        RedisServer::start_valkey_with(&["--appendonly", "yes", "--appendfsync", "everysec"]).await;
+    let mut replica = server.start_replica().await;
+    for (number, options) in
+        ["on_disk=true&replica_timeout=30", "on_disk=true&replicas=1&replica_timeout=30"].iter().enumerate()
+    {
+        let checkpointer = open(&server, options).await;
+        let id = format!("c{number}");
+        checkpointer.save(&checkpoint("s", &id, "r", 1)).await.expect("saved");
+        let watch = server.watch().await;
+        checkpointer.save(&checkpoint("s", &id, "r", 2)).await.expect("saved");
+        let commands = watch.commands(&server).await;
+        let sent: Vec<_> = commands.iter().filter(|command| *command != "REPLCONF").collect();
+        assert_eq!(sent, ["EVALSHA", "WAITAOF"], "{options}");
+    }
+    replica.signal("-STOP").await;
+    let hurried = open(&server, "on_disk=true&replicas=1&replica_timeout=0.2").await;
+    let error = hurried.save(&checkpoint("s", "more", "r", 3)).await.expect_err("not on both disks");
+    assert_eq!(
+        too_few(error),
+        "only 0 of 1 replicas have the write on disk; it may be lost if the server fails"
+    );
+    replica.signal("-CONT").await;
+    server.kill().await;
+    replica.kill().await;
+    replica.restart().await;
+    let keys = replica.keyspace().await;
+    let has = |id: &str| keys.iter().any(|(key, ..)| key.ends_with(&format!(":checkpoint:{id}")));
+    assert!(has("c1"), "{keys:?}");
+    server.restart().await;
+    let ids = open(&server, "").await.list("s", None).await.expect("listed").checkpoints.len();
+    assert_eq!(ids, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_cannot_say_what_is_on_disk_is_told_before_anything_is_written() {
+    let old = RedisServer::start().await;
+    let error = open(&old, "on_disk=true").await.save(&checkpoint("s", "c", "r", 1)).await;
+    let Err(Error::Storage { reason, effect, message }) = error else { panic!("{error:?}") };
+    assert_eq!((reason, effect), (StorageReason::Unsupported, Effect::None), "{message}");
+    assert!(message.starts_with("the store can't wait until a write is on disk: "), "{message}");
+    assert_eq!(old.keyspace().await, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_valkey_a_server_without_a_log_on_disk_is_told_before_anything_is_written() {
+    let server = RedisServer::start_valkey_with(&[]).await;
+    let error = open(&server, "on_disk=true").await.save(&checkpoint("s", "c", "r", 1)).await;
+    let Err(Error::Storage { reason, effect, message }) = error else { panic!("{error:?}") };
+    assert_eq!((reason, effect), (StorageReason::Unsupported, Effect::None), "{message}");
+    assert!(message.contains("appendonly"), "{message}");
+    assert_eq!(server.keyspace().await, []);
 }

@@ -40,7 +40,7 @@ pub enum Address {
     /// A database in a file, made if it is not there.
     Sqlite(PathBuf),
     /// A Redis or Valkey server, or several.
-    Redis(RedisAddress),
+    Redis(Box<RedisAddress>),
 }
 
 /// A text that says of no store where it is. It is shown without a password.
@@ -84,7 +84,8 @@ impl FromStr for Address {
             return Ok(Self::Sqlite(PathBuf::from(path)));
         }
         let shown = without_password(text);
-        RedisAddress::parse(text).map(Self::Redis).map_err(|fault| AddressError { address: shown, fault })
+        let address = RedisAddress::parse(text).map_err(|fault| AddressError { address: shown, fault })?;
+        Ok(Self::Redis(Box::new(address)))
     }
 }
 

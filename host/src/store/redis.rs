@@ -12,6 +12,7 @@ mod connection;
 mod failure;
 mod put;
 mod replicas;
+mod sentinel;
 mod server;
 mod tls;
 
@@ -19,7 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use ::redis::{
     Client, Cmd, ConnectionAddr, ConnectionInfo, FromRedisValue, IntoConnectionInfo, ProtocolVersion,
-    RedisConnectionInfo, RedisError, Script, Value as Reply, cmd, from_redis_value,
+    RedisConnectionInfo, RedisError, Script, TlsCertificates, Value as Reply, cmd, from_redis_value,
 };
 use async_trait::async_trait;
 use tracing::{debug, warn};
@@ -31,6 +32,7 @@ use self::commit::{Argument, CommitCall, expiry_argument};
 use self::connection::{Access, Answer, Connection, Request, cursor};
 use self::failure::failure;
 use self::put::PutCall;
+use self::sentinel::Sentinels;
 use self::server::Server;
 use super::quota::{Limit, SETTLE_PAGE};
 use super::{
@@ -97,12 +99,8 @@ impl RedisStore {
         let tls = address.tls.as_ref().map(tls::read).transpose()?;
         let connection: Box<dyn Connection> = match &address.endpoint {
             Endpoint::Server(node) => {
-                let information = connection_info(address, node).map_err(refused)?;
-                let client = match tls {
-                    Some(tls) => Client::build_with_tls(information, tls),
-                    None => Client::open(information),
-                };
-                Box::new(Server::new(client.map_err(refused)?, address).map_err(refused)?)
+                let client = client(address, node, tls).map_err(refused)?;
+                Box::new(Server::new(client, address).map_err(refused)?)
             }
             Endpoint::Unix(path) => {
                 let information = with_settings(address, ConnectionAddr::Unix(path.clone()));
@@ -110,7 +108,11 @@ impl RedisStore {
                 Box::new(Server::new(client, address).map_err(refused)?)
             }
             Endpoint::Cluster(nodes) => Box::new(Cluster::new(nodes, tls, address).map_err(refused)?),
-            Endpoint::Sentinels { .. } => return Err(invalid("sentinels")),
+            Endpoint::Sentinels { nodes, master, user, password } => {
+                let (user, password) = (user.as_ref(), password.as_ref());
+                let sentinels = Sentinels::new(nodes, master, user, password, tls, address);
+                Box::new(sentinels.map_err(refused)?)
+            }
         };
         Ok(Self {
             connection,
@@ -216,8 +218,8 @@ impl RedisStore {
     /// Reads the beginning of an index in one command, if that is enough.
     async fn sort(&self, query: &Query) -> Option<Result<IndexPage, StorageError>> {
         let fits = query.after.is_none() && query.head.is_none() && !query.resumable && !query.counted;
-        // In SORT's patterns, the first `*` stands for the member.
-        if !fits || query.values_at.contains('*') || !self.may_sort.load(Ordering::Relaxed) {
+        // In SORT's patterns, the first `*` stands for the member, and a NUL is their end.
+        if !fits || query.values_at.contains(['*', '\0']) || !self.may_sort.load(Ordering::Relaxed) {
             return None;
         }
         let mut command = cmd("SORT_RO");
@@ -486,6 +488,15 @@ fn escaped(prefix: &str) -> String {
         pattern.push(character);
     }
     pattern
+}
+
+/// What connects to a server.
+fn client(address: &RedisAddress, node: &Node, tls: Option<TlsCertificates>) -> Result<Client, RedisError> {
+    let information = connection_info(address, node)?;
+    match tls {
+        Some(tls) => Client::build_with_tls(information, tls),
+        None => Client::open(information),
+    }
 }
 
 /// How to connect to a server.

@@ -1,42 +1,102 @@
 //! A Redis Cluster: each key is in one of 16,384 slots, each slot with one of the
 //! masters, and both slots and masters may change at any time.
 
-use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use ::redis::cluster::{ClusterClient, ClusterConfig};
+use ::redis::cluster::ClusterClient;
 use ::redis::cluster_async::ClusterConnection;
 use ::redis::cluster_routing::{
     MultipleNodeRoutingInfo, Route, RoutingInfo, SingleNodeRoutingInfo, Slot, SlotAddr,
 };
 use ::redis::{
-    Cmd, ErrorKind, FromRedisValue, Pipeline, ProtocolVersion, RedisError, ServerErrorKind, TlsCertificates,
-    Value as Reply, cmd, from_redis_value,
+    Cmd, ErrorKind, Pipeline, ProtocolVersion, RedisError, ServerErrorKind, TlsCertificates, Value as Reply,
+    cmd, from_redis_value, make_extension_error,
 };
 use async_trait::async_trait;
+use tokio::sync::Mutex;
 use tracing::debug;
 
 use super::address::{Durability, Node, RedisAddress};
-use super::connection::{Access, Answer, Connection, KeysPage, Persistence, Request, scan_command};
+use super::connection::{Access, Answer, Connection, KeysPage, Persistence, Request, in_time, scan_command};
 use super::connection_info;
 use super::failure::{failure, is_without_script};
+use super::replicas::FEW_REPLICAS;
 use crate::store::{Effect, StorageError, StorageReason, invalid, storage_error};
 
-/// How many tries fit into the time for an answer: a server that hangs uses up one.
-const TRIES: u32 = 3;
+/// How many tries fit into the time for an answer. A server that hangs takes up
+/// three: one to see it, and two until the client knows of another master.
+const TRIES: u32 = 5;
 
-/// How often a scan begins again because slots have moved.
+/// How often a scan begins again because slots have moved, and how long it waits
+/// for that.
 const RESTARTS: u32 = 20;
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// The masters of a cluster, and who has which slots.
 pub struct Cluster {
-    connection: ClusterConnection,
-    /// Others for writes that wait for replicas, since nothing else goes on
+    connection: Renewable,
+    /// Another one for writes that wait for replicas, since nothing else goes on
     /// meanwhile over such a connection.
-    durable: Option<(ClusterConnection, Durability)>,
+    durable: Option<(Renewable, Durability)>,
+    /// Whether the masters let this user wait, which an ACL may forbid: then nothing is
+    /// to be written.
+    may_wait: AtomicBool,
     /// How long a command is tried.
     patience: Duration,
+    /// Who has which slots, as last asked for.
+    slots: std::sync::Mutex<Arc<Slots>>,
+}
+
+/// Connections to all servers of a cluster.
+struct Renewable {
+    client: ClusterClient,
+    /// None until they are needed.
+    current: Mutex<Option<Arc<ClusterConnection>>>,
+}
+
+impl Renewable {
+    fn new(client: ClusterClient) -> Self {
+        Self { client, current: Mutex::default() }
+    }
+
+    /// The connections that there are, or new ones. Whoever else needs them waits for
+    /// the same.
+    async fn current(&self) -> Result<Arc<ClusterConnection>, RedisError> {
+        let mut current = self.current.lock().await;
+        if let Some(connection) = &*current {
+            return Ok(Arc::clone(connection));
+        }
+        let new = Arc::new(self.client.get_async_connection().await?);
+        *current = Some(Arc::clone(&new));
+        Ok(new)
+    }
+
+    /// Gives them up, so that new ones find out who is there now: of a server that
+    /// does not answer, the client does not ask whether another one has taken over.
+    async fn renew(&self, used: &Arc<ClusterConnection>) {
+        let mut current = self.current.lock().await;
+        // Somebody else may have been quicker.
+        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, used)) {
+            debug!("giving up the connections to a cluster");
+            *current = None;
+        }
+    }
+
+    /// Does something over the current connections, no longer than `limit`.
+    async fn with<T>(
+        &self,
+        limit: Duration,
+        action: impl AsyncFnOnce(ClusterConnection) -> Result<T, RedisError>,
+    ) -> Result<T, RedisError> {
+        let used = in_time(limit, self.current()).await?;
+        let answer = in_time(limit, action(ClusterConnection::clone(&used))).await;
+        if answer.as_ref().is_err_and(RedisError::is_timeout) {
+            self.renew(&used).await;
+        }
+        answer
+    }
 }
 
 impl Cluster {
@@ -47,24 +107,29 @@ impl Cluster {
         address: &RedisAddress,
     ) -> Result<Self, RedisError> {
         let nodes: Result<Vec<_>, _> = nodes.iter().map(|node| connection_info(address, node)).collect();
-        let client = |response_timeout: Duration| {
+        let patience = address.response_timeout;
+        let connections = |response_timeout: Duration| {
             let mut builder = ClusterClient::builder(nodes.clone()?)
                 // A command that is sent again has to be known of here.
                 .retries(0)
                 .use_protocol(ProtocolVersion::RESP3)
-                .connection_timeout(address.connect_timeout)
+                .connection_timeout(address.connect_timeout.min(patience / TRIES))
                 .response_timeout(response_timeout);
             if let Some(tls) = tls.clone() {
                 builder = builder.certs(tls);
             }
-            let client = builder.build()?;
-            Ok::<_, RedisError>(client.get_pending_async_connection_with_config(ClusterConfig::new()))
+            Ok::<_, RedisError>(Renewable::new(builder.build()?))
         };
-        let patience = address.response_timeout;
         let durable = address.durability.map(|durability| {
-            Ok::<_, RedisError>((client(patience / TRIES + durability.timeout)?, durability))
+            Ok::<_, RedisError>((connections(patience / TRIES + durability.timeout)?, durability))
         });
-        Ok(Self { connection: client(patience / TRIES)?, durable: durable.transpose()?, patience })
+        Ok(Self {
+            connection: connections(patience / TRIES)?,
+            durable: durable.transpose()?,
+            may_wait: AtomicBool::new(false),
+            patience,
+            slots: std::sync::Mutex::default(),
+        })
     }
 
     /// Sends a command once, to whoever has its slot.
@@ -72,19 +137,28 @@ impl Cluster {
         let slot = request.key.map(Slot::for_key);
         let route = slot.map_or(SingleNodeRoutingInfo::RandomPrimary, to_master_of);
         let durable = self.durable.as_ref().filter(|_| request.access == Access::Write);
-        let answer = match durable {
-            Some((connection, durability)) => durably(connection, *durability, command, route).await,
-            None => {
-                let route = RoutingInfo::SingleNode(route);
-                self.connection.clone().route_command(command.clone(), route).await?.extract_error()
-            }
+        let (connection, durability) = match durable {
+            Some((connection, durability)) => (connection, Some(*durability)),
+            None => (&self.connection, None),
         };
+        let limit = self.patience + durability.map_or(Duration::ZERO, |it| it.timeout);
+        if let Some(durability) = durability
+            && !self.may_wait.load(Ordering::Relaxed)
+        {
+            let tried =
+                connection.with(limit, async |it| send(it, None, &durability.trial(), route.clone()).await);
+            self.may_wait.store(Durability::tried(tried.await)?, Ordering::Relaxed);
+        }
+        let answer = connection.with(limit, async |it| send(it, durability, command, route).await).await;
+        // A permission may have been taken away, or another master may not have it.
+        if answer.as_ref().is_err_and(|error| error.code() == Some(FEW_REPLICAS)) {
+            self.may_wait.store(false, Ordering::Relaxed);
+        }
         match answer {
             // Whoever a slot is moved to has some of its keys, and would say of the
             // others that there is nothing.
             Err(error) if is_asking(&error) && !request.reads_unnamed => {
-                let connection = durable.map_or(&self.connection, |(connection, _)| connection);
-                asking(connection, durable.map(|(_, durability)| *durability), command, error).await
+                connection.with(limit, async |it| ask(it, durability, command, error).await).await
             }
             answer => answer,
         }
@@ -103,29 +177,58 @@ impl Cluster {
         }
     }
 
-    /// Reads from some servers, trying until it goes well or is of no use.
-    async fn read<T: FromRedisValue>(&self, command: &Cmd, route: RoutingInfo) -> Result<T, StorageError> {
+    /// Asks all masters which slots they have.
+    async fn ask_for_slots(&self) -> Result<Arc<Slots>, StorageError> {
         let mut persistence = Persistence::new(Access::Read, self.patience);
         loop {
-            let mut connection = self.connection.clone();
-            let answer = in_time(self.patience, connection.route_command(command.clone(), route.clone()));
-            let error = match answer.await.and_then(Reply::extract_error) {
-                Ok(reply) => match from_redis_value(reply) {
-                    Ok(read) => return Ok(read),
-                    Err(error) => error.into(),
-                },
+            let error = match self.try_to_ask_for_slots().await {
+                Ok(slots) => {
+                    let slots = Arc::new(slots);
+                    *self.slots.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&slots);
+                    return Ok(slots);
+                }
                 Err(error) => error,
             };
             persistence.pause_after(error).await.map_err(|error| failure(error, Access::Read))?;
         }
     }
 
-    /// Who has which slots, and whether any are on the move, as the masters say
-    /// it of themselves.
-    async fn slots(&self) -> Result<Slots, StorageError> {
+    async fn try_to_ask_for_slots(&self) -> Result<Slots, RedisError> {
+        let used = self.connection.current().await?;
         let all = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, None));
-        let answers: Vec<(String, String)> = self.read(cmd("CLUSTER").arg("NODES"), all).await?;
-        Ok(Slots::read(answers.iter().map(|(_, nodes)| nodes.as_str())))
+        let command = cmd("CLUSTER").arg("NODES").clone();
+        let answer = self.connection.with(self.patience, async |mut it| it.route_command(command, all).await);
+        let answers: Vec<(String, String)> = from_redis_value(answer.await?.extract_error()?)?;
+        if let Some(slots) = Slots::read(&answers) {
+            return Ok(slots);
+        }
+        // The client leaves out whom it is not connected to, and may not know of a
+        // new master yet.
+        self.connection.renew(&used).await;
+        Err(make_extension_error("CLUSTERDOWN".to_owned(), Some("not all masters are known".to_owned())))
+    }
+
+    /// A step of the scan of one master.
+    async fn scan_master(
+        &self,
+        (host, port): &(String, u16),
+        command: &Cmd,
+    ) -> Result<(u64, Vec<Vec<u8>>), StorageError> {
+        let mut persistence = Persistence::new(Access::Read, self.patience);
+        loop {
+            let to_master = SingleNodeRoutingInfo::ByAddress { host: host.clone(), port: *port };
+            let (command, route) = (command.clone(), RoutingInfo::SingleNode(to_master));
+            let answer =
+                self.connection.with(self.patience, async |mut it| it.route_command(command, route).await);
+            let read = answer.await.and_then(Reply::extract_error).map(from_redis_value);
+            match read {
+                Ok(Ok(page)) => return Ok(page),
+                Ok(Err(error)) => return Err(failure(error.into(), Access::Read)),
+                Err(error) => {
+                    persistence.pause_after(error).await.map_err(|error| failure(error, Access::Read))?;
+                }
+            }
+        }
     }
 }
 
@@ -133,10 +236,8 @@ impl Cluster {
 impl Connection for Cluster {
     async fn send(&self, request: Request<'_>) -> Result<Answer, RedisError> {
         let mut persistence = Persistence::new(request.access, self.patience);
-        // More than a try takes, unless the client itself is stuck.
-        let limit = self.patience + self.durable.as_ref().map_or(Duration::ZERO, |(_, it)| it.timeout);
         loop {
-            match in_time(limit, self.try_to_run(&request)).await {
+            match self.try_to_run(&request).await {
                 Ok(reply) => return Ok(Answer { reply, is_repeat: persistence.is_repeat() }),
                 Err(error) => persistence.pause_after(error).await?,
             }
@@ -159,32 +260,33 @@ impl Connection for Cluster {
     }
 
     async fn scan(&self, pattern: &str, after: Option<&str>) -> Result<KeysPage, StorageError> {
-        let mut place = after.map(Place::read).transpose()?.unwrap_or_default();
-        let slots = self.slots().await?;
-        if after.is_some() && slots.fingerprint != place.fingerprint {
-            place = place.restart().await?;
-        }
-        place.fingerprint = slots.fingerprint;
-        let Some(slot) = slots.masters.get(place.master).and_then(|slot| Slot::new(*slot)) else {
-            let message = "the cluster has no masters";
-            return Err(storage_error(StorageReason::Unavailable, Effect::None, message));
+        let mut place = match after {
+            Some(after) => Place::read(after)?,
+            None => Place::beginning_of(&*self.ask_for_slots().await?),
         };
-        let route = RoutingInfo::SingleNode(to_master_of(slot));
-        let (cursor, keys) = self.read(&scan_command(place.cursor, pattern), route).await?;
+        let mut slots = Arc::clone(&self.slots.lock().unwrap_or_else(PoisonError::into_inner));
+        if slots.fingerprint != place.fingerprint {
+            slots = self.ask_for_slots().await?;
+        }
+        let master = slots.masters.get(place.master).filter(|_| slots.fingerprint == place.fingerprint);
+        let Some(master) = master else {
+            return Ok(KeysPage { keys: Vec::new(), next: Some(place.restart(&slots).await?) });
+        };
+        let (cursor, keys) = self.scan_master(master, &scan_command(place.cursor, pattern)).await?;
         place.cursor = cursor;
         if cursor == 0 {
             place.master += 1;
-            if place.master == slots.masters.len() {
-                let now = self.slots().await?;
-                if now.fingerprint == place.fingerprint && !now.is_moving {
-                    return Ok(KeysPage { keys, next: None });
-                }
-                // A key may have gone from a master that was still to come to one
-                // that was done.
-                place = place.restart().await?;
-            }
         }
-        Ok(KeysPage { keys, next: Some(place.to_string()) })
+        if place.master < slots.masters.len() {
+            return Ok(KeysPage { keys, next: Some(place.to_string()) });
+        }
+        let now = self.ask_for_slots().await?;
+        if now.fingerprint == place.fingerprint && !now.is_moving {
+            return Ok(KeysPage { keys, next: None });
+        }
+        // A key may have gone from a master that was still to come to one that was
+        // done.
+        Ok(KeysPage { keys, next: Some(place.restart(&now).await?) })
     }
 }
 
@@ -192,60 +294,54 @@ fn to_master_of(slot: Slot) -> SingleNodeRoutingInfo {
     SingleNodeRoutingInfo::SpecificNode(Route::with_slot(slot, SlotAddr::Master))
 }
 
-async fn in_time<T>(
-    limit: Duration,
-    answer: impl Future<Output = Result<T, RedisError>>,
-) -> Result<T, RedisError> {
-    let answer = tokio::time::timeout(limit, answer).await;
-    answer.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
-}
-
-/// Sends a write, and waits for replicas in the same pipeline.
-async fn durably(
-    connection: &ClusterConnection,
-    durability: Durability,
+/// Sends a command, and waits in the same pipeline until it is as durable as wanted.
+async fn send(
+    mut connection: ClusterConnection,
+    durability: Option<Durability>,
     command: &Cmd,
     route: SingleNodeRoutingInfo,
 ) -> Result<Reply, RedisError> {
-    // What can't be waited for is not to be written. It is asked each time, since
-    // another master may be another server.
-    let mut trial = Pipeline::new();
-    trial.add_command(durability.trial());
-    let tried = connection.clone().route_pipeline(trial, 0, 1, route.clone()).await?.pop();
-    Durability::tried(tried.unwrap_or(Reply::Nil).extract_error())?;
+    let Some(durability) = durability else {
+        return connection
+            .route_command(command.clone(), RoutingInfo::SingleNode(route))
+            .await?
+            .extract_error();
+    };
     let mut pipeline = Pipeline::new();
     pipeline.add_command(command.clone()).add_command(durability.wait());
-    let mut replies = connection.clone().route_pipeline(pipeline, 0, 2, route).await?;
-    let shortfall = durability.shortfall(replies.pop());
-    let reply = replies.pop().unwrap_or(Reply::Nil).extract_error()?;
-    shortfall.map_or(Ok(reply), Err)
+    answered(connection.route_pipeline(pipeline, 0, 2, route).await?, Some(durability))
 }
 
 /// Sends a command to the master that its slot is being moved to.
-async fn asking(
-    connection: &ClusterConnection,
+async fn ask(
+    mut connection: ClusterConnection,
     durability: Option<Durability>,
     command: &Cmd,
     error: RedisError,
 ) -> Result<Reply, RedisError> {
-    let address = error.redirect_node().and_then(|(address, _)| address.rsplit_once(':'));
-    let Some((host, Ok(port))) = address.map(|(host, port)| (host.to_owned(), port.parse())) else {
-        return Err(error);
-    };
-    debug!(host, port, "asking the next master of a slot");
+    let address = error.redirect_node().and_then(|(address, _)| address_of(address));
+    let Some((host, port)) = address else { return Err(error) };
     let mut pipeline = Pipeline::new();
     pipeline.add_command(cmd("ASKING")).add_command(command.clone());
-    let count = if let Some(durability) = durability {
+    if let Some(durability) = durability {
         pipeline.add_command(durability.wait());
-        3
-    } else {
-        2
-    };
+    }
+    let count = 2 + usize::from(durability.is_some());
     let route = SingleNodeRoutingInfo::ByAddress { host, port };
-    let mut replies = connection.clone().route_pipeline(pipeline, 0, count, route).await?;
+    answered(connection.route_pipeline(pipeline, 0, count, route).await?, durability)
+}
+
+/// What a command was answered: the last answer of a pipeline, but for that of
+/// what waits.
+fn answered(mut replies: Vec<Reply>, durability: Option<Durability>) -> Result<Reply, RedisError> {
     let shortfall = durability.and_then(|durability| durability.shortfall(replies.pop()));
     let reply = replies.pop().unwrap_or(Reply::Nil).extract_error()?;
     shortfall.map_or(Ok(reply), Err)
+}
+
+fn address_of(text: &str) -> Option<(String, u16)> {
+    let (host, port) = text.rsplit_once(':')?;
+    Some((host.trim_matches(['[', ']']).to_owned(), port.parse().ok()?))
 }
 
 fn is_asking(error: &RedisError) -> bool {
@@ -262,9 +358,10 @@ fn hash_tag(key: &str) -> Option<&str> {
 }
 
 /// What the masters say of their slots.
+#[derive(Default)]
 struct Slots {
-    /// A slot of each master.
-    masters: Vec<u16>,
+    /// Where each master is, in an order that lasts.
+    masters: Vec<(String, u16)>,
     /// Differs if any master has other slots.
     fingerprint: u32,
     /// Whether any slot is being moved.
@@ -272,27 +369,43 @@ struct Slots {
 }
 
 impl Slots {
-    /// From the answers to `CLUSTER NODES`. In each, the line of the master itself
-    /// ends with its slots: `0-5460 5462 [93->-node]`, the last one on its way.
+    /// From the answers to `CLUSTER NODES`, each with the address of who gave it.
+    /// None if some slots have a master that did not answer.
+    ///
+    /// In each answer a line for a node ends with its slots, `0-5460 5462`, and the
+    /// line of the node itself with those that are on their way, `[93->-node]`.
     /// <https://redis.io/docs/latest/commands/cluster-nodes/>
-    fn read<'a>(nodes: impl Iterator<Item = &'a str>) -> Self {
-        let own = nodes.filter_map(|nodes| nodes.lines().find(|line| line.contains("myself")));
-        let mut of_masters: Vec<(u16, String)> = own
-            .filter_map(|line| {
-                let mut words = line.split(' ');
-                let id = words.next()?;
-                let slots: Vec<&str> = words.skip(7).collect();
-                let first = slots.first()?.split('-').next()?.parse().ok()?;
-                Some((first, format!("{id} {}", slots.join(" "))))
-            })
-            .collect();
-        of_masters.sort_unstable();
-        let text: String = of_masters.iter().flat_map(|(_, slots)| [slots.as_str(), "\n"]).collect();
-        Self {
-            masters: of_masters.iter().map(|(first, _)| *first).collect(),
+    fn read(answers: &[(String, String)]) -> Option<Self> {
+        let mut own: Vec<(&str, Vec<&str>, (String, u16))> = Vec::new();
+        let mut known = 0;
+        for (address, nodes) in answers {
+            let masters = nodes.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+            let mut of_all = 0;
+            for words in masters.filter(|words| words.len() > 8) {
+                of_all += words[8..].iter().map(|slots| count(slots)).sum::<usize>();
+                if words[2].split(',').any(|flag| flag == "myself") {
+                    own.push((words[0], words[8..].to_vec(), address_of(address)?));
+                }
+            }
+            known = known.max(of_all);
+        }
+        let answered: usize = own.iter().flat_map(|(_, slots, _)| slots).map(|slots| count(slots)).sum();
+        own.sort_unstable();
+        let text: String = own.iter().map(|(id, slots, _)| format!("{id} {}\n", slots.join(" "))).collect();
+        (answered == known && known > 0).then(|| Self {
             fingerprint: checksum(&text),
             is_moving: text.contains('['),
-        }
+            masters: own.into_iter().map(|(_, _, address)| address).collect(),
+        })
+    }
+}
+
+/// How many slots `0-5460` or `5462` is; one on its way counts where it still is.
+fn count(slots: &str) -> usize {
+    let (first, last) = slots.split_once('-').unwrap_or((slots, slots));
+    match (first.parse::<usize>(), last.parse::<usize>()) {
+        (Ok(first), Ok(last)) => (last + 1).saturating_sub(first),
+        _ => 0,
     }
 }
 
@@ -314,6 +427,10 @@ struct Place {
 }
 
 impl Place {
+    fn beginning_of(slots: &Slots) -> Self {
+        Self { fingerprint: slots.fingerprint, ..Self::default() }
+    }
+
     fn read(text: &str) -> Result<Self, StorageError> {
         let fault = || invalid("a page begins only where the one before said");
         let numbers: Result<Vec<u64>, _> = text.split('.').map(str::parse).collect();
@@ -327,8 +444,8 @@ impl Place {
         })
     }
 
-    /// Begins again, if slots do not move all the time.
-    async fn restart(self) -> Result<Self, StorageError> {
+    /// The place to begin again, if slots do not move all the time.
+    async fn restart(self, slots: &Slots) -> Result<String, StorageError> {
         let restarts = self.restarts.saturating_add(1);
         if restarts > RESTARTS {
             let message = "the store keeps moving keys to other machines; try again when that is done";
@@ -336,7 +453,7 @@ impl Place {
         }
         debug!(restarts, "slots have moved, so the scan begins again");
         tokio::time::sleep((restarts * LONGEST_PAUSE / 10).min(LONGEST_PAUSE)).await;
-        Ok(Self { restarts, ..Self::default() })
+        Ok(Self { restarts, ..Self::beginning_of(slots) }.to_string())
     }
 }
 
@@ -368,17 +485,24 @@ mod tests {
 
     #[test]
     fn the_masters_say_which_slots_they_have() {
-        let first = "a1 127.0.0.1:7001@17001 myself,master - 0 0 1 connected 0-5460 5462 [93->-b2]\n\
-            b2 127.0.0.1:7002@17002 master - 0 1 2 connected 5463-16383\n";
-        let second = "a1 127.0.0.1:7001@17001 master - 0 0 1 connected 0-5460 5462\n\
-            b2 127.0.0.1:7002@17002 myself,master - 0 1 2 connected 5463-16383\n";
-        let slots = Slots::read([second, first].into_iter());
-        assert_eq!((slots.masters, slots.is_moving), (vec![0, 5463], true));
-        let again = Slots::read([first, second].into_iter());
+        let first = "a1 h1:7001@17001 myself,master - 0 0 1 connected 0-5460 5462 [93->-b2]\n\
+            b2 h2:7002@17002 master - 0 1 2 connected 5461 5463-16383\n\
+            c3 h3:7003@17003 slave b2 0 1 2 connected\n";
+        let second = "a1 h1:7001@17001 master - 0 0 1 connected 0-5460 5462\n\
+            b2 h2:7002@17002 myself,master - 0 1 2 connected 5461 5463-16383\n";
+        let answer = |address: &str, nodes: &str| (address.to_owned(), nodes.to_owned());
+        let answers = [answer("h2:7002", second), answer("h1:7001", first)];
+        let slots = Slots::read(&answers).expect("all slots");
+        assert_eq!(slots.masters, [("h1".to_owned(), 7001), ("h2".to_owned(), 7002)]);
+        assert!(slots.is_moving);
+        let [second_answer, first_answer] = answers;
+        let again = Slots::read(&[first_answer.clone(), second_answer.clone()]).expect("all slots");
         assert_eq!(slots.fingerprint, again.fingerprint);
-        let moved = first.replace(" [93->-b2]", "");
-        let later = Slots::read([moved.as_str(), second].into_iter());
+        let settled = answer("h1:7001", &first.replace(" [93->-b2]", ""));
+        let later = Slots::read(&[settled, second_answer]).expect("all slots");
         assert!(!later.is_moving && later.fingerprint != slots.fingerprint);
+        assert!(Slots::read(&[first_answer]).is_none(), "a master did not answer");
+        assert!(Slots::read(&[]).is_none());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! How commands reach Redis: over a connection to one server, to the master that
 //! sentinels name, or to a cluster.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use ::redis::{Cmd, RedisError, Value as Reply, cmd, from_redis_value};
@@ -144,4 +145,13 @@ impl Persistence {
     pub fn is_repeat(&self) -> bool {
         self.doubt.is_some()
     }
+}
+
+/// An answer that takes no longer than this; else a time-out.
+pub async fn in_time<T>(
+    limit: Duration,
+    answer: impl Future<Output = Result<T, RedisError>>,
+) -> Result<T, RedisError> {
+    let answer = tokio::time::timeout(limit, answer).await;
+    answer.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
 }

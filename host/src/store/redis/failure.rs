@@ -5,6 +5,7 @@ use tracing::warn;
 
 use super::connection::Access;
 use super::replicas::{FEW_REPLICAS, NO_WAITING};
+use super::sentinel::{NO_MASTER, NO_SENTINEL, NO_SUCH_MASTER, NOT_A_SENTINEL, NOT_LET_IN};
 use super::tls;
 use crate::store::{Effect, StorageError, StorageReason, invalid, storage_error, wrong_type};
 
@@ -76,8 +77,24 @@ pub fn classify(error: &RedisError, access: Access) -> StorageError {
             Effect::None,
             format!("the store can't wait until a write is on disk: {}", error.detail().unwrap_or_default()),
         ),
+        Some(NO_SENTINEL) => {
+            let message = "none of the store's sentinels can be reached".to_owned();
+            (StorageReason::Unavailable, Effect::None, message)
+        }
+        Some(NOT_LET_IN) => {
+            let message = "a sentinel of the store refused the user or the password".to_owned();
+            (StorageReason::AccessDenied, Effect::None, message)
+        }
+        Some(NOT_A_SENTINEL) => return invalid("a server is no sentinel of the store"),
+        Some(NO_SUCH_MASTER) => return invalid("the sentinels of the store know no master of this name"),
+        Some(NO_MASTER) => {
+            (StorageReason::Unavailable, Effect::None, "the store has no master at the moment".to_owned())
+        }
         Some("ERR") if error.detail().is_some_and(|detail| detail.contains("non local key")) => {
             (StorageReason::Unavailable, unknown, MOVING.to_owned())
+        }
+        Some("ERR") if error.detail().is_some_and(|detail| detail.contains("cluster support disabled")) => {
+            (StorageReason::Unsupported, Effect::None, "the store is one server and no cluster".to_owned())
         }
         Some("MOVED" | "ASK" | "TRYAGAIN") => (StorageReason::Unavailable, Effect::None, MOVING.to_owned()),
         Some("NOPERM") => {
@@ -101,11 +118,16 @@ pub fn classify(error: &RedisError, access: Access) -> StorageError {
             (StorageReason::Unavailable, Effect::None, format!("the store is not ready ({code})"))
         }
         Some(code) => (StorageReason::Other, unknown, format!("the store answered with the error {code}")),
-        None if error.kind() == ErrorKind::AuthenticationFailed => (
-            StorageReason::AccessDenied,
-            Effect::None,
-            "the store refused the user or the password".to_owned(),
-        ),
+        None if error.kind() == ErrorKind::AuthenticationFailed
+            // A cluster's client tells of its first connections in words only.
+            || ["AuthenticationFailed", "WRONGPASS", "NOAUTH"].iter().any(|why| error.to_string().contains(why)) =>
+        {
+            (
+                StorageReason::AccessDenied,
+                Effect::None,
+                "the store refused the user or the password".to_owned(),
+            )
+        }
         // Nothing is sent before the certificate was looked at.
         None if error.to_string().contains("invalid peer certificate") => {
             (StorageReason::Unavailable, Effect::None, "the store's certificate can't be trusted".to_owned())

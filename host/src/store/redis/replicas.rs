@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use ::redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use ::redis::{
-    Client, Cmd, Pipeline, RedisError, Value as Reply, cmd, from_redis_value, make_extension_error,
-};
+use ::redis::aio::ConnectionLike;
+use ::redis::{Cmd, Pipeline, RedisError, Value as Reply, cmd, from_redis_value, make_extension_error};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 
@@ -41,17 +39,17 @@ struct Request {
 }
 
 impl ReplicatedWrites {
-    /// Gets ready, within a tokio runtime; nothing is sent yet.
-    pub(super) fn new(
-        client: Client,
-        configuration: ConnectionManagerConfig,
+    /// Gets ready, within a tokio runtime; nothing is sent yet. `replace` gives
+    /// another connection for one that is of no use any more, if there is one.
+    pub(super) fn new<C: ConnectionLike + Send + 'static>(
+        connection: C,
+        replace: impl Fn() -> Option<C> + Send + 'static,
         durability: Durability,
-    ) -> Result<Self, RedisError> {
-        let connection = ConnectionManager::new_lazy_with_config(client.clone(), configuration.clone())?;
+    ) -> Self {
         let (requests, received) = mpsc::channel(TOGETHER);
-        let writer = Writer { client, configuration, connection, durability, may_wait: false };
+        let writer = Writer { connection, replace, durability, may_wait: false };
         tokio::spawn(writer.answer_all(received));
-        Ok(Self { requests })
+        Self { requests }
     }
 
     pub(super) async fn send(&self, command: &Cmd) -> Result<Reply, RedisError> {
@@ -65,17 +63,16 @@ impl ReplicatedWrites {
 }
 
 /// What does the writing.
-struct Writer {
-    client: Client,
-    configuration: ConnectionManagerConfig,
-    connection: ConnectionManager,
+struct Writer<C, R> {
+    connection: C,
+    replace: R,
     durability: Durability,
     /// Whether the user may wait, which an ACL may forbid: then nothing is to be
     /// written.
     may_wait: bool,
 }
 
-impl Writer {
+impl<C: ConnectionLike, R: Fn() -> Option<C>> Writer<C, R> {
     async fn answer_all(mut self, mut received: mpsc::Receiver<Request>) {
         let mut requests = Vec::new();
         while received.recv_many(&mut requests, TOGETHER).await > 0 {
@@ -111,7 +108,7 @@ impl Writer {
             pipeline.add_command(command);
         }
         pipeline.add_command(self.durability.wait());
-        let mut replies = self.connection.send_packed_commands(&pipeline, 0, count + 1).await?;
+        let mut replies = self.connection.req_packed_commands(&pipeline, 0, count + 1).await?;
         let few = self.durability.shortfall(replies.pop());
         // A permission may have been taken away.
         self.may_wait &= few.is_none();
@@ -126,9 +123,7 @@ impl Writer {
     fn replace_connection(&mut self, error: &RedisError) {
         if stays(error) {
             debug!(%error, "giving up a connection for writes");
-            let new =
-                ConnectionManager::new_lazy_with_config(self.client.clone(), self.configuration.clone());
-            if let Ok(connection) = new {
+            if let Some(connection) = (self.replace)() {
                 self.connection = connection;
             }
         }

@@ -34,7 +34,9 @@ impl Server {
         let replicated = address.durability.map(|durability| {
             let timeout = address.response_timeout.saturating_add(durability.timeout);
             let patient = configuration.clone().set_response_timeout(Some(timeout));
-            ReplicatedWrites::new(client.clone(), patient, durability)
+            let client = client.clone();
+            let connect = move || ConnectionManager::new_lazy_with_config(client.clone(), patient.clone());
+            Ok::<_, RedisError>(ReplicatedWrites::new(connect()?, move || connect().ok(), durability))
         });
         let connection = ConnectionManager::new_lazy_with_config(client.clone(), configuration.clone())?;
         Ok(Self {

@@ -1,0 +1,123 @@
+//! Tasks that save for as long as they are told to, each in a session of its own,
+//! and remember what was acknowledged.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use checkpointer::{Checkpointer, Error, Outcome};
+use tokio::task::JoinHandle;
+
+use crate::redis_cluster::eventually;
+use crate::samples::checkpoint;
+
+/// Tasks at work.
+pub struct Writers {
+    checkpointer: Checkpointer,
+    tasks: Vec<JoinHandle<()>>,
+    sessions: Vec<Arc<Session>>,
+    stop: Arc<AtomicBool>,
+}
+
+/// What a task has saved: `c0`, `c1` and so on.
+#[derive(Default)]
+struct Session {
+    tried: AtomicU64,
+    acknowledged: std::sync::Mutex<Vec<u64>>,
+}
+
+/// How a task saves.
+#[derive(Clone, Copy)]
+pub enum Saving {
+    /// Each checkpoint after the one before, and nothing may go wrong.
+    OneAfterAnother,
+    /// Each by itself, and nothing may go wrong.
+    EachByItself,
+    /// Each by itself; those that are refused with this message count for nothing.
+    UnlessRefused(fn(&str) -> bool),
+}
+
+impl Writers {
+    /// Starts so many.
+    pub fn start(checkpointer: &Checkpointer, count: usize, saving: Saving) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let sessions: Vec<Arc<Session>> = (0..count).map(|_| Arc::default()).collect();
+        let tasks = sessions.iter().enumerate().map(|(number, session)| {
+            let (checkpointer, session, stop) =
+                (checkpointer.clone(), Arc::clone(session), Arc::clone(&stop));
+            tokio::spawn(async move {
+                let name = session_name(number);
+                while !stop.load(Ordering::Relaxed) {
+                    let number = session.tried.fetch_add(1, Ordering::Relaxed);
+                    if let Err(error) = save(&checkpointer, &name, number, saving).await {
+                        let is_refusal = matches!(saving, Saving::UnlessRefused(is_refusal)
+                            if is_refusal(&error.to_string()));
+                        assert!(is_refusal, "{name}, c{number}: {error:?}");
+                        continue;
+                    }
+                    session.acknowledged.lock().expect("no panic").push(number);
+                }
+            })
+        });
+        Self { checkpointer: checkpointer.clone(), tasks: tasks.collect(), sessions, stop }
+    }
+
+    /// Waits until every task has had so many more saves acknowledged.
+    pub async fn make_progress(&self, saves: usize) {
+        let counts =
+            || self.sessions.iter().map(|session| session.acknowledged.lock().expect("no panic").len());
+        let goals: Vec<usize> = counts().map(|count| count + saves).collect();
+        eventually("every writer goes on", async || {
+            assert!(!self.tasks.iter().any(JoinHandle::is_finished), "a writer met an error");
+            counts().zip(&goals).all(|(count, goal)| count >= *goal)
+        })
+        .await;
+    }
+
+    /// Ends the tasks; says how many saves were acknowledged, and how many of them
+    /// can't be loaded. Where nothing was lost, each session has to be just what
+    /// was acknowledged, but for what was tried and refused.
+    pub async fn stop(self) -> (usize, usize) {
+        self.stop.store(true, Ordering::Relaxed);
+        for task in self.tasks {
+            task.await.expect("a writer that met no error");
+        }
+        let (mut saved, mut lost) = (0, 0);
+        for (number, session) in self.sessions.iter().enumerate() {
+            let acknowledged = session.acknowledged.lock().expect("no panic").clone();
+            let history =
+                self.checkpointer.list(&session_name(number), Some(u32::MAX)).await.expect("a list");
+            let found: Vec<u64> = history
+                .checkpoints
+                .iter()
+                .map(|it| it.metadata.checkpoint_id[1..].parse().expect("c…"))
+                .collect();
+            assert!(found.is_sorted_by(|newer, older| newer > older), "{found:?}");
+            saved += acknowledged.len();
+            lost += acknowledged.iter().filter(|number| !found.contains(number)).count();
+        }
+        (saved, lost)
+    }
+}
+
+fn session_name(number: usize) -> String {
+    format!("session-{number}")
+}
+
+async fn save(checkpointer: &Checkpointer, session: &str, number: u64, saving: Saving) -> Result<(), Error> {
+    let next = checkpoint(session, &format!("c{number}"), "r", u32::try_from(number).expect("few"));
+    let outcome = match saving {
+        Saving::OneAfterAnother => {
+            let latest = number.checked_sub(1).map(|before| format!("c{before}"));
+            checkpointer.save_after(&next, latest.as_deref()).await?
+        }
+        Saving::EachByItself | Saving::UnlessRefused(_) => checkpointer.save(&next).await?,
+    };
+    assert_eq!(outcome, Outcome::Kept);
+    if number.is_multiple_of(8) && matches!(saving, Saving::OneAfterAnother) {
+        assert_eq!(checkpointer.load(session, None).await?.as_ref(), Some(&next));
+    }
+    // So that there are not too many to look at in the end.
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    Ok(())
+}
