@@ -117,6 +117,8 @@ pub fn reach_out_of_the_prefix_to(others: &[&str]) -> Ending {
                     reach(&checkpointer, id, &mut attempts);
                 }
                 // What is left of the above is all there is.
+                let found = checkpointer.scan(None).map(|found| found.checkpoints.len());
+                attempts.nothing(&format!("scan of {prefix:?}"), found, 3);
                 attempts.nothing(&format!("clear-all of {prefix:?}"), checkpointer.clear_all(), 3);
             }
             Err(Error::InvalidArgument(_)) => attempts.refused += 1,
@@ -167,4 +169,7 @@ fn reach(checkpointer: &Checkpointer, id: &str, attempts: &mut Attempts) {
     attempts.nothing(&told("save"), checkpointer.save(&own).map(drop), ());
     let loaded = checkpointer.load(id, Some(id)).map(|found| found.map(|found| found.state));
     attempts.nothing(&told("load"), loaded, Some(own.state));
+    let document = checkpointer.load_document(id, Some(id)).map(Option::unwrap_or_default);
+    let restored = document.and_then(|document| checkpointer.restore(&document, Some(60_000)));
+    attempts.nothing(&told("restore"), restored.map(drop), ());
 }
