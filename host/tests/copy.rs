@@ -367,6 +367,33 @@ async fn a_copy_that_was_killed_goes_on_where_it_was() {
     assert_same(&over(&here, under(DEFAULT_PREFIX, Layout::Llmfy)).await, &to).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn where_a_copy_goes_on_is_only_believed_if_it_is_a_place() {
+    let place = Place::new();
+    fill_with_many(&place.store("here.db").await, MANY).await;
+    let (from, to) = (place.url("here.db"), place.url("there.db"));
+    let words = ["--from", &from, "--to", &to];
+    for (content, said) in [
+        ("no JSON", ""),
+        (
+            r#"{"after": "nowhere", "checkpoints": 1}"#,
+            "going on where an earlier copy was, after 1 checkpoint\n\
+             the store does not know that place any more, so the copy begins again\n",
+        ),
+    ] {
+        let copy = place.begin(&words);
+        place.is_under_way().await;
+        let killed = Command::new("kill").args(["-KILL", &copy.id().to_string()]).status();
+        assert!(killed.expect("killed").success());
+        copy.wait_with_output().expect("it ends");
+        fs::write(place.kept().pop().expect("a file"), content).expect("written");
+        let ended = place.copy(&words);
+        assert_eq!(ended.status, Some(0), "{ended:?}");
+        assert!(ended.err.starts_with(&format!("{said}first pass: ")), "{ended:?}");
+        assert!(ended.out.ends_with("all 4,000 of 40 sessions compared equal\n"), "{ended:?}");
+    }
+}
+
 /// After how many checkpoints a copy went on.
 fn after_how_many(err: &str) -> usize {
     let first = err.lines().next().and_then(|line| line.strip_suffix(" checkpoints"));

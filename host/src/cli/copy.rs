@@ -254,9 +254,18 @@ impl Copying {
         loop {
             let read_at = Instant::now();
             let (from, place) = (&self.from, after.as_deref());
-            let page = from.call(|| from.checkpointer.scan(place)).await;
             let Listing { checkpoints, unreadable, pinned, next } =
-                page.map_err(|error| self.from.failed(error))?;
+                match from.call(|| from.checkpointer.scan(place)).await {
+                    Ok(page) => page,
+                    Err(Error::InvalidArgument(_)) if self.reached.is_some() => {
+                        self.meter
+                            .say("the store does not know that place any more, so the copy begins again");
+                        self.reached = None;
+                        after = None;
+                        continue;
+                    }
+                    Err(error) => return Err(from.failed(error)),
+                };
             for it in unreadable {
                 self.tally.leave(None, &it.checkpoint_id, format!("it can't be read: {}", it.reason));
             }

@@ -117,8 +117,7 @@ pub fn reach_out_of_the_prefix_to(others: &[&str]) -> Ending {
                     reach(&checkpointer, id, &mut attempts);
                 }
                 // What is left of the above is all there is.
-                let found = checkpointer.scan(None).map(|found| found.checkpoints.len());
-                attempts.nothing(&format!("scan of {prefix:?}"), found, 3);
+                attempts.nothing(&format!("scan of {prefix:?}"), count(&checkpointer), 3);
                 attempts.nothing(&format!("clear-all of {prefix:?}"), checkpointer.clear_all(), 3);
             }
             Err(Error::InvalidArgument(_)) => attempts.refused += 1,
@@ -126,6 +125,19 @@ pub fn reach_out_of_the_prefix_to(others: &[&str]) -> Ending {
         }
     }
     Ok(attempts.in_words())
+}
+
+/// How many checkpoints a scan comes by.
+fn count(checkpointer: &Checkpointer) -> Result<usize, Error> {
+    let (mut count, mut after) = (0, None);
+    loop {
+        let page = checkpointer.scan(after.as_deref())?;
+        count += page.checkpoints.len();
+        after = page.next;
+        if after.is_none() {
+            return Ok(count);
+        }
+    }
 }
 
 /// Every id there might be, under the prefix that others have too.

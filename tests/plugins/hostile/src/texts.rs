@@ -75,7 +75,7 @@ fn call_as_nobody_should(checkpointer: &Checkpointer, texts: &mut Vec<String>) {
     note(checkpointer.save_document("no document"), texts);
     note(checkpointer.restore("no document", Some(1)), texts);
     note(checkpointer.restore("no document", Some(0)), texts);
-    note(checkpointer.scan(Some("nowhere")), texts);
+    note(checkpointer.scan(Some("behind")), texts);
     let mut small = options("texts:");
     small.max_state_bytes = Some(1);
     match Checkpointer::open(&small) {
