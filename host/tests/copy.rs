@@ -398,7 +398,7 @@ async fn where_a_copy_goes_on_is_only_believed_if_it_is_a_place() {
 fn after_how_many(err: &str) -> usize {
     let first = err.lines().next().and_then(|line| line.strip_suffix(" checkpoints"));
     let number = first.and_then(|line| line.strip_prefix("going on where an earlier copy was, after "));
-    number.unwrap_or_else(|| panic!("{err}")).replace(',', "").parse().expect("a number")
+    number.expect(err).replace(',', "").parse().expect("a number")
 }
 
 #[tokio::test(flavor = "multi_thread")]

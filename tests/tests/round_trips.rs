@@ -159,6 +159,16 @@ async fn operations_take_no_more_round_trips_than_promised() {
                 counted.trips(async |it| it.partitioned.delete("ten", None).await.expect("deleted")).await,
             ),
             (
+                "a page of a scan",
+                3,
+                counted.trips(async |it| it.subject.scan(None).await.expect("a page")).await,
+            ),
+            (
+                "a page of a scan of partitions",
+                3,
+                counted.trips(async |it| it.partitioned.scan(None).await.expect("a page")).await,
+            ),
+            (
                 "delete by id",
                 2,
                 counted
