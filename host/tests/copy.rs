@@ -13,6 +13,7 @@ use std::time::Duration;
 use checkpointer::store::{Address, Batch, Expiry, IndexPut, Operation, Put, Store};
 use checkpointer::{Builder, Checkpoint, Checkpointer, DEFAULT_PREFIX, History, Layout, Listed};
 use checkpointer_tests::names::Names;
+use checkpointer_tests::redis_cluster::RedisCluster;
 use checkpointer_tests::redis_server::RedisServer;
 use checkpointer_tests::samples::{checkpoint, plain};
 use tempfile::TempDir;
@@ -62,9 +63,14 @@ impl Place {
         files.filter(|file| file.extension().is_some_and(|it| it == "json")).collect()
     }
 
-    /// Waits until a copy has come so far that it would go on from there.
-    async fn is_under_way(&self) {
-        while self.kept().is_empty() {
+    /// Waits until a copy has come so far that it would go on from there, or from
+    /// another place than before.
+    async fn is_under_way(&self, before: Option<&str>) -> String {
+        loop {
+            let kept = self.kept().pop().and_then(|file| fs::read_to_string(file).ok());
+            if let Some(kept) = kept.filter(|kept| Some(kept.as_str()) != before) {
+                return kept;
+            }
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
@@ -320,6 +326,35 @@ async fn redis_is_moved_to_a_file_and_back() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_moved_into_a_cluster_and_back() {
+    let place = Place::new();
+    let here = place.store("here.db").await;
+    fill(&here, "app:", Layout::Llmfy).await;
+    let (cluster, _alone) = RedisCluster::shared().await;
+    let (file, back, cluster) = (place.url("here.db"), place.url("back.db"), cluster.url());
+    let into =
+        ["--from", &file, "--prefix", "app:", "--to", &cluster, "--to-layout", "partitioned", "--json"];
+    let out = ["--from", &cluster, "--prefix", "app:", "--layout", "partitioned", "--to", &back];
+    for words in [&into[..], &[&out[..], &["--to-layout", "llmfy", "--json"]].concat()] {
+        let ended = place.copy(words);
+        assert_eq!(ended.status, Some(0), "{ended:?}");
+        let numbers: serde_json::Value = serde_json::from_str(&ended.out).expect("JSON");
+        assert_eq!(
+            (&numbers["copied"], &numbers["equal"], &numbers["sessions"]),
+            (&22.into(), &22.into(), &4.into())
+        );
+    }
+    let refused = place.copy(&["--from", &file, "--prefix", "app:", "--to", &cluster]);
+    assert_eq!(refused.status, Some(2), "{refused:?}");
+    assert!(refused.err.contains("the layout `partitioned`"), "{refused:?}");
+    let back = place.store("back.db").await;
+    let original = over(&here, under("app:", Layout::Llmfy)).await;
+    let ours = original.load_document("s", Some("run 3")).await.expect("loaded").expect("there");
+    original.save_document(&ours).await.expect("saved");
+    assert_same(&original, &over(&back, under("app:", Layout::Llmfy)).await).await;
+}
+
 /// Many enough that no copy is done before it is killed.
 const MANY: usize = 4000;
 
@@ -330,18 +365,13 @@ async fn a_copy_that_was_killed_goes_on_where_it_was() {
     fill_with_many(&here, MANY).await;
     let (from, to) = (place.url("here.db"), place.url("there.db"));
     let words = ["--from", &from, "--to", &to, "--to-layout", "partitioned"];
-    let mut earlier = 0;
+    let (mut earlier, mut kept) = (0, None);
     for signal in ["INT", "KILL"] {
         let copy = place.begin(&words);
-        if signal == "INT" {
-            place.is_under_way().await;
-        } else {
-            // It has something to go on from already.
-            tokio::time::sleep(Duration::from_millis(300)).await;
-        }
-        let kept = place.kept().pop().expect("a file");
+        place.is_under_way(kept.as_deref()).await;
+        let file = place.kept().pop().expect("a file");
         let private = |path: &Path| fs::metadata(path).expect("a file").permissions().mode() & 0o077 == 0;
-        assert!(private(&kept) && private(kept.parent().expect("a folder")));
+        assert!(private(&file) && private(file.parent().expect("a folder")));
         let killed = Command::new("kill").args([&format!("-{signal}"), &copy.id().to_string()]).status();
         assert!(killed.expect("killed").success());
         let ended = Ended::of(copy.wait_with_output().expect("it ends"));
@@ -352,6 +382,7 @@ async fn a_copy_that_was_killed_goes_on_where_it_was() {
             assert_eq!(rest, "the same command goes on from there: interrupted\n");
             earlier = after.replace(',', "").parse().expect("a number");
             assert!((1000..MANY).contains(&earlier), "{ended:?}");
+            kept = Some(fs::read_to_string(&file).expect("a place"));
         } else {
             assert_eq!(after_how_many(&ended.err), earlier);
         }
@@ -382,7 +413,7 @@ async fn where_a_copy_goes_on_is_only_believed_if_it_is_a_place() {
         ),
     ] {
         let copy = place.begin(&words);
-        place.is_under_way().await;
+        place.is_under_way(None).await;
         let killed = Command::new("kill").args(["-KILL", &copy.id().to_string()]).status();
         assert!(killed.expect("killed").success());
         copy.wait_with_output().expect("it ends");
@@ -409,7 +440,7 @@ async fn a_copy_stops_when_a_store_is_gone_and_goes_on_when_it_is_back() {
     let (from, to) = (place.url("here.db"), format!("{}?connect_timeout=1", server.url()));
     let words = ["--from", &from, "--to", &to];
     let copy = place.begin(&words);
-    place.is_under_way().await;
+    place.is_under_way(None).await;
     server.kill().await;
     let ended = Ended::of(copy.wait_with_output().expect("it ends"));
     assert_eq!((ended.status, ended.out.as_str()), (Some(1), ""), "{ended:?}");
@@ -426,14 +457,14 @@ async fn a_copy_stops_when_a_store_is_gone_and_goes_on_when_it_is_back() {
 
     // A short trouble is waited out, and one who wants to begins again.
     let copy = place.begin(&words);
-    place.is_under_way().await;
+    place.is_under_way(None).await;
     server.kill().await;
     server.restart().await;
     let ended = Ended::of(copy.wait_with_output().expect("it ends"));
     assert_eq!(ended.status, Some(0), "{ended:?}");
     assert!(ended.out.ends_with("all 4,000 of 40 sessions compared equal\n"), "{ended:?}");
     let copy = place.begin(&words);
-    place.is_under_way().await;
+    place.is_under_way(None).await;
     let killed = Command::new("kill").args(["-KILL", &copy.id().to_string()]).status();
     assert!(killed.expect("killed").success());
     copy.wait_with_output().expect("it ends");
@@ -449,7 +480,7 @@ async fn what_changes_while_it_is_copied_is_found_by_another_pass() {
     let source = over(&here, under(DEFAULT_PREFIX, Layout::Llmfy)).await;
     let (from, to) = (place.url("here.db"), place.url("there.db"));
     let copy = place.begin(&["--from", &from, "--to", &to, "--json"]);
-    place.is_under_way().await;
+    place.is_under_way(None).await;
     // All of this is where it was already: another state, one more, one less.
     save(&source, &[checkpoint("s1", "c00001", "q", 1), checkpoint("s1", "before", "q", 1)]).await;
     assert_eq!(source.delete("s2", Some("c00002")).await.expect("deleted"), 1);
