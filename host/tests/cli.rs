@@ -249,12 +249,19 @@ fn in_own_mounts(script: &str) -> Output {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_demo_is_killed_half_way_and_goes_on_over_both_stores() {
+async fn the_demo_is_killed_half_way_and_goes_on_over_every_store() {
     let server = RedisServer::start().await;
-    for store in ["sqlite:demo.db".to_owned(), server.url()] {
+    let (cluster, _guard) = RedisCluster::shared().await;
+    for (store, layout) in [
+        ("sqlite:demo.db".to_owned(), "llmfy"),
+        (server.url(), "llmfy"),
+        (server.url(), "partitioned"),
+        (cluster.url(), "partitioned"),
+    ] {
         let folder = TempDir::new().expect("a folder");
+        let options = ["--store", &store, "--layout", layout];
         for _ in 0..2 {
-            let story = out(&run(&folder, &["--store", &store, "demo"]));
+            let story = out(&run(&folder, &[&options[..], &["demo"]].concat()));
             for part in [
                 "✓ step 3: book_train",
                 "✗ killed (SIGKILL)",
@@ -265,7 +272,7 @@ async fn the_demo_is_killed_half_way_and_goes_on_over_both_stores() {
                 assert_eq!(story.matches(part).count(), 1, "{part}: {story}");
             }
         }
-        let listed = out(&run(&folder, &["--store", &store, "list", "demo-trip-to-lisbon"]));
+        let listed = out(&run(&folder, &[&options[..], &["list", "demo-trip-to-lisbon"]].concat()));
         assert_eq!(listed.lines().count(), 7, "{listed}");
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use checkpointer::{Checkpoint, Metadata, Run};
-
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use super::{Opened, Options, show};
@@ -75,6 +75,9 @@ fn agent(options: &Options) -> Result<std::process::Child> {
     let mut command = Command::new(std::env::current_exe()?);
     // By the environment, since a URL with a password would show in `ps`.
     command.env("CHECKPOINTER_STORE", &options.store).args(["--prefix", &options.prefix]);
+    if let Some(layout) = options.layout.to_possible_value() {
+        command.args(["--layout", layout.get_name()]);
+    }
     if let Some(ttl) = &options.ttl {
         command.args(["--ttl", ttl]);
     }
