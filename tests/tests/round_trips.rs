@@ -39,6 +39,10 @@ impl Counted {
         // Connects, and has the server learn the scripts.
         counted.fill("warm", 2).await;
         counted.subject.list("warm", None).await.expect("a list");
+        let mut page = counted.subject.scan(None).await.expect("a page");
+        while let Some(after) = page.next {
+            page = counted.subject.scan(Some(&after)).await.expect("a page");
+        }
         counted.subject.delete("warm", Some("warm0")).await.expect("deleted");
         counted.subject.delete("warm", None).await.expect("deleted");
         counted

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use checkpointer::store::{Expiry, IndexPut, Operation};
-use checkpointer::{Conflict, Error, Layout};
+use checkpointer::{Conflict, Error, Layout, Listed};
 
 use super::Place;
 use super::checkpointer::{save, sorted};
@@ -16,8 +16,8 @@ use crate::subject::{Mode, Opening, Subject};
 /// All that a scan gives.
 #[derive(Default)]
 struct Scanned {
-    /// Each as `session/checkpoint`.
-    checkpoints: Vec<String>,
+    /// In the order of their ids.
+    listed: Vec<Listed>,
     /// Each with what is wrong with it.
     unreadable: Vec<(String, String)>,
     pinned: Vec<String>,
@@ -29,14 +29,13 @@ async fn scan(subject: &Subject) -> Scanned {
     loop {
         let page = subject.scan(after.as_deref()).await.expect("a page");
         assert!(all.pinned.is_empty() || page.checkpoints.is_empty(), "pins come last");
-        let listed = page.checkpoints.into_iter();
-        all.checkpoints.extend(listed.map(|it| format!("{}/{}", it.session_id, it.checkpoint_id)));
+        all.listed.extend(page.checkpoints);
         all.unreadable.extend(page.unreadable.into_iter().map(|it| (it.checkpoint_id, it.reason)));
         all.pinned.extend(page.pinned);
         all.pages += 1;
         after = page.next;
         if after.is_none() {
-            all.checkpoints.sort();
+            all.listed.sort_by(|a, b| a.checkpoint_id.cmp(&b.checkpoint_id));
             all.unreadable.sort();
             all.pinned.sort();
             return all;
@@ -44,9 +43,17 @@ async fn scan(subject: &Subject) -> Scanned {
     }
 }
 
-/// All that a scan gives of checkpoints, each as `session/checkpoint`.
+impl Scanned {
+    /// The checkpoints, each as `session/checkpoint`.
+    fn checkpoints(&self) -> Vec<String> {
+        let name = |it: &Listed| format!("{}/{}", it.session_id, it.checkpoint_id);
+        sorted(self.listed.iter().map(name).collect::<Vec<_>>())
+    }
+}
+
+/// The checkpoints that a scan gives, each as `session/checkpoint`.
 pub(super) async fn scanned(subject: &Subject) -> Vec<String> {
-    scan(subject).await.checkpoints
+    scan(subject).await.checkpoints()
 }
 
 /// Each checkpoint of each session under the prefix is given once, over many
@@ -80,7 +87,7 @@ pub async fn a_scan_gives_each_checkpoint_of_a_prefix_once(place: &Place, mode: 
         let opening = Opening { layout: place.layout, ..Opening::prefix(prefix) };
         let paged = Subject::open(mode, paged, &opening).await.expect("a checkpointer");
         let scanned = scan(&paged).await;
-        assert_eq!(scanned.checkpoints, expected, "{prefix}");
+        assert_eq!(scanned.checkpoints(), expected, "{prefix}");
         assert!(scanned.pages > expected.len() / 3, "{prefix}: {} pages", scanned.pages);
     }
     let subject = place.open(mode, &Opening::default()).await;
@@ -116,7 +123,7 @@ pub async fn a_scan_names_what_is_pinned_and_what_cannot_be_read(place: &Place, 
         let paged = Paged::new(place.reached(), page);
         let scanned = scan(&Subject::open(mode, paged, &opening).await.expect("a checkpointer")).await;
         // Whether all of it can be read shows when it is loaded.
-        assert_eq!(scanned.checkpoints, ["s/a", "s/b", "s/c"]);
+        assert_eq!(scanned.checkpoints(), ["s/a", "s/b", "s/c"]);
         assert_eq!(scanned.pinned, ["s", "without any"]);
         let (ids, reasons): (Vec<_>, Vec<_>) = scanned.unreadable.into_iter().unzip();
         match place.layout {
@@ -141,9 +148,8 @@ pub async fn a_scan_says_how_long_each_checkpoint_has_left(place: &Place, mode: 
     save(&gone, &checkpoint("s", "gone", "r", 4)).await;
     tokio::time::sleep(Duration::from_millis(150)).await;
     for _ in 0..2 {
-        let mut listed = hour.scan(None).await.expect("a page").checkpoints;
+        let listed = scan(&hour).await.listed;
         let elapsed = start.elapsed().as_millis() as u64;
-        listed.sort_by(|a, b| a.checkpoint_id.cmp(&b.checkpoint_id));
         let left: Vec<_> = listed.iter().map(|it| (it.checkpoint_id.as_str(), it.milliseconds)).collect();
         let [("forever", None), ("hour", Some(left)), ("pinned", None)] = left.as_slice() else {
             panic!("{left:?}");
@@ -266,7 +272,7 @@ pub async fn what_is_moved_to_the_other_layout_is_what_it_was(place: &Place, mod
         }
         save(&from, &plain(session, &format!("{session}/plain"), 9)).await;
     }
-    for listed in from.scan(None).await.expect("a page").checkpoints {
+    for listed in scan(&from).await.listed {
         let (session, id) = (listed.session_id.as_str(), listed.checkpoint_id.as_str());
         let document = from.load_document(session, Some(id)).await.expect("loaded").expect("there");
         let left = listed.milliseconds.map(Duration::from_millis);
