@@ -71,6 +71,11 @@ async fn operations_take_no_more_round_trips_than_promised() {
         let mut counted = Counted::new(mode).await;
         counted.fill("ten", 10).await;
         counted.fill("thousand", 1000).await;
+        // Enough for a page to have some.
+        for number in 0..300 {
+            let saved = checkpoint(&format!("p{number}"), "p", "r", 1);
+            counted.partitioned.save(&saved).await.expect("saved");
+        }
         let again = checkpoint("ten", "ten9", "r0", 9);
         let table = [
             (
