@@ -2,11 +2,11 @@
 //! bucket.
 
 use crate::bindings::exports::flow::checkpoint::checkpointer::{
-    Checkpoint, Checkpointer as Resource, Documents, Error, Guest, GuestCheckpointer, History, Metadata,
-    Options, Outcome,
+    Checkpoint, Checkpointer as Resource, Documents, Error, Guest, GuestCheckpointer, History, Listing,
+    Metadata, Options, Outcome,
 };
 use crate::bindings::flow::checkpoint::keyvalue::{self, Bucket};
-use crate::keyvalue::{Batch, IndexPage, KeyPage, Keyvalue, Query, StorageError, Value};
+use crate::keyvalue::{Batch, Expiry, IndexPage, KeyPage, Keyvalue, Query, StorageError, Value};
 use crate::operations::Checkpointer;
 
 struct Component;
@@ -20,6 +20,10 @@ impl Guest for Component {
 impl Keyvalue for Bucket {
     fn get(&self, keys: &[String], head: Option<u32>) -> Result<Vec<Value>, StorageError> {
         Bucket::get(self, keys, head)
+    }
+
+    fn time_left(&self, keys: &[String]) -> Result<Vec<Option<Expiry>>, StorageError> {
+        Bucket::time_left(self, keys)
     }
 
     fn range(&self, query: &Query) -> Result<IndexPage, StorageError> {
@@ -57,6 +61,10 @@ impl GuestCheckpointer for Checkpointer<Bucket> {
         Checkpointer::save_document(self, document)
     }
 
+    fn restore(&self, document: String, milliseconds: Option<u64>) -> Result<(Metadata, Outcome), Error> {
+        Checkpointer::restore(self, document, milliseconds)
+    }
+
     fn load(&self, session: String, checkpoint: Option<String>) -> Result<Option<Checkpoint>, Error> {
         Checkpointer::load(self, &session, checkpoint.as_deref())
     }
@@ -80,6 +88,10 @@ impl GuestCheckpointer for Checkpointer<Bucket> {
         limit: Option<u32>,
     ) -> Result<Documents, Error> {
         Checkpointer::list_documents(self, &session, run.as_deref(), limit)
+    }
+
+    fn scan(&self, after: Option<String>) -> Result<Listing, Error> {
+        Checkpointer::scan(self, after.as_deref())
     }
 
     fn pin(&self, session: String, checkpoint: Option<String>) -> Result<u64, Error> {

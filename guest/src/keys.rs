@@ -64,11 +64,17 @@ pub struct Name {
     /// The session whose partition it is in, in the layout that has some. What
     /// is in different ones may be on different machines.
     pub partition: Option<Id>,
-    /// Of a document, the checkpoint's id.
+    /// Of a document, the checkpoint's id; of the mark of a session that has no
+    /// partition, the session's.
     pub checkpoint: String,
 }
 
 impl Name {
+    /// The session whose mark this is.
+    pub fn into_session(self) -> String {
+        self.partition.map_or(self.checkpoint, |session| session.to_string())
+    }
+
     /// Whether this names what a document says it is.
     pub fn is_of(&self, owner: &Owner) -> bool {
         let is_in = |session: &Id| session.as_str() == owner.session_id;
@@ -80,6 +86,11 @@ impl Keys {
     /// The keys under `prefix`.
     pub fn new(prefix: Id, layout: Layout) -> Self {
         Self { prefix, layout }
+    }
+
+    /// What every key begins with.
+    pub fn prefix(&self) -> &str {
+        self.prefix.as_str()
     }
 
     /// What the key of every document of a session begins with; the checkpoint

@@ -18,6 +18,12 @@ pub trait Keyvalue {
     /// The store failed; nothing is known about the keys.
     fn get(&self, keys: &[String], head: Option<u32>) -> Result<Vec<Value>, StorageError>;
 
+    /// When each of `keys` goes away by itself; none where nothing stands.
+    ///
+    /// # Errors
+    /// The store failed, or can't say; nothing is known about the keys.
+    fn time_left(&self, keys: &[String]) -> Result<Vec<Option<Expiry>>, StorageError>;
+
     /// Entries of an index, joined with the values that they name.
     ///
     /// # Errors

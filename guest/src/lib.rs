@@ -43,8 +43,8 @@ pub mod timestamp;
 mod component;
 
 pub use bindings::exports::flow::checkpoint::checkpointer::{
-    Checkpoint, Conflict, Documents, Error, Excess, History, Layout, Lifetime, Metadata, Options, Outcome,
-    Run, Taken, Ttl, Unreadable,
+    Checkpoint, Conflict, Documents, Error, Excess, History, Layout, Lifetime, Listed, Listing, Metadata,
+    Options, Outcome, Run, Taken, Ttl, Unreadable,
 };
 pub use keyvalue::Keyvalue;
 pub use operations::Checkpointer;

@@ -7,7 +7,7 @@ use crate::bindings::exports::flow::checkpoint::checkpointer::{Lifetime, Options
 use crate::component::{Instance, Pool, Service};
 use crate::keyvalue::KeyvalueCtx;
 use crate::store::{Address, Store};
-use crate::{Checkpoint, Documents, Error, History, Layout, Metadata, Outcome};
+use crate::{Checkpoint, Documents, Error, History, Layout, Listing, Metadata, Outcome};
 
 /// What every key begins with unless something else is said. It is llmfy's.
 pub const DEFAULT_PREFIX: &str = "llmfy_checkpoint:";
@@ -116,6 +116,23 @@ impl Checkpointer {
         call!(self.call_save_document(document))
     }
 
+    /// The same for a checkpoint that has lived already, for instance elsewhere:
+    /// what is left of its life is `left`, at least a millisecond, or has no end if
+    /// none. The ttl of this checkpointer means nothing to it, nor does it to the
+    /// rest of the session. In a session that is pinned it is pinned. It says as
+    /// what the checkpoint was saved: with its timestamp as it is stored.
+    ///
+    /// # Errors
+    /// As [`Checkpointer::save_document`], and [`Error::InvalidArgument`] if `left`
+    /// is less than a millisecond, or more than a store can count.
+    pub async fn restore(
+        &self,
+        document: &str,
+        left: Option<Duration>,
+    ) -> Result<(Metadata, Outcome), Error> {
+        call!(self.call_restore(document, left.map(milliseconds)))
+    }
+
     /// The checkpoint with this id in this session, or the session's latest;
     /// none only when there is none.
     ///
@@ -177,6 +194,19 @@ impl Checkpointer {
         limit: Option<u32>,
     ) -> Result<Documents, Error> {
         call!(self.call_list_documents(session_id, run_id, limit))
+    }
+
+    /// The checkpoints of all sessions under the prefix and in the layout, with the
+    /// time that they have left, page by page and in no order: a small part of each
+    /// is read, so that a page is small whatever the states. What is there from the
+    /// first page to the last is given at least once. `after` is the
+    /// [`Listing::next`] of the page before. With [`Builder::refresh_on_read`]
+    /// nothing lives on for that.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] where no page begins; [`Error::Storage`].
+    pub async fn scan(&self, after: Option<&str>) -> Result<Listing, Error> {
+        call!(self.call_scan(after))
     }
 
     /// Keeps the checkpoint with this id from expiring until it is saved again,
@@ -307,7 +337,7 @@ impl Builder {
             prefix: self.prefix,
             layout: self.layout,
             ttl: self.ttl.map(|ttl| Ttl {
-                milliseconds: u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX),
+                milliseconds: milliseconds(ttl),
                 lifetime: self.lifetime,
                 refresh_on_read: self.refresh_on_read,
             }),
@@ -318,6 +348,10 @@ impl Builder {
         let ctx = KeyvalueCtx::builder().bucket(BUCKET, store, "").build();
         Checkpointer::over(ctx, options, Service::default()).await
     }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Metadata {

@@ -41,8 +41,8 @@ use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 use crate::bindings::flow::checkpoint::keyvalue::{self, Host, HostBucket};
 use crate::bindings::flow::checkpoint::types;
 use crate::store::{
-    Batch, Effect, IndexPage, KeyPage, Prefixed, Query, StorageError, StorageReason, Store, Value, size,
-    too_large,
+    Batch, Effect, Expiry, IndexPage, KeyPage, Prefixed, Query, StorageError, StorageReason, Store, Value,
+    size, too_large,
 };
 
 /// The most bytes of values that one call gives to a component, unless said.
@@ -159,6 +159,14 @@ impl HostBucket for KeyvalueCtxView<'_> {
         let values = self.table.get(&bucket)?.store.get(keys, head).await;
         let most = self.ctx.answer_bytes.unwrap_or(MAX_ANSWER_BYTES);
         Ok(values.and_then(|values| bounded(&values, most).map(|()| values)))
+    }
+
+    async fn time_left(
+        &mut self,
+        bucket: Resource<Bucket>,
+        keys: Vec<String>,
+    ) -> Result<Result<Vec<Option<Expiry>>, StorageError>> {
+        Ok(self.table.get(&bucket)?.store.time_left(keys).await)
     }
 
     async fn range(

@@ -51,7 +51,8 @@ pub mod plugin;
 pub mod store;
 
 pub use bindings::exports::flow::checkpoint::checkpointer::{
-    Checkpoint, Conflict, Documents, Excess, History, Layout, Metadata, Outcome, Run, Taken, Unreadable,
+    Checkpoint, Conflict, Documents, Excess, History, Layout, Listed, Listing, Metadata, Outcome, Run, Taken,
+    Unreadable,
 };
 pub use checkpointer::{Builder, Checkpointer, DEFAULT_PREFIX};
 pub use component::{COMPILED, COMPONENT};

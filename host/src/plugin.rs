@@ -39,8 +39,8 @@ use wasmtime::Result;
 use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 
 use self::bindings::flow::checkpoint::checkpointer::{
-    self as interface, Checkpoint, Documents, Error, History, Host, HostCheckpointer, Metadata, Options,
-    Outcome,
+    self as interface, Checkpoint, Documents, Error, History, Host, HostCheckpointer, Listing, Metadata,
+    Options, Outcome,
 };
 use self::bounded::Bounded;
 pub use self::composition::{CompositionError, compose};
@@ -271,6 +271,21 @@ impl HostCheckpointer for PluginCtxView<'_> {
         self.answer(&granted, Effect::Unknown, saved).await
     }
 
+    async fn restore(
+        &mut self,
+        handle: Handle,
+        document: String,
+        milliseconds: Option<u64>,
+    ) -> Answer<(Metadata, Outcome)> {
+        let granted = self.granted(&handle)?;
+        let restored = async {
+            let left = milliseconds.map(Duration::from_millis);
+            let (metadata, outcome) = granted.checkpointer.restore(&document, left).await?;
+            Ok((Metadata::from(metadata), Outcome::from(outcome)))
+        };
+        self.answer(&granted, Effect::Unknown, restored).await
+    }
+
     async fn load(
         &mut self,
         handle: Handle,
@@ -337,6 +352,11 @@ impl HostCheckpointer for PluginCtxView<'_> {
             granted.checkpointer.list_documents(&session_id, run_id.as_deref(), Some(limit?)).await
         })
         .await
+    }
+
+    async fn scan(&mut self, handle: Handle, after: Option<String>) -> Answer<Listing> {
+        let granted = self.granted(&handle)?;
+        self.answer(&granted, Effect::None, granted.checkpointer.scan(after.as_deref())).await
     }
 
     async fn pin(

@@ -35,6 +35,16 @@ pub trait Store: Send + Sync + 'static {
     /// than `head` bytes, if given.
     async fn get(&self, keys: Vec<String>, head: Option<u32>) -> Result<Vec<Value>, StorageError>;
 
+    /// When each of `keys` goes away by itself, in their order; none where nothing
+    /// stands.
+    ///
+    /// # Errors
+    /// [`StorageReason::Unsupported`] by a store that can't say.
+    async fn time_left(&self, keys: Vec<String>) -> Result<Vec<Option<Expiry>>, StorageError> {
+        let _ = keys;
+        Err(unsupported("the store can't say when a key goes away"))
+    }
+
     /// Entries of an index with the values that they name, as of one moment.
     async fn range(&self, query: Query) -> Result<IndexPage, StorageError>;
 
@@ -78,7 +88,7 @@ pub trait Store: Send + Sync + 'static {
     /// can't count.
     async fn commit_within(&self, quota: &Quota, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError> {
         let _ = (quota, batches);
-        Err(unsupported())
+        Err(unsupported("the store can't keep to a quota"))
     }
 
     /// Looks again at a page of what `quota` counts, since it is not noticed
@@ -89,7 +99,7 @@ pub trait Store: Send + Sync + 'static {
     /// [`StorageReason::Unsupported`] by a store that can't count.
     async fn settle(&self, quota: &Quota, after: Option<String>) -> Result<Option<String>, StorageError> {
         let _ = (quota, after);
-        Err(unsupported())
+        Err(unsupported("the store can't keep to a quota"))
     }
 }
 
@@ -133,9 +143,9 @@ fn check(batches: &[Batch]) -> Result<(), StorageError> {
     Ok(())
 }
 
-/// A quota that can't be kept is never passed over in silence.
-fn unsupported() -> StorageError {
-    storage_error(StorageReason::Unsupported, Effect::None, "the store can't keep to a quota")
+/// What a store can't do is never passed over in silence.
+fn unsupported(what: &str) -> StorageError {
+    storage_error(StorageReason::Unsupported, Effect::None, what)
 }
 
 /// How many bytes a value has as it was read.

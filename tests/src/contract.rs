@@ -5,6 +5,7 @@
 pub mod checkpointer;
 pub mod concurrency;
 pub mod lifetime;
+pub mod moving;
 pub mod partitioned;
 pub mod quota;
 pub mod store;
@@ -204,9 +205,13 @@ impl Place {
 
     /// The same, which may be refused.
     pub async fn try_open(&self, mode: Mode, opening: &Opening) -> Result<Subject, Error> {
+        Subject::open(mode, self.reached(), &Opening { layout: self.layout, ..opening.clone() }).await
+    }
+
+    /// The store as checkpointers reach it.
+    fn reached(&self) -> Arc<dyn Store> {
         let store = Arc::clone(&self.store);
-        let store = if self.is_spread { Spread::new(store) } else { store };
-        Subject::open(mode, store, &Opening { layout: self.layout, ..opening.clone() }).await
+        if self.is_spread { Spread::new(store) } else { store }
     }
 
     /// Lets time pass for all that expires, as its store has noted it, without

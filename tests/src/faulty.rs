@@ -6,14 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use checkpointer::store::{
-    Batch, Effect, IndexPage, KeyPage, Query, Quota, StorageError, StorageReason, Store, Value,
+    Batch, Effect, Expiry, IndexPage, KeyPage, Query, Quota, StorageError, StorageReason, Store, Value,
 };
 use tokio::sync::Notify;
 
 /// What a caller asked of the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
-    /// [`Store::get`].
+    /// [`Store::get`] and [`Store::time_left`].
     Get,
     /// [`Store::range`].
     Range,
@@ -155,6 +155,10 @@ impl Faulty {
 impl Store for Faulty {
     async fn get(&self, keys: Vec<String>, head: Option<u32>) -> Result<Vec<Value>, StorageError> {
         self.call(Call::Get, self.inner.get(keys, head)).await
+    }
+
+    async fn time_left(&self, keys: Vec<String>) -> Result<Vec<Option<Expiry>>, StorageError> {
+        self.call(Call::Get, self.inner.time_left(keys)).await
     }
 
     async fn range(&self, query: Query) -> Result<IndexPage, StorageError> {

@@ -23,6 +23,15 @@ impl guest::Keyvalue for Blocking {
         Ok(values.into_iter().map(value).collect())
     }
 
+    fn time_left(&self, keys: &[String]) -> Result<Vec<Option<guest::Expiry>>, guest::StorageError> {
+        let lives = self.runtime.block_on(self.store.time_left(keys.to_vec())).map_err(error)?;
+        let expiry = |expiry| match expiry {
+            host::Expiry::Never => guest::Expiry::Never,
+            host::Expiry::AfterMs(milliseconds) => guest::Expiry::AfterMs(milliseconds),
+        };
+        Ok(lives.into_iter().map(|life| life.map(expiry)).collect())
+    }
+
     fn range(&self, query: &guest::Query) -> Result<guest::IndexPage, guest::StorageError> {
         let query = host::Query {
             index: query.index.clone(),

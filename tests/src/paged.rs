@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use checkpointer::store::{Batch, IndexPage, KeyPage, Query, Quota, StorageError, Store, Value};
+use checkpointer::store::{Batch, Expiry, IndexPage, KeyPage, Query, Quota, StorageError, Store, Value};
 
 /// Wraps a store.
 pub struct Paged {
@@ -23,6 +23,10 @@ impl Paged {
 impl Store for Paged {
     async fn get(&self, keys: Vec<String>, head: Option<u32>) -> Result<Vec<Value>, StorageError> {
         self.inner.get(keys, head).await
+    }
+
+    async fn time_left(&self, keys: Vec<String>) -> Result<Vec<Option<Expiry>>, StorageError> {
+        self.inner.time_left(keys).await
     }
 
     async fn range(&self, query: Query) -> Result<IndexPage, StorageError> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use checkpointer::store::{
-    Batch, Condition, IndexPage, KeyPage, Operation, Query, StorageError, Store, Value,
+    Batch, Condition, Expiry, IndexPage, KeyPage, Operation, Query, StorageError, Store, Value,
 };
 
 use crate::names::hash_tag;
@@ -28,6 +28,11 @@ impl Store for Spread {
     async fn get(&self, keys: Vec<String>, head: Option<u32>) -> Result<Vec<Value>, StorageError> {
         assert_together("get", keys.iter().map(String::as_str));
         self.inner.get(keys, head).await
+    }
+
+    async fn time_left(&self, keys: Vec<String>) -> Result<Vec<Option<Expiry>>, StorageError> {
+        assert_together("time_left", keys.iter().map(String::as_str));
+        self.inner.time_left(keys).await
     }
 
     async fn range(&self, query: Query) -> Result<IndexPage, StorageError> {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use checkpointer::store::{Effect, StorageReason, Store};
 use checkpointer::{
-    Checkpoint, Checkpointer, Conflict, DEFAULT_PREFIX, Documents, Error, History, Layout, Metadata, Outcome,
-    Run, Taken, Unreadable,
+    Checkpoint, Checkpointer, Conflict, DEFAULT_PREFIX, Documents, Error, History, Layout, Listed, Listing,
+    Metadata, Outcome, Run, Taken, Unreadable,
 };
 use checkpointer_guest as guest;
 use tokio::runtime::Handle;
@@ -172,6 +172,19 @@ impl Subject {
         }
     }
 
+    /// See [`Checkpointer::restore`].
+    pub async fn restore(&self, document: &str, left: Option<Duration>) -> Answer<Metadata> {
+        let (text, milliseconds) = (document.to_owned(), left.map(|left| left.as_millis() as u64));
+        match self {
+            Self::Component(component) => {
+                component.restore(document, left).await.map(|(metadata, _)| metadata)
+            }
+            Self::Native(native) => on(native, move |native| native.restore(text, milliseconds))
+                .await
+                .map(|(restored, _)| metadata(restored)),
+        }
+    }
+
     /// See [`Checkpointer::load`].
     pub async fn load(&self, session: &str, id: Option<&str>) -> Answer<Option<Checkpoint>> {
         let (session_id, checkpoint_id) = (session.to_owned(), id.map(str::to_owned));
@@ -214,6 +227,17 @@ impl Subject {
             Self::Component(component) => component.list_by_run(session, run, limit).await,
             Self::Native(native) => {
                 on(native, move |native| native.list_by_run(&session_id, &run_id, limit)).await.map(history)
+            }
+        }
+    }
+
+    /// See [`Checkpointer::scan`].
+    pub async fn scan(&self, after: Option<&str>) -> Answer<Listing> {
+        let place = after.map(str::to_owned);
+        match self {
+            Self::Component(component) => component.scan(after).await,
+            Self::Native(native) => {
+                on(native, move |native| native.scan(place.as_deref())).await.map(listing)
             }
         }
     }
@@ -363,6 +387,20 @@ fn history(history: guest::History) -> History {
     History {
         checkpoints: history.checkpoints.into_iter().map(checkpoint).collect(),
         unreadable: unreadable(history.unreadable),
+    }
+}
+
+fn listing(listing: guest::Listing) -> Listing {
+    let listed = listing.checkpoints.into_iter().map(|listed| Listed {
+        session_id: listed.session_id,
+        checkpoint_id: listed.checkpoint_id,
+        milliseconds: listed.milliseconds,
+    });
+    Listing {
+        checkpoints: listed.collect(),
+        unreadable: unreadable(listing.unreadable),
+        pinned: listing.pinned,
+        next: listing.next,
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use checkpointer::store::{
-    Batch, Effect, IndexPage, KeyPage, Query, SqliteStore, StorageError, Store, Value,
+    Batch, Effect, Expiry, IndexPage, KeyPage, Query, SqliteStore, StorageError, Store, Value,
 };
 use checkpointer::{COMPONENT, Checkpointer, Error};
 use checkpointer_tests::samples::checkpoint;
@@ -87,6 +87,11 @@ impl Store for Moody {
     async fn get(&self, keys: Vec<String>, head: Option<u32>) -> Result<Vec<Value>, StorageError> {
         self.mood().await;
         self.inner.get(keys, head).await
+    }
+
+    async fn time_left(&self, keys: Vec<String>) -> Result<Vec<Option<Expiry>>, StorageError> {
+        self.mood().await;
+        self.inner.time_left(keys).await
     }
 
     async fn range(&self, query: Query) -> Result<IndexPage, StorageError> {

@@ -106,6 +106,7 @@ store_contract! {
         a_life_is_cut_short_only_where_that_is_said,
         values_expire_and_setting_them_again_sets_the_expiry,
         an_index_lives_as_long_as_its_longest_lived_member,
+        says_how_long_each_key_has_left,
         what_is_deleted_is_gone,
         a_value_is_no_index_and_an_index_no_value,
         a_scan_takes_its_prefix_literally,
@@ -165,6 +166,13 @@ checkpointer_contract! {
         what_is_pinned_stays,
         pins_of_one_prefix_are_none_of_another,
     }
+    moving: {
+        a_scan_gives_each_checkpoint_of_a_prefix_once,
+        a_scan_names_what_is_pinned_and_what_cannot_be_read,
+        a_scan_says_how_long_each_checkpoint_has_left,
+        what_is_restored_has_the_time_that_it_is_given,
+        restoring_is_refused_as_saving_is,
+    }
     concurrency: {
         a_save_that_races_a_delete_leaves_nothing_unnamed,
         saves_of_different_ids_never_disturb_each_other,
@@ -211,4 +219,11 @@ mod both {
         layouts_keep_apart_under_one_prefix_and_under_nested_ones,
         documents_are_the_same_in_both_layouts,
     });
+
+    mod moving {
+        use super::*;
+        in_both_layouts!(moving { what_is_moved_to_the_other_layout_is_what_it_was });
+        promises!(memory_component moving Memory Component Llmfy { what_is_moved_to_the_other_layout_is_what_it_was });
+        promises!(redis_component moving Redis Component Llmfy { what_is_moved_to_the_other_layout_is_what_it_was });
+    }
 }

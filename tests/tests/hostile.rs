@@ -132,11 +132,11 @@ fn attacks() -> Vec<Attack> {
         ("buckets tenant-2 tenant-2/ honest-1 attacker", Answer("55 do not exist; []")),
         (
             "prefixes tenant-2/ ../tenant-2/ ../../tenant-2/llmfy_checkpoint: ../../honest-1/llmfy_checkpoint:",
-            Answer("3640 taken, 10 refused; []"),
+            Answer("3920 taken, 10 refused; []"),
         ),
         (
             "ids s s-1-rust tenant-2/s ../../tenant-2/llmfy_checkpoint:session:s",
-            Answer("631 taken, 90 refused; []"),
+            Answer("666 taken, 95 refused; []"),
         ),
     ] {
         attacks.push(Attack { input, limits: small(), ends });

@@ -85,6 +85,30 @@ async fn what_is_not_granted_does_not_exist() {
     assert_eq!(answer(&agent, &one, "history s").await, Ok("1 rust s-1-rust".to_owned()));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_scans_what_it_was_granted_and_restores_it_where_it_may_write() {
+    let (agent, store) = (agent(), store().await);
+    let (one, other) = (granted(&store, "tenant-1/"), granted(&store, "tenant-2/"));
+    answer(&agent, &one, "s").await.expect("a step");
+    answer(&agent, &other, "t").await.expect("a step");
+    let hostile = Plugins::new().and_then(|all| all.load(plugins::hostile())).expect("a plugin");
+    let found = "s/s-1-rust None, pinned".to_owned();
+    assert_eq!(answer(&hostile, &one, "restore").await, Ok(found));
+    let to_read = Grants::new().bucket("default", Grant::new(Arc::clone(&store), "tenant-1/").read_only());
+    assert_eq!(
+        answer(&hostile, &to_read, "restore").await,
+        Err("StorageReason::ReadOnly, Effect::None: the bucket takes no writes".to_owned())
+    );
+    // It lives for a minute now; others live as they did.
+    let lives = async |prefix: &str| {
+        let opened = Checkpointer::builder().prefix(format!("{prefix}llmfy_checkpoint:"));
+        let opened = opened.open_store(Arc::clone(&store)).await.expect("opened");
+        opened.scan(None).await.expect("a page").checkpoints.remove(0).milliseconds
+    };
+    assert!(lives("tenant-1/").await.is_some_and(|left| left <= 60_000));
+    assert_eq!(lives("tenant-2/").await, None);
+}
+
 /// As a cluster tells them apart: what counts is the whole of a key, with what was
 /// granted before it.
 #[tokio::test(flavor = "multi_thread")]
@@ -104,7 +128,7 @@ async fn a_layout_is_refused_where_a_store_would_not_keep_its_keys_together() {
     // layout each will do.
     let hostile = Plugins::new().and_then(|all| all.load(plugins::hostile())).expect("a plugin");
     let reached = answer(&hostile, &granted(&store, "tenant-2/"), "prefixes").await;
-    assert_eq!(reached, Ok(format!("{} taken, {} refused; []", 52 + 31 * 52, 5 + 30 + 5)));
+    assert_eq!(reached, Ok(format!("{} taken, {} refused; []", 56 + 31 * 56, 5 + 30 + 5)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -39,6 +39,10 @@ impl Counted {
         // Connects, and has the server learn the scripts.
         counted.fill("warm", 2).await;
         counted.subject.list("warm", None).await.expect("a list");
+        let mut page = counted.subject.scan(None).await.expect("a page");
+        while let Some(after) = page.next {
+            page = counted.subject.scan(Some(&after)).await.expect("a page");
+        }
         counted.subject.delete("warm", Some("warm0")).await.expect("deleted");
         counted.subject.delete("warm", None).await.expect("deleted");
         counted
@@ -67,6 +71,11 @@ async fn operations_take_no_more_round_trips_than_promised() {
         let mut counted = Counted::new(mode).await;
         counted.fill("ten", 10).await;
         counted.fill("thousand", 1000).await;
+        // Enough for a page to have some.
+        for number in 0..300 {
+            let saved = checkpoint(&format!("p{number}"), "p", "r", 1);
+            counted.partitioned.save(&saved).await.expect("saved");
+        }
         let again = checkpoint("ten", "ten9", "r0", 9);
         let table = [
             (
@@ -157,6 +166,16 @@ async fn operations_take_no_more_round_trips_than_promised() {
                 "delete a partition",
                 2,
                 counted.trips(async |it| it.partitioned.delete("ten", None).await.expect("deleted")).await,
+            ),
+            (
+                "a page of a scan",
+                3,
+                counted.trips(async |it| it.subject.scan(None).await.expect("a page")).await,
+            ),
+            (
+                "a page of a scan of partitions",
+                3,
+                counted.trips(async |it| it.partitioned.scan(None).await.expect("a page")).await,
             ),
             (
                 "delete by id",

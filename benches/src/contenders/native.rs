@@ -123,6 +123,15 @@ impl keyvalue::Keyvalue for Direct<'_> {
         Ok(values.into_iter().map(value).collect())
     }
 
+    fn time_left(&self, keys: &[String]) -> Result<Vec<Option<keyvalue::Expiry>>, keyvalue::StorageError> {
+        let lives = self.runtime.block_on(self.store.time_left(keys.to_vec())).map_err(error)?;
+        let expiry = |life| match life {
+            host::Expiry::Never => keyvalue::Expiry::Never,
+            host::Expiry::AfterMs(milliseconds) => keyvalue::Expiry::AfterMs(milliseconds),
+        };
+        Ok(lives.into_iter().map(|life| life.map(expiry)).collect())
+    }
+
     fn range(&self, query: &keyvalue::Query) -> Result<keyvalue::IndexPage, keyvalue::StorageError> {
         let query = host::Query {
             index: query.index.clone(),

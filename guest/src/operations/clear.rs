@@ -1,8 +1,6 @@
 //! `clear-all`: everything under the prefix, page by page, and nothing that
 //! only looks like it.
 
-use std::collections::BTreeMap;
-
 use super::lifetime::removing_mark;
 use super::{ATTEMPTS, Checkpointer, HEAD, Held, PAGE, overtaken, starts_with};
 use crate::Error;
@@ -34,25 +32,18 @@ impl<K: Keyvalue> Checkpointer<K> {
         Err(overtaken())
     }
 
-    /// Does something with all keys of a kind, page by page; where sessions have
-    /// partitions, with those of one at a time.
+    /// Does something with all keys of a kind, page by page; where the store keeps
+    /// sessions apart, with those of one at a time.
     fn for_all(
         &self,
         kind: Kind,
         mut page_of: impl FnMut(&[(String, Name)]) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let prefix = self.keys.all(kind);
         let mut after = None;
         loop {
-            let page = self.bucket.scan(&prefix, after.as_deref())?;
-            let mut together = BTreeMap::<_, Vec<_>>::new();
-            for key in page.keys {
-                if let Some(name) = self.keys.read(kind, &key) {
-                    together.entry(name.partition.clone()).or_default().push((key, name));
-                }
-            }
-            together.values().try_for_each(|keys| page_of(keys))?;
-            after = page.next;
+            let (groups, next) = self.page(kind, after.as_deref())?;
+            groups.iter().try_for_each(|keys| page_of(keys))?;
+            after = next;
             if after.is_none() {
                 return Ok(());
             }

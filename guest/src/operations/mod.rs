@@ -7,7 +7,9 @@ mod latest;
 mod lifetime;
 mod load;
 mod prune;
+mod restore;
 mod save;
+mod scan;
 mod steps;
 
 use crate::document::{self, Owner};
@@ -54,18 +56,8 @@ impl<K: Keyvalue> Checkpointer<K> {
     /// # Errors
     /// [`Error::InvalidArgument`] if an option is at fault.
     pub fn open(bucket: K, options: &Options) -> Result<Self, Error> {
-        match options.ttl.map(|ttl| ttl.milliseconds) {
-            None | Some(1..=MAX_TTL_MS) => {}
-            Some(0) => {
-                return Err(Error::InvalidArgument(
-                    "the ttl is 0: what is saved would be gone at once".into(),
-                ));
-            }
-            Some(ttl) => {
-                let message =
-                    format!("the ttl of {ttl} ms is more than the {MAX_TTL_MS} ms that a store can count");
-                return Err(Error::InvalidArgument(message));
-            }
+        if let Some(ttl) = options.ttl {
+            expiry_after("ttl", ttl.milliseconds)?;
         }
         if options.max_checkpoints == Some(0) {
             return Err(Error::InvalidArgument("a session must keep at least 1 checkpoint".into()));
@@ -206,6 +198,18 @@ impl<K: Keyvalue> Checkpointer<K> {
             }
         }
     }
+}
+
+/// The expiry of what lives so long; `what` names that.
+fn expiry_after(what: &str, milliseconds: u64) -> Result<Expiry, Error> {
+    let fault = match milliseconds {
+        1..=MAX_TTL_MS => return Ok(Expiry::AfterMs(milliseconds)),
+        0 => format!("the {what} is 0: what is saved would be gone at once"),
+        _ => {
+            format!("the {what} of {milliseconds} ms is more than the {MAX_TTL_MS} ms that a store can count")
+        }
+    };
+    Err(Error::InvalidArgument(fault))
 }
 
 /// Whether what one operation touches is always in one place of the store.

@@ -51,20 +51,29 @@ impl<K: Keyvalue> Checkpointer<K> {
     /// [`Error::InvalidArgument`] if it can't be read, else as
     /// [`Checkpointer::save`].
     pub fn save_document(&self, text: String) -> Result<(Metadata, Outcome), Error> {
-        let found = self.reading(false).read(text);
-        let checkpoint = found.map_err(|reason| invalid(format!("not a checkpoint: {reason}")))?.checkpoint;
+        let checkpoint = self.given(text)?;
         let metadata = checkpoint.metadata.clone();
         let outcome = self.save(checkpoint)?;
         Ok((metadata, outcome))
     }
 
-    fn put(&self, mut newcomer: Newcomer, mut expected: Option<Expected>) -> Result<Outcome, Error> {
+    /// The checkpoint that a document is.
+    pub(super) fn given(&self, text: String) -> Result<Checkpoint, Error> {
+        let found = self.reading(false).read(text);
+        Ok(found.map_err(|reason| invalid(format!("not a checkpoint: {reason}")))?.checkpoint)
+    }
+
+    pub(super) fn put(
+        &self,
+        mut newcomer: Newcomer,
+        mut expected: Option<Expected>,
+    ) -> Result<Outcome, Error> {
         let (mut standing, mut is_pinned) = (Standing::New, false);
         // At the limit of a session each save is in the way of all others, and one
         // gets ahead each time.
         let attempts = if self.max_checkpoints.is_some() { 8 * ATTEMPTS } else { ATTEMPTS };
         for _ in 0..attempts {
-            let expiry = if is_pinned { Expiry::Never } else { self.expiry() };
+            let expiry = if is_pinned { Expiry::Never } else { newcomer.life };
             // The first batch decides. The others tidy up behind what it saved: a
             // save that is refused writes nothing.
             let mut batch = Batch { conditions: Vec::new(), operations: newcomer.operations(expiry) };
@@ -78,7 +87,7 @@ impl<K: Keyvalue> Checkpointer<K> {
                     vec![starts_with(newcomer.document.clone(), guard)]
                 }
             });
-            if self.ttl.is_some() {
+            if newcomer.life != Expiry::Never {
                 batch.conditions.push(vec![self.pinned_as_seen(&newcomer.session, is_pinned)]);
             }
             if let Some(expected) = &expected {
@@ -101,7 +110,7 @@ impl<K: Keyvalue> Checkpointer<K> {
             }
             // What the rest of the session lives on by, and from where on.
             let (mut rest_lives, mut rest) = (None, None);
-            if self.lives_as_a_whole() {
+            if newcomer.prolongs_session {
                 let as_seen = self.pinned_as_seen(&newcomer.session, is_pinned);
                 rest_lives = Some(Until::at_least(expiry).only_if(as_seen));
                 let (others, next) = self.page_lives(&newcomer.session, &Until::at_least(expiry), None)?;
@@ -135,7 +144,7 @@ impl<K: Keyvalue> Checkpointer<K> {
                 }
                 self.look_again(expected, &newcomer.session, &newcomer.place())?;
             }
-            is_pinned = self.ttl.is_some() && self.is_pinned(&newcomer.session)?;
+            is_pinned = newcomer.life != Expiry::Never && self.is_pinned(&newcomer.session)?;
         }
         Err(overtaken())
     }
@@ -192,8 +201,8 @@ enum Standing {
 
 /// A checkpoint that is about to be saved, where it will stand and what will
 /// name it.
-struct Newcomer {
-    metadata: Metadata,
+pub(super) struct Newcomer {
+    pub metadata: Metadata,
     /// The document.
     text: String,
     score: f64,
@@ -202,10 +211,14 @@ struct Newcomer {
     document: String,
     session_index: String,
     run_index: Option<String>,
+    /// When it goes away, unless its session is pinned.
+    life: Expiry,
+    /// Whether the rest of its session lives as long.
+    prolongs_session: bool,
 }
 
 impl Newcomer {
-    fn new<K: Keyvalue>(checkpointer: &Checkpointer<K>, checkpoint: Checkpoint) -> Result<Self, Error> {
+    pub fn new<K: Keyvalue>(checkpointer: &Checkpointer<K>, checkpoint: Checkpoint) -> Result<Self, Error> {
         let Checkpoint { mut metadata, state } = checkpoint;
         let (size, limit) = (state.len() as u64, checkpointer.max_state_bytes);
         if size > limit {
@@ -238,7 +251,14 @@ impl Newcomer {
             metadata,
             session,
             id,
+            life: checkpointer.expiry(),
+            prolongs_session: checkpointer.lives_as_a_whole(),
         })
+    }
+
+    /// The same with a life of its own.
+    pub fn with_life(self, life: Expiry) -> Self {
+        Self { life, prolongs_session: false, ..self }
     }
 
     /// The place that it will have in the indexes.

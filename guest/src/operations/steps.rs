@@ -5,7 +5,7 @@ use std::cell::Cell;
 
 use super::Checkpointer;
 use crate::Error;
-use crate::keyvalue::{Batch, Effect, IndexPage, KeyPage, Keyvalue, Query, StorageError, Value};
+use crate::keyvalue::{Batch, Effect, Expiry, IndexPage, KeyPage, Keyvalue, Query, StorageError, Value};
 
 /// A bucket in the course of one operation: remembers whether anything may have
 /// been written.
@@ -41,6 +41,10 @@ impl<K: Keyvalue> Checkpointer<K> {
 impl<K: Keyvalue> Keyvalue for Steps<'_, K> {
     fn get(&self, keys: &[String], head: Option<u32>) -> Result<Vec<Value>, StorageError> {
         self.bucket.get(keys, head)
+    }
+
+    fn time_left(&self, keys: &[String]) -> Result<Vec<Option<Expiry>>, StorageError> {
+        self.bucket.time_left(keys)
     }
 
     fn range(&self, query: &Query) -> Result<IndexPage, StorageError> {

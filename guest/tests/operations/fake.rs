@@ -166,6 +166,22 @@ impl Keyvalue for Fake {
         Ok(keys.iter().map(|key| self.read(key, head)).collect())
     }
 
+    fn time_left(&self, keys: &[String]) -> Result<Vec<Option<Expiry>>, StorageError> {
+        self.call("time_left", keys.iter().map(String::as_str));
+        let (values, indexes) = (self.shared.values.borrow(), self.shared.indexes.borrow());
+        let left = |key: &String| {
+            let value = values.get(key).map(|(_, until)| *until);
+            match value.or_else(|| indexes.get(key).map(|(_, until)| *until))? {
+                None => Some(Expiry::Never),
+                Some(until) => {
+                    let left = until.checked_sub(self.shared.now.get())?;
+                    (left > 0).then_some(Expiry::AfterMs(left))
+                }
+            }
+        };
+        Ok(keys.iter().map(left).collect())
+    }
+
     fn range(&self, query: &Query) -> Result<IndexPage, StorageError> {
         self.call("range", [query.index.as_str(), query.values_at.as_str()]);
         let mut members: Vec<_> = self.members(&query.index).into_iter().collect();

@@ -219,6 +219,10 @@ impl Keyvalue for Unexpiring {
         self.0.get(keys, head)
     }
 
+    fn time_left(&self, keys: &[String]) -> Result<Vec<Option<Expiry>>, StorageError> {
+        self.0.time_left(keys)
+    }
+
     fn range(&self, query: &Query) -> Result<IndexPage, StorageError> {
         self.0.range(query)
     }

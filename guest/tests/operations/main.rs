@@ -10,7 +10,7 @@ mod layout;
 mod lifetime;
 
 use checkpointer_guest::keyvalue::{
-    Batch, Effect, IndexPage, KeyPage, Keyvalue, Query, StorageError, StorageReason, Value,
+    Batch, Effect, Expiry, IndexPage, KeyPage, Keyvalue, Query, StorageError, StorageReason, Value,
 };
 use checkpointer_guest::{
     Checkpoint, Checkpointer, Conflict, Error, Layout, Lifetime, Metadata, Options, Outcome, Run, Ttl,
@@ -251,6 +251,10 @@ fn down<T>() -> Result<T, StorageError> {
 
 impl Keyvalue for Down {
     fn get(&self, _: &[String], _: Option<u32>) -> Result<Vec<Value>, StorageError> {
+        down()
+    }
+
+    fn time_left(&self, _: &[String]) -> Result<Vec<Option<Expiry>>, StorageError> {
         down()
     }
 

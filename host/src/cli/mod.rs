@@ -3,6 +3,7 @@
 //! Answers go to standard output, all else to standard error. With `--json` the
 //! answer is JSON and nothing but that.
 
+mod copy;
 mod demo;
 mod plugin;
 mod show;
@@ -19,6 +20,9 @@ use checkpointer::{Checkpointer, DEFAULT_PREFIX, Error};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 const DEFAULT_STORE: &str = "sqlite:checkpoints.db";
+
+/// Says another one.
+const STORE_VARIABLE: &str = "CHECKPOINTER_STORE";
 
 /// Saves, finds and removes the checkpoints of agents and workflows.
 #[derive(Debug, Parser)]
@@ -38,7 +42,7 @@ struct Command {
 struct Options {
     /// Where checkpoints are: sqlite:FILE, memory:, redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE],
     /// rediss://… (TLS) or redis+unix:///SOCKET.
-    #[arg(long, global = true, value_name = "URL", env = "CHECKPOINTER_STORE", hide_env_values = true, default_value = DEFAULT_STORE)]
+    #[arg(long, global = true, value_name = "URL", env = STORE_VARIABLE, hide_env_values = true, default_value = DEFAULT_STORE)]
     store: String,
     /// What every key begins with.
     #[arg(long, global = true, value_name = "P", default_value = DEFAULT_PREFIX)]
@@ -79,6 +83,13 @@ enum Layout {
     Llmfy,
     /// Each session in one slot of a Redis Cluster.
     Partitioned,
+}
+
+impl Layout {
+    /// As it is typed.
+    fn word(self) -> String {
+        self.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned())
+    }
 }
 
 impl From<Layout> for checkpointer::Layout {
@@ -143,6 +154,9 @@ enum Action {
         #[arg(long)]
         yes: bool,
     },
+    /// Copy all checkpoints under the prefix to another store, prefix or layout, and look whether
+    /// they are there as they are here.
+    Copy(copy::Copy),
     /// Run a plugin on a text, with what it is granted and nothing else.
     Run(plugin::Run),
     /// Say what a plugin imports and exports, whether it can be run and what it would be granted.
@@ -211,6 +225,7 @@ impl Command {
             Action::Run(run) => return run.run(&options, out).await,
             Action::Check(check) => return check.run(&options, out),
             Action::Compose(compose) => return compose.run(&options, out),
+            Action::Copy(copy) => return copy.run(&options, out).await,
             Action::Demo { agent } => demo::run(&options, agent, out).await?,
             Action::Save { files } => options.save(files, out).await?,
             Action::Load { session, id } => {
@@ -291,7 +306,30 @@ impl Options {
 
     /// A plugin says for itself how it stores; nobody is to think that he said it.
     fn are_for_plugins(&self) -> Result<(), Usage> {
+        match self.given_but_for(&["--store"]) {
+            None => Ok(()),
+            Some(name) => Err(Usage(format!(
+                "{name} is not for plugins, which say how they store themselves; what they reach is said by --grants"
+            ))),
+        }
+    }
+
+    /// A copy has two stores, and changes nothing of what it copies.
+    fn are_for_copying(&self) -> Result<(), Usage> {
+        match self.given_but_for(&["--prefix", "--layout"]) {
+            None => Ok(()),
+            Some(name) => Err(Usage(format!(
+                "{name} is not for copy, which takes everything as it is; where from and where to is said by --from \
+                 and --to"
+            ))),
+        }
+    }
+
+    /// The first option that was given and is none of these.
+    fn given_but_for(&self, fitting: &[&str]) -> Option<&'static str> {
+        let usual = std::env::var(STORE_VARIABLE).unwrap_or_else(|_| DEFAULT_STORE.to_owned());
         let given = [
+            ("--store", self.store != usual),
             ("--prefix", self.prefix != DEFAULT_PREFIX),
             ("--layout", self.layout != Layout::Llmfy),
             ("--ttl", self.ttl.is_some()),
@@ -300,12 +338,8 @@ impl Options {
             ("--max-checkpoints", self.max_checkpoints.is_some()),
             ("--compress", self.compress),
         ];
-        match given.iter().find(|(_, is_given)| *is_given) {
-            None => Ok(()),
-            Some((name, _)) => Err(Usage(format!(
-                "{name} is not for plugins, which say how they store themselves; what they reach is said by --grants"
-            ))),
-        }
+        let mut given = given.into_iter().filter(|(name, is_given)| *is_given && !fitting.contains(name));
+        given.next().map(|(name, _)| name)
     }
 
     async fn open(&self) -> Result<Opened> {

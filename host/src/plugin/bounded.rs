@@ -10,7 +10,8 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until};
 
 use crate::store::{
-    Batch, Effect, IndexPage, KeyPage, Operation, Query, Quota, StorageError, StorageReason, Store, Value,
+    Batch, Effect, Expiry, IndexPage, KeyPage, Operation, Query, Quota, StorageError, StorageReason, Store,
+    Value,
 };
 
 /// A store within the limits of a grant.
@@ -118,6 +119,11 @@ impl Store for Bounded {
         self.inner.get(keys, head).await
     }
 
+    async fn time_left(&self, keys: Vec<String>) -> Result<Vec<Option<Expiry>>, StorageError> {
+        self.turn().await;
+        self.inner.time_left(keys).await
+    }
+
     async fn range(&self, query: Query) -> Result<IndexPage, StorageError> {
         self.turn().await;
         self.inner.range(query).await
@@ -192,7 +198,7 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::store::{Expiry, Put, SqliteStore};
+    use crate::store::{Put, SqliteStore};
 
     #[tokio::test(start_paused = true)]
     async fn a_seconds_worth_comes_at_once_and_the_rest_waits() {

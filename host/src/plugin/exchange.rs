@@ -4,7 +4,9 @@
 use super::bindings::flow::checkpoint::checkpointer as plugin;
 use crate::bindings::exports::flow::checkpoint::checkpointer as library;
 use crate::store::{Effect, StorageError, StorageReason};
-use crate::{Checkpoint, Conflict, Documents, Error, History, Metadata, Outcome, Run, Unreadable};
+use crate::{
+    Checkpoint, Conflict, Documents, Error, History, Listed, Listing, Metadata, Outcome, Run, Unreadable,
+};
 
 impl From<plugin::Options> for library::Options {
     fn from(options: plugin::Options) -> Self {
@@ -107,6 +109,27 @@ impl From<Documents> for plugin::Documents {
         Self {
             documents: documents.documents,
             unreadable: documents.unreadable.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<Listed> for plugin::Listed {
+    fn from(listed: Listed) -> Self {
+        Self {
+            session_id: listed.session_id,
+            checkpoint_id: listed.checkpoint_id,
+            milliseconds: listed.milliseconds,
+        }
+    }
+}
+
+impl From<Listing> for plugin::Listing {
+    fn from(listing: Listing) -> Self {
+        Self {
+            checkpoints: listing.checkpoints.into_iter().map(Into::into).collect(),
+            unreadable: listing.unreadable.into_iter().map(Into::into).collect(),
+            pinned: listing.pinned,
+            next: listing.next,
         }
     }
 }

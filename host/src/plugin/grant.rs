@@ -90,7 +90,8 @@ impl Grant {
     }
 
     /// A call gives so many checkpoints at the most, 1,000 unless said; one that asks
-    /// for more is an `invalid-argument`.
+    /// for more is an `invalid-argument`. A page of a scan, which has none of their
+    /// states, is as long as the store makes it: about 1,000.
     pub fn results_per_call(mut self, count: u32) -> Self {
         self.results_per_call = count;
         self

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{Batch, Condition, IndexPage, KeyPage, Operation, Query, Quota, StorageError, Store, Value};
+use super::{
+    Batch, Condition, Expiry, IndexPage, KeyPage, Operation, Query, Quota, StorageError, Store, Value,
+};
 
 /// The keys of a store that begin with a prefix, without it.
 pub struct Prefixed {
@@ -66,6 +68,11 @@ impl Store for Prefixed {
     async fn get(&self, keys: Vec<String>, head: Option<u32>) -> Result<Vec<Value>, StorageError> {
         let keys = keys.into_iter().map(|key| self.key(key)).collect();
         self.store.get(keys, head).await
+    }
+
+    async fn time_left(&self, keys: Vec<String>) -> Result<Vec<Option<Expiry>>, StorageError> {
+        let keys = keys.into_iter().map(|key| self.key(key)).collect();
+        self.store.time_left(keys).await
     }
 
     async fn range(&self, query: Query) -> Result<IndexPage, StorageError> {

@@ -36,7 +36,7 @@ use self::sentinel::Sentinels;
 use self::server::Server;
 use super::quota::{Limit, SETTLE_PAGE};
 use super::{
-    Batch, Condition, Effect, Entry, IndexPage, KeyPage, Operation, Order, Position, Query, Quota,
+    Batch, Condition, Effect, Entry, Expiry, IndexPage, KeyPage, Operation, Order, Position, Query, Quota,
     StorageError, StorageReason, Store, Value, check, invalid, size, storage_error, text_value, too_large,
 };
 
@@ -49,6 +49,7 @@ pub struct RedisStore {
     settle: Program,
     range: Program,
     get: Program,
+    time_left: Program,
     /// Whether the server lets this user sort, which an ACL may forbid.
     may_sort: AtomicBool,
 }
@@ -139,6 +140,7 @@ impl RedisStore {
             )),
             range: Program::new(concat!(include_str!("prelude.lua"), include_str!("range.lua"))),
             get: Program::new(concat!(include_str!("prelude.lua"), include_str!("get.lua"))),
+            time_left: Program::new(concat!(include_str!("prelude.lua"), include_str!("time_left.lua"))),
             may_sort: AtomicBool::new(!matches!(address.endpoint, Endpoint::Cluster(_))),
         })
     }
@@ -178,6 +180,24 @@ impl RedisStore {
         let key = keys.first().map(AsRef::as_ref);
         let request = Request { command: &command, key, access, reads_unnamed, with_text: Some(&with_text) };
         self.connection.send(request).await
+    }
+
+    /// Runs a script that reads something of each key; in one round trip, unless the
+    /// keys are in different places.
+    async fn read_each(
+        &self,
+        program: &Program,
+        keys: &[String],
+        arguments: &[impl AsRef<[u8]> + Sync],
+    ) -> Result<Vec<Reply>, StorageError> {
+        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+        let are_together = self.connection.check_slot(&keys).is_ok();
+        let mut all = Vec::with_capacity(keys.len());
+        for keys in keys.chunks(if are_together { keys.len().max(1) } else { 1 }) {
+            let answer = self.run(program, keys, arguments, Access::Read, false).await;
+            all.extend(replies_of(answer).map_err(|error| failure(error, Access::Read))?);
+        }
+        Ok(all)
     }
 
     /// Runs a script that writes; says too whether it was tried before, and nobody
@@ -308,15 +328,13 @@ impl Store for RedisStore {
                 Err(error) => Err(failure(error, Access::Read)),
             };
         }
-        let mut values = Vec::with_capacity(keys.len());
-        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
-        let are_together = self.connection.check_slot(&keys).is_ok();
-        for keys in keys.chunks(if are_together { keys.len().max(1) } else { 1 }) {
-            let answer = self.run(&self.get, keys, &[head_argument(head)], Access::Read, false).await;
-            let replies = replies_of(answer).map_err(|error| failure(error, Access::Read))?;
-            values.extend(replies.into_iter().map(|reply| value_of(reply, head)));
-        }
-        Ok(values)
+        let replies = self.read_each(&self.get, &keys, &[head_argument(head)]).await?;
+        Ok(replies.into_iter().map(|reply| value_of(reply, head)).collect())
+    }
+
+    async fn time_left(&self, keys: Vec<String>) -> Result<Vec<Option<Expiry>>, StorageError> {
+        let replies = self.read_each(&self.time_left, &keys, &[] as &[&str]).await?;
+        replies.into_iter().map(life_of).collect()
     }
 
     fn keeps_together(&self, prefix: &str) -> bool {
@@ -440,6 +458,15 @@ fn value_of(reply: Reply, head: Option<u32>) -> Value {
             Value::Unreadable(format!("a {} instead of a string", String::from_utf8_lossy(&kind)))
         }
         _ => Value::Unreadable(OTHER_TYPE.to_owned()),
+    }
+}
+
+/// What `PTTL` says. A key that goes within this millisecond is still there.
+fn life_of(reply: Reply) -> Result<Option<Expiry>, StorageError> {
+    match i64::from_redis_value(reply).map_err(|error| failure(error.into(), Access::Read))? {
+        -2 => Ok(None),
+        -1 => Ok(Some(Expiry::Never)),
+        left => Ok(Some(Expiry::AfterMs(left.unsigned_abs().max(1)))),
     }
 }
 

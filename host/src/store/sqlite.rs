@@ -152,6 +152,15 @@ impl Store for SqliteStore {
         .await
     }
 
+    async fn time_left(&self, keys: Vec<String>) -> Result<Vec<Option<Expiry>>, StorageError> {
+        self.with(Effect::None, move |connection| {
+            let moment = connection.transaction()?;
+            let now = now();
+            keys.iter().map(|key| Ok(life(&moment, key, now)?)).collect()
+        })
+        .await
+    }
+
     async fn range(&self, query: Query) -> Result<IndexPage, StorageError> {
         self.range_of_at_most(query, usize::MAX).await
     }
@@ -301,6 +310,21 @@ fn value_of(value: ValueRef<'_>, head: Option<u32>) -> Value {
         ValueRef::Null => Value::Absent,
         other => Value::Unreadable(format!("a value of the SQLite type {}", other.data_type())),
     }
+}
+
+fn life(connection: &Connection, key: &str, now: i64) -> rusqlite::Result<Option<Expiry>> {
+    let expires_at: Option<Option<i64>> = connection
+        .prepare_cached(
+            "SELECT expires_at FROM checkpointer_value
+              WHERE key = ?1 AND (expires_at IS NULL OR expires_at > ?2)
+             UNION ALL
+             SELECT expires_at FROM checkpointer_index
+              WHERE name = ?1 AND (expires_at IS NULL OR expires_at > ?2)",
+        )?
+        .query_row(params![key, now], |row| row.get(0))
+        .optional()?;
+    let expiry = |at: i64| Expiry::AfterMs(at.saturating_sub(now).unsigned_abs());
+    Ok(expires_at.map(|at| at.map_or(Expiry::Never, expiry)))
 }
 
 fn holds_value(connection: &Connection, key: &str, now: i64) -> rusqlite::Result<bool> {

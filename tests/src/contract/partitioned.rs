@@ -7,6 +7,7 @@ use checkpointer::{Checkpoint, DEFAULT_PREFIX, Layout, Outcome};
 
 use super::Place;
 use super::checkpointer::save;
+use super::moving::scanned;
 use crate::names::{LAYOUTS, Names, hash_tag};
 use crate::samples::{checkpoint, plain};
 use crate::subject::{Mode, Opening, Subject};
@@ -138,6 +139,7 @@ pub async fn layouts_keep_apart_under_one_prefix_and_under_nested_ones(place: &P
         left.insert((layout == Layout::Partitioned, prefix), (subject, own));
     }
     let holds = async |prefix: &str, subject: &Subject| {
+        assert_eq!(scanned(subject).await.len(), sessions.len() * ids.len(), "{prefix:?}");
         for session in sessions {
             let expected = ids.map(|id| format!("{id}/{session}/{prefix}"));
             let newest_first: Vec<&str> = expected.iter().rev().map(String::as_str).collect();

@@ -1,7 +1,7 @@
 //! What every store keeps to, as `wit/keyvalue.wit` says it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use checkpointer::store::{
     Batch, Condition, Effect, Entry, Expire, Expiry, IndexHighest, IndexMember, IndexPut, IndexSize, KeyText,
@@ -342,6 +342,28 @@ pub async fn an_index_lives_as_long_as_its_longest_lived_member(place: &Place) {
     // A new index of the name knows nothing of the old one.
     place.write(vec![index_put("soon", "new", 1.0, Expiry::Never)]).await;
     assert_eq!(members(place, query("soon", Order::Ascending, 10)).await, ["new"]);
+}
+
+/// A store says of each key, in their order, when it goes away.
+pub async fn says_how_long_each_key_has_left(place: &Place) {
+    let (start, hour) = (Instant::now(), Expiry::AfterMs(3_600_000));
+    place.write(vec![put("hour", "1", hour)]).await;
+    place.write(vec![put("never", "", Expiry::Never)]).await;
+    place.write(vec![put("gone", "1", Expiry::AfterMs(50))]).await;
+    place.write(vec![index_put("index", "a", 1.0, hour)]).await;
+    place.write(vec![index_put("endless index", "a", 1.0, Expiry::Never)]).await;
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    let keys = ["never", "hour", "nothing", "endless index", "gone", "index", "hour"].map(str::to_owned);
+    let left = place.store.time_left(keys.into()).await.expect("lives");
+    let elapsed = start.elapsed().as_millis() as u64;
+    // 150 have passed, if not more; a store counts whole milliseconds.
+    let is_of_hour = |life: &Option<Expiry>| matches!(life, Some(Expiry::AfterMs(left)) if (3_599_998 - elapsed..=3_599_850).contains(left));
+    let never = Some(Expiry::Never);
+    assert_eq!([left[0], left[2], left[3], left[4]], [never, None, never, None]);
+    assert!([left[1], left[5], left[6]].iter().all(is_of_hour), "{left:?}");
+    assert_eq!(left.len(), 7);
+    assert_eq!(place.store.time_left(vec!["never".to_owned()]).await, Ok(vec![never]));
+    assert_eq!(place.store.time_left(Vec::new()).await, Ok(Vec::new()));
 }
 
 /// An index without members is gone, and so is what is deleted.

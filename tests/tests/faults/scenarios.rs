@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use checkpointer::store::{Effect, StorageReason};
-use checkpointer::{Checkpoint, DEFAULT_PREFIX, Error, Layout};
+use checkpointer::{Checkpoint, DEFAULT_PREFIX, Error, Layout, Listing};
 use checkpointer_tests::contents::Contents;
 use checkpointer_tests::names::Names;
 use checkpointer_tests::samples::{checkpoint, plain, timestamp};
@@ -43,11 +43,13 @@ pub enum Request {
     Save(Checkpoint),
     SaveAfter(Checkpoint, Option<&'static str>),
     SaveDocument(String),
+    Restore(String, Option<Duration>),
     Load(&'static str, Option<&'static str>),
     LoadDocument(&'static str, Option<&'static str>),
     List(&'static str, Option<u32>),
     ListByRun(&'static str, &'static str, Option<u32>),
     ListDocuments(&'static str, Option<&'static str>, Option<u32>),
+    Scan,
     Pin(&'static str, Option<&'static str>),
     Unpin(&'static str, Option<&'static str>),
     Delete(&'static str, Option<&'static str>),
@@ -76,6 +78,7 @@ impl Request {
             Self::Save(checkpoint) => subject.save(checkpoint).await.map(answer),
             Self::SaveAfter(checkpoint, latest) => subject.save_after(checkpoint, *latest).await.map(answer),
             Self::SaveDocument(document) => subject.save_document(document).await.map(answer),
+            Self::Restore(document, left) => subject.restore(document, *left).await.map(answer),
             Self::Load(session, id) => subject.load(session, *id).await.map(answer),
             Self::LoadDocument(session, id) => subject.load_document(session, *id).await.map(answer),
             Self::List(session, limit) => subject.list(session, *limit).await.map(answer),
@@ -85,6 +88,7 @@ impl Request {
             Self::ListDocuments(session, run, limit) => {
                 subject.list_documents(session, *run, *limit).await.map(answer)
             }
+            Self::Scan => subject.scan(None).await.map(found),
             Self::Pin(session, id) => subject.pin(session, *id).await.map(End::Count),
             Self::Unpin(session, id) => subject.unpin(session, *id).await.map(End::Count),
             Self::Delete(session, id) => subject.delete(session, *id).await.map(End::Count),
@@ -105,6 +109,7 @@ impl Request {
                 | Self::List(..)
                 | Self::ListByRun(..)
                 | Self::ListDocuments(..)
+                | Self::Scan
         )
     }
 }
@@ -134,6 +139,16 @@ impl Scenario {
 
 fn answer(answer: impl std::fmt::Debug) -> End {
     End::Answer(format!("{answer:?}"))
+}
+
+/// A page of a scan, without the times that are left.
+fn found(page: Listing) -> End {
+    let checkpoints =
+        page.checkpoints.into_iter().map(|it| format!("{}/{}", it.session_id, it.checkpoint_id));
+    let mut all: Vec<String> = checkpoints.collect();
+    all.extend(page.unreadable.into_iter().map(|it| format!("{}: {}", it.checkpoint_id, it.reason)));
+    all.sort();
+    answer((all, page.pinned, page.next))
 }
 
 /// All of them, for checkpointers with this ttl and layout: each a name, how the checkpointer
@@ -247,6 +262,8 @@ pub fn scenarios(ttl: Option<Duration>, layout: Layout) -> Vec<Scenario> {
     );
     add("save a document", &usual, five(), Request::SaveDocument(written("n")));
     add("save a document in place of one", &usual, five(), Request::SaveDocument(written("a")));
+    add("restore a document", &usual, five(), Request::Restore(written("n"), ttl));
+    add("restore a document in place of one", &usual, five(), Request::Restore(written("a"), ttl));
     add("save what is no document", &usual, five(), Request::SaveDocument("[]".to_owned()));
 
     add("save with room", &limited(6), five(), save(checkpoint("s", "n", "r", 9)));
@@ -334,6 +351,7 @@ pub fn scenarios(ttl: Option<Duration>, layout: Layout) -> Vec<Scenario> {
     add("list more than a store gives at once", &usual, wrong(), Request::List("s", Some(2000)));
     add("list a run", &usual, wrong(), Request::ListByRun("s", "r", None));
     add("list a part of a run", &usual, wrong(), Request::ListByRun("s", "r", Some(1)));
+    add("scan", &usual, wrong(), Request::Scan);
     add("list documents", &usual, wrong(), Request::ListDocuments("s", None, None));
     add("list documents of a run", &usual, wrong(), Request::ListDocuments("s", Some("q"), Some(1)));
 

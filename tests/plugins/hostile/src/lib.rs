@@ -29,6 +29,7 @@ impl Guest for Hostile {
         let words: Vec<&str> = input.split_whitespace().collect();
         match words[..] {
             ["nothing"] => nothing(runs),
+            ["restore"] => restore_all(),
 
             ["loop"] => resources::run_for_ever(),
             ["calls"] => resources::call_for_ever(),
@@ -82,6 +83,23 @@ fn nothing(runs: u32) -> Ending {
     let loaded = checkpointer.load("session", None).map_err(in_words)?;
     let state = loaded.map(|loaded| loaded.state);
     Ok(format!("after {runs} other runs, loaded {}", state.unwrap_or_default()))
+}
+
+/// Finds what there is, and saves it again to live for a minute.
+fn restore_all() -> Ending {
+    let checkpointer = open("llmfy_checkpoint:")?;
+    let found = checkpointer.scan(None).map_err(in_words)?;
+    let mut words: Vec<String> = Vec::new();
+    for listed in found.checkpoints {
+        let (session, id) = (&listed.session_id, &listed.checkpoint_id);
+        let document = checkpointer.load_document(session, Some(id)).map_err(in_words)?.unwrap_or_default();
+        let (metadata, _) = checkpointer.restore(&document, Some(60_000)).map_err(in_words)?;
+        words.push(format!("{}/{} {:?}", metadata.session_id, metadata.checkpoint_id, listed.milliseconds));
+    }
+    words.sort();
+    words.extend(found.pinned);
+    words.extend(found.next);
+    Ok(words.join(", "))
 }
 
 fn number<N: std::str::FromStr>(word: &str) -> N {

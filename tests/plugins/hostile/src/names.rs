@@ -117,6 +117,7 @@ pub fn reach_out_of_the_prefix_to(others: &[&str]) -> Ending {
                     reach(&checkpointer, id, &mut attempts);
                 }
                 // What is left of the above is all there is.
+                attempts.nothing(&format!("scan of {prefix:?}"), count(&checkpointer), 3);
                 attempts.nothing(&format!("clear-all of {prefix:?}"), checkpointer.clear_all(), 3);
             }
             Err(Error::InvalidArgument(_)) => attempts.refused += 1,
@@ -124,6 +125,19 @@ pub fn reach_out_of_the_prefix_to(others: &[&str]) -> Ending {
         }
     }
     Ok(attempts.in_words())
+}
+
+/// How many checkpoints a scan comes by.
+fn count(checkpointer: &Checkpointer) -> Result<usize, Error> {
+    let (mut count, mut after) = (0, None);
+    loop {
+        let page = checkpointer.scan(after.as_deref())?;
+        count += page.checkpoints.len();
+        after = page.next;
+        if after.is_none() {
+            return Ok(count);
+        }
+    }
 }
 
 /// Every id there might be, under the prefix that others have too.
@@ -167,4 +181,7 @@ fn reach(checkpointer: &Checkpointer, id: &str, attempts: &mut Attempts) {
     attempts.nothing(&told("save"), checkpointer.save(&own).map(drop), ());
     let loaded = checkpointer.load(id, Some(id)).map(|found| found.map(|found| found.state));
     attempts.nothing(&told("load"), loaded, Some(own.state));
+    let document = checkpointer.load_document(id, Some(id)).map(Option::unwrap_or_default);
+    let restored = document.and_then(|document| checkpointer.restore(&document, Some(60_000)));
+    attempts.nothing(&told("restore"), restored.map(drop), ());
 }

@@ -52,6 +52,7 @@ fn call_as_usual(checkpointer: &Checkpointer, texts: &mut Vec<String>) {
     note(checkpointer.list("session", None), texts);
     note(checkpointer.list_by_run("session", "run", None), texts);
     note(checkpointer.list_documents("session", None, None), texts);
+    note(checkpointer.scan(None), texts);
     note(checkpointer.delete("session", Some("id")), texts);
     note(checkpointer.delete("session", None), texts);
     note(checkpointer.clear_all(), texts);
@@ -72,6 +73,9 @@ fn call_as_nobody_should(checkpointer: &Checkpointer, texts: &mut Vec<String>) {
     }
     note(checkpointer.save(&checkpoint("session", "id", "run", "{")), texts);
     note(checkpointer.save_document("no document"), texts);
+    note(checkpointer.restore("no document", Some(1)), texts);
+    note(checkpointer.restore("no document", Some(0)), texts);
+    note(checkpointer.scan(Some("behind")), texts);
     let mut small = options("texts:");
     small.max_state_bytes = Some(1);
     match Checkpointer::open(&small) {
