@@ -4,7 +4,8 @@ use std::fs;
 use std::process::Command;
 
 use checkpointer::store::{Effect, StorageReason};
-use checkpointer::{Checkpointer, Error};
+use checkpointer::{Checkpointer, Error, Layout};
+use checkpointer_tests::redis_cluster::eventually;
 use checkpointer_tests::redis_server::{RedisServer, free_port};
 use checkpointer_tests::samples::checkpoint;
 use tempfile::TempDir;
@@ -94,6 +95,37 @@ async fn refusal(address: &str) -> (StorageReason, String) {
     });
     assert_eq!(load, save);
     save
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_is_trusted_by_the_names_that_its_servers_announce() {
+    let certificates = Certificates::new();
+    let cluster = format!(
+        "{ANYBODY} --tls-cluster yes --cluster-enabled yes --cluster-port {} \
+         --cluster-announce-hostname localhost --cluster-preferred-endpoint-type hostname",
+        free_port()
+    );
+    let (server, port) = certificates.server("server", &cluster).await;
+    server.command::<redis::Value>(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]).await;
+    eventually("the cluster is whole", async || {
+        server.command::<String>(&["CLUSTER", "INFO"]).await.contains("cluster_state:ok")
+    })
+    .await;
+    let open = async |ca: &str| {
+        let address = certificates.address("localhost", port, &[("ca", ca)]);
+        let address = format!("{}&response_timeout=2", address.replace("rediss:", "rediss-cluster:"));
+        let builder = Checkpointer::builder().layout(Layout::Partitioned);
+        builder.open(&address).await.expect("a checkpointer")
+    };
+    let trusting = open("ca.pem").await;
+    trusting.save(&checkpoint("s", "c", "r", 1)).await.expect("saved");
+    assert_eq!(trusting.clear_all().await.expect("cleared"), 1);
+    let error = open("other-ca.pem").await.save(&checkpoint("s", "c", "r", 1)).await.expect_err("not saved");
+    assert_eq!(
+        (error.to_string(), error.effect()),
+        ("the store's certificate can't be trusted".to_owned(), Effect::None)
+    );
+    assert_eq!(server.command::<u32>(&["DBSIZE"]).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
