@@ -8,6 +8,7 @@
 //! - [`states`]: what is saved.
 //! - [`recording`]: what the library sends to Redis.
 //! - [`report`], [`plot`]: the figures, for people and for programs.
+//! - [`scaling`]: what an operation costs as what is stored grows, for SCALING.md.
 
 #![deny(missing_docs)]
 
@@ -16,6 +17,7 @@ pub mod contenders;
 pub mod plot;
 pub mod recording;
 pub mod report;
+pub mod scaling;
 pub mod states;
 pub mod statistics;
 pub mod works;

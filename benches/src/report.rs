@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use comfy_table::Table;
 use comfy_table::presets::ASCII_MARKDOWN;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::statistics::Spread;
 
@@ -193,7 +193,8 @@ impl Unit {
     }
 }
 
-fn three_digits(value: f64) -> String {
+/// A number as people want it: three digits, or all before the point.
+pub fn three_digits(value: f64) -> String {
     match value.abs() {
         0.0..10.0 => format!("{value:.2}"),
         10.0..100.0 => format!("{value:.1}"),
@@ -202,7 +203,7 @@ fn three_digits(value: f64) -> String {
 }
 
 /// Where it was measured, and with what.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Machine {
     /// The model of the processors.
     pub processor: String,
@@ -291,10 +292,24 @@ const END: &str = "<!-- What the bench wrote ends here. -->\n";
 /// # Errors
 /// The file can't be read or written, or has no place for a table.
 pub fn rewrite(path: &Path, table: &str) -> Result<()> {
+    rewrite_between(path, BEGIN, END, table)
+}
+
+/// The same where there are several tables, for the one with this name.
+///
+/// # Errors
+/// As [`rewrite`].
+pub fn rewrite_named(path: &Path, name: &str, table: &str) -> Result<()> {
+    let begin = format!("<!-- What the bench wrote of {name} begins here. -->\n");
+    rewrite_between(path, &begin, END, table)
+}
+
+fn rewrite_between(path: &Path, begin: &str, end: &str, table: &str) -> Result<()> {
     let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    let parts = text.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
-    let (before, after) = parts.with_context(|| format!("{} has no place for the table", path.display()))?;
-    fs::write(path, format!("{before}{BEGIN}{table}{END}{after}")).with_context(|| path.display().to_string())
+    let parts = text.split_once(begin).and_then(|(before, rest)| Some((before, rest.split_once(end)?.1)));
+    let (before, after) =
+        parts.with_context(|| format!("{} has no place for the table: {}", path.display(), begin.trim()))?;
+    fs::write(path, format!("{before}{begin}{table}{end}{after}")).with_context(|| path.display().to_string())
 }
 
 #[cfg(test)]
@@ -335,5 +350,20 @@ mod tests {
         assert_eq!(fs::read_to_string(file.path()).unwrap(), format!("a\n{BEGIN}new\n{END}b\n"));
         fs::write(file.path(), "nothing").unwrap();
         assert!(rewrite(file.path(), "new\n").is_err());
+    }
+
+    #[test]
+    fn of_several_tables_the_one_with_the_name_is_replaced() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = |b: &str| {
+            format!(
+                "<!-- What the bench wrote of a begins here. -->\nold\n{END}\n\
+                 <!-- What the bench wrote of b begins here. -->\n{b}{END}"
+            )
+        };
+        fs::write(file.path(), text("old\n")).unwrap();
+        rewrite_named(file.path(), "b", "new\n").unwrap();
+        assert_eq!(fs::read_to_string(file.path()).unwrap(), text("new\n"));
+        assert!(rewrite_named(file.path(), "c", "new\n").is_err());
     }
 }

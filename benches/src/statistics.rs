@@ -13,10 +13,10 @@ use std::time::Instant;
 
 use anyhow::Result;
 use indicatif::ProgressBar;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The median of many values, with the quartiles.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
     /// A quarter of the values is below.
     pub lower: f64,

@@ -1,0 +1,97 @@
+//! Measures what the figures of SCALING.md follow from, and makes its tables:
+//! `cargo run --release -p checkpointer-benches --bin checkpointer-scaling`.
+
+use std::fs;
+use std::io::{Write, stdout};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use checkpointer_benches::bench::{root, target};
+use checkpointer_benches::report::{Machine, rewrite_named};
+use checkpointer_benches::scaling::measurement::{Effort, measure};
+use checkpointer_benches::scaling::population::{Place, Population};
+use checkpointer_benches::scaling::servers::Servers;
+use checkpointer_benches::scaling::{Figures, tables};
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::runtime::Builder;
+
+/// Measures what an operation costs of processors and a checkpoint of memory, as
+/// what is stored grows, and derives the tables of SCALING.md.
+///
+/// Needs redis-server and redis-cli.
+#[derive(Parser)]
+struct Options {
+    /// One round, of what is stored soon.
+    #[arg(long)]
+    quick: bool,
+    /// Measure nothing, and take the figures of an earlier run.
+    #[arg(long, value_name = "FILE", conflicts_with = "quick")]
+    from: Option<PathBuf>,
+    /// Where to write the figures as JSON.
+    #[arg(long, value_name = "FILE", default_value_os_t = target().join("scaling.json"))]
+    json: PathBuf,
+    /// Put the tables into SCALING.md.
+    #[arg(long, conflicts_with = "quick")]
+    write: bool,
+}
+
+/// The most checkpoints that are stored soon.
+const SOON: u32 = 20_000;
+
+fn main() -> Result<()> {
+    let options = Options::parse();
+    if cfg!(debug_assertions) && options.from.is_none() {
+        bail!("say: cargo run --release … (this was built to be debugged)");
+    }
+    let figures = match &options.from {
+        Some(path) => read(path)?,
+        None => {
+            let figures = measure_all(options.quick)?;
+            write_json(&options.json, &figures)?;
+            figures
+        }
+    };
+    for (name, table) in tables::all(&figures) {
+        writeln!(stdout(), "{name}:\n\n{table}")?;
+        if options.write {
+            rewrite_named(&root().join("SCALING.md"), name, &table)?;
+        }
+    }
+    Ok(())
+}
+
+fn measure_all(quick: bool) -> Result<Figures> {
+    let style = ProgressStyle::with_template("{spinner} {msg} {wide_bar} {pos}/{len} {elapsed}")?;
+    let progress = ProgressBar::no_length().with_style(style);
+    let runtime = Builder::new_multi_thread().enable_all().build()?;
+    let redis = runtime.block_on(async {
+        let servers = Servers::start(Place::Server).await?;
+        anyhow::Ok(servers.masters[0].information("server", "redis_version").await)
+    })?;
+    let machine = Machine::before(redis, quick);
+    let effort = if quick { Effort { rounds: 1, calls: 640 } } else { Effort { rounds: 3, calls: 1_600 } };
+    let mut measured = Vec::new();
+    for population in Population::all() {
+        if quick && population.total() > SOON {
+            continue;
+        }
+        progress.set_message(population.to_string());
+        measured.push(measure(&runtime, population, effort, &progress)?);
+    }
+    progress.finish_and_clear();
+    Ok(Figures { machine, measured })
+}
+
+fn read(path: &Path) -> Result<Figures> {
+    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    serde_json::from_str(&text).with_context(|| format!("{} has no figures", path.display()))
+}
+
+fn write_json(path: &Path, figures: &Figures) -> Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let text = serde_json::to_string_pretty(figures)?;
+    fs::write(path, text + "\n").with_context(|| path.display().to_string())
+}
