@@ -2,7 +2,7 @@
 //! stored grows; and what follows from that for a cluster.
 //!
 //! - [`population`]: what is stored when something is measured.
-//! - [`servers`]: where.
+//! - [`servers`]: the places where it is.
 //! - [`meter`]: what the processors did.
 //! - [`measurement`]: a population from the first save to the last delete.
 //! - [`tables`]: the tables of SCALING.md, which follow from the figures alone.
