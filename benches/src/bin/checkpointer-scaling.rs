@@ -70,7 +70,7 @@ fn measure_all(quick: bool) -> Result<Figures> {
         anyhow::Ok(servers.masters[0].information("server", "redis_version").await)
     })?;
     let machine = Machine::before(redis, quick);
-    let effort = if quick { Effort { rounds: 1, calls: 640 } } else { Effort { rounds: 3, calls: 1_600 } };
+    let effort = if quick { Effort { rounds: 1, calls: 640 } } else { Effort { rounds: 3, calls: 640 } };
     let mut measured = Vec::new();
     for population in Population::all() {
         if quick && population.total() > SOON {

@@ -76,7 +76,7 @@ fn written(header: &[&str], rows: Vec<Vec<String>>) -> String {
 
 fn thousands(number: f64) -> String {
     match number {
-        0.0..1e4 => format!("{:.0}", number),
+        0.0..1e4 => format!("{number:.0}"),
         1e4..1e6 => format!("{:.0} thousand", number / 1e3),
         1e6..1e9 => format!("{} million", three_digits(number / 1e6)),
         _ => format!("{} billion", three_digits(number / 1e9)),
@@ -130,7 +130,7 @@ fn cluster(figures: &Figures) -> String {
 
 fn hours(seconds: f64) -> String {
     if seconds < 5400.0 {
-        format!("{:.0} minutes", seconds / 60.0)
+        format!("{:.1} minutes", seconds / 60.0)
     } else {
         format!("{:.1} hours", seconds / 3600.0)
     }
