@@ -417,7 +417,7 @@ fn checksum(text: &str) -> u32 {
 /// How far a scan has come.
 #[derive(Default)]
 struct Place {
-    /// Which master in the order of their first slots.
+    /// Which master in the order of their names.
     master: usize,
     /// Where that master said to go on.
     cursor: u64,
