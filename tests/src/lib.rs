@@ -14,13 +14,15 @@
 //! - [`writers`]: tasks that save while something happens.
 //! - [`proxy`]: a way to it that can fail.
 //! - [`samples`]: checkpoints to save; [`plugins`]: plugins to run.
-//! - [`chance`]: moments that nobody chose.
+//! - [`chance`]: moments that nobody chose; [`eventually`](eventually::eventually): those to
+//!   wait for.
 //! - [`llmfy`]: the real one, to run beside.
 
 pub mod acl;
 pub mod chance;
 pub mod contents;
 pub mod contract;
+pub mod eventually;
 pub mod faulty;
 pub mod llmfy;
 pub mod names;

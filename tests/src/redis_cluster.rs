@@ -2,12 +2,12 @@
 
 use std::process::Stdio;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
 
 use redis::Value;
 use tokio::process::Command;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
+use crate::eventually::eventually;
 use crate::redis_server::{FREE_PORT, RedisServer};
 
 /// How many of the servers are masters; the others are their replicas.
@@ -148,13 +148,4 @@ pub async fn redis_cli(words: &[&str]) -> String {
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "redis-cli {words:?}: {printed}");
     printed
-}
-
-/// Waits until something holds, which it will.
-pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let start = Instant::now();
-    while !holds().await {
-        assert!(start.elapsed() < Duration::from_secs(60), "not within a minute: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use crate::redis_cluster::eventually;
+use crate::eventually::eventually;
 use crate::redis_server::{RedisServer, free_port};
 
 /// What the sentinels call the master.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use checkpointer::{Checkpointer, Error, Outcome};
 use tokio::task::JoinHandle;
 
-use crate::redis_cluster::eventually;
+use crate::eventually::eventually;
 use crate::samples::checkpoint;
 
 /// Tasks at work.
@@ -75,8 +75,8 @@ impl Writers {
     }
 
     /// Ends the tasks; says how many saves were acknowledged, and how many of them
-    /// can't be loaded. Where nothing was lost, each session has to be just what
-    /// was acknowledged, but for what was tried and refused.
+    /// are not listed. What is listed has to be in order; what else is there, for
+    /// instance what was tried and refused, counts for nothing.
     pub async fn stop(self) -> (usize, usize) {
         self.stop.store(true, Ordering::Relaxed);
         for task in self.tasks {

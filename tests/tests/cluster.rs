@@ -6,8 +6,9 @@ use std::time::Duration;
 use checkpointer::store::{Batch, Effect, Expiry, Operation, Put, Quota, StorageReason};
 use checkpointer::{Checkpointer, Error, Layout};
 use checkpointer_tests::contract::{Kind, Place, redis_store};
+use checkpointer_tests::eventually::eventually;
 use checkpointer_tests::names::Names;
-use checkpointer_tests::redis_cluster::{RedisCluster, eventually};
+use checkpointer_tests::redis_cluster::RedisCluster;
 use checkpointer_tests::redis_server::RedisServer;
 use checkpointer_tests::samples::checkpoint;
 use checkpointer_tests::writers::{Saving, Writers};
@@ -225,12 +226,6 @@ async fn a_session_that_stays_half_moved_is_told_in_time() {
     let error = checkpointer.clear_all().await.expect_err("not cleared");
     assert_eq!(failure(error).1, Effect::None);
     let _cluster = half_moved.end().await;
-    for server in _cluster.servers() {
-        let keys: Vec<String> = server.command(&["KEYS", "*"]).await;
-        let nodes: String = server.command(&["CLUSTER", "NODES"]).await;
-        println!("{keys:?} {nodes}");
-    }
-    println!("{:?}", checkpointer.list("s", None).await);
     assert_eq!(checkpointer.clear_all().await.expect("cleared"), 2);
 }
 

@@ -9,7 +9,7 @@ use checkpointer::store::{Effect, StorageReason};
 use checkpointer::{Checkpoint, Checkpointer, Conflict, Error};
 use checkpointer_tests::acl::{CONTRACT, USER, rules, set_user};
 use checkpointer_tests::contract::{self, Kind, Place, redis_store};
-use checkpointer_tests::redis_cluster::eventually;
+use checkpointer_tests::eventually::eventually;
 use checkpointer_tests::redis_server::free_port;
 use checkpointer_tests::samples::checkpoint;
 use checkpointer_tests::sentinels::{NAME, Sentinels};

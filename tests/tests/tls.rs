@@ -5,7 +5,7 @@ use std::process::Command;
 
 use checkpointer::store::{Effect, StorageReason};
 use checkpointer::{Checkpointer, Error, Layout};
-use checkpointer_tests::redis_cluster::eventually;
+use checkpointer_tests::eventually::eventually;
 use checkpointer_tests::redis_server::{RedisServer, free_port};
 use checkpointer_tests::samples::checkpoint;
 use tempfile::TempDir;

@@ -51,8 +51,8 @@ const PAUSES: [Duration; 4] =
 #[derive(Debug, Args)]
 #[command(
     after_help = "What is copied begins with --prefix and is named as --layout says. Each checkpoint keeps \
-    the time that it has left, and sessions that are pinned are pinned there. What differs there is replaced, and nothing is removed on \
-    either side.\n\
+    the time that it has left when it is copied, and sessions that are pinned are pinned there. A document that \
+    differs there is replaced, and nothing is removed on either side.\n\
     Repeat the command to go on with a copy that was interrupted."
 )]
 pub struct Copy {

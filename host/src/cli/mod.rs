@@ -41,7 +41,8 @@ struct Command {
 #[derive(Debug, Args)]
 struct Options {
     /// Where checkpoints are: sqlite:FILE, memory:, redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE],
-    /// rediss://… (TLS) or redis+unix:///SOCKET.
+    /// rediss://… (TLS), redis+unix:///SOCKET, redis-cluster://HOST[:PORT],… or
+    /// redis+sentinel://HOST[:PORT],…/MASTER.
     #[arg(long, global = true, value_name = "URL", env = STORE_VARIABLE, hide_env_values = true, default_value = DEFAULT_STORE)]
     store: String,
     /// What every key begins with.

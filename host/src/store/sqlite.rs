@@ -3,6 +3,7 @@
 //! Each commit is one transaction, on disk when it returns. Blocking work runs
 //! on tokio's threads for that, one piece at a time.
 
+mod commit;
 mod ledger;
 
 use std::path::Path;
@@ -11,25 +12,17 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
 use tracing::warn;
 
-use self::ledger::Account;
+use self::commit::commit;
 use super::{
-    Batch, Condition, Effect, Entry, Expiry, IndexHighest, IndexPage, KeyPage, Operation, Order, Position,
-    Query, Quota, StorageError, StorageReason, Store, Value, check, size, storage_error, text_value,
-    too_large, wrong_type,
+    Batch, Effect, Entry, Expiry, IndexPage, KeyPage, Order, Position, Query, Quota, StorageError,
+    StorageReason, Store, Value, check, size, storage_error, text_value, too_large, wrong_type,
 };
 
 /// How long to wait for another process that is writing.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How much that has expired goes with each commit: more than a commit adds, so
-/// that it can't pile up.
-const SWEEP: u32 = 64;
-
-/// How many entries of an index `index-highest` looks at.
-const LOOKED_AT: u32 = 1000;
 
 /// How many keys a page of a scan has.
 const SCAN_PAGE: u32 = 1000;
@@ -231,35 +224,6 @@ impl Store for SqliteStore {
     }
 }
 
-fn commit(
-    connection: &mut Connection,
-    batches: &[Batch],
-    quota: Option<&Quota>,
-) -> Result<Vec<bool>, Failure> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let now = now();
-    let mut account = quota.map(Account::new);
-    let mut applied = Vec::with_capacity(batches.len());
-    for batch in batches {
-        let holds = conditions_hold(&transaction, batch, now)?;
-        if holds {
-            for operation in &batch.operations {
-                if let Some(account) = &mut account {
-                    account.note(&transaction, operation, now)?;
-                }
-                apply(&transaction, operation, now)?;
-            }
-        }
-        applied.push(holds);
-    }
-    if let Some(account) = account {
-        account.close(&transaction, now)?;
-    }
-    sweep(&transaction, now)?;
-    transaction.commit().map_err(Failure::Commit)?;
-    Ok(applied)
-}
-
 /// The first text behind all that begin with `prefix`, if there is one.
 fn end_of(prefix: &str) -> Option<String> {
     let mut end: Vec<char> = prefix.chars().collect();
@@ -278,13 +242,6 @@ fn end_of(prefix: &str) -> Option<String> {
 fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-}
-
-fn expires_at(expiry: Expiry, now: i64) -> Option<i64> {
-    match expiry {
-        Expiry::Never => None,
-        Expiry::AfterMs(milliseconds) => Some(now.saturating_add_unsigned(milliseconds)),
-    }
 }
 
 fn read(connection: &Connection, key: &str, now: i64, head: Option<u32>) -> rusqlite::Result<Value> {
@@ -404,197 +361,6 @@ fn size_of(connection: &Connection, index: i64) -> rusqlite::Result<u64> {
         .prepare_cached("SELECT count(*) FROM checkpointer_member WHERE index_id = ?1")?
         .query_row([index], |row| row.get::<_, i64>(0))
         .map(i64::unsigned_abs)
-}
-
-fn conditions_hold(connection: &Connection, batch: &Batch, now: i64) -> rusqlite::Result<bool> {
-    for alternatives in &batch.conditions {
-        let mut holds = false;
-        for condition in alternatives {
-            holds |= condition_holds(connection, condition, now)?;
-        }
-        if !holds {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-fn condition_holds(connection: &Connection, condition: &Condition, now: i64) -> rusqlite::Result<bool> {
-    match condition {
-        Condition::Absent(key) => {
-            Ok(!holds_value(connection, key, now)? && index_id(connection, key, now)?.is_none())
-        }
-        Condition::StartsWith(wanted) => connection
-            .prepare_cached(
-                "SELECT 1 FROM checkpointer_value
-                  WHERE key = ?1 AND (expires_at IS NULL OR expires_at > ?2)
-                    AND coalesce(substr(CAST(value AS BLOB), 1, length(?3)), x'') = ?3",
-            )?
-            .exists(params![wanted.key, now, wanted.text.as_bytes()]),
-        Condition::IndexAtMost(most) => {
-            if holds_value(connection, &most.index, now)? {
-                return Ok(false);
-            }
-            let index = index_id(connection, &most.index, now)?;
-            let size = index.map(|index| size_of(connection, index)).transpose()?;
-            Ok(size.unwrap_or(0) <= most.size)
-        }
-        Condition::IndexHas(wanted) => connection
-            .prepare_cached(
-                "SELECT 1 FROM checkpointer_index JOIN checkpointer_member ON index_id = id
-                  WHERE name = ?1 AND (expires_at IS NULL OR expires_at > ?2) AND member = ?3",
-            )?
-            .exists(params![wanted.index, now, wanted.member]),
-        Condition::IndexHighest(wanted) => is_highest(connection, wanted, now),
-    }
-}
-
-fn is_highest(connection: &Connection, wanted: &IndexHighest, now: i64) -> rusqlite::Result<bool> {
-    if holds_value(connection, &wanted.index, now)? {
-        return Ok(false);
-    }
-    let Some(index) = index_id(connection, &wanted.index, now)? else { return Ok(wanted.member.is_none()) };
-    let mut statement = connection.prepare_cached(
-        "SELECT member, score FROM checkpointer_member WHERE index_id = ?1
-          ORDER BY score DESC, member DESC LIMIT ?2",
-    )?;
-    let mut entries = statement.query(params![index, LOOKED_AT])?;
-    let mut looked_at = 0;
-    while let Some(entry) = entries.next()? {
-        looked_at += 1;
-        let member: String = entry.get(0)?;
-        let key = format!("{}{member}", wanted.values_at);
-        let counts = !wanted.besides.contains(&member)
-            && (holds_value(connection, &key, now)? || index_id(connection, &key, now)?.is_some());
-        if counts {
-            let place = (entry.get::<_, f64>(1)?, &member);
-            let at_most = (wanted.at_most.score, &wanted.at_most.member);
-            return Ok(wanted.member.as_ref() == Some(&member) && place <= at_most);
-        }
-    }
-    Ok(wanted.member.is_none() && looked_at < LOOKED_AT)
-}
-
-fn apply(transaction: &Transaction<'_>, operation: &Operation, now: i64) -> Result<(), Failure> {
-    match operation {
-        Operation::Put(put) => {
-            if index_id(transaction, &put.key, now)?.is_some() {
-                return Err(Failure::Told(wrong_type("an index")));
-            }
-            transaction
-                .prepare_cached(
-                    "INSERT INTO checkpointer_value (key, value, expires_at) VALUES (?1, ?2, ?3)
-                     ON CONFLICT (key) DO UPDATE SET value = ?2, expires_at = ?3",
-                )?
-                .execute(params![put.key, put.value, expires_at(put.expiry, now)])?;
-        }
-        Operation::Delete(key) => {
-            transaction.prepare_cached("DELETE FROM checkpointer_value WHERE key = ?1")?.execute([key])?;
-            // Its members go bit by bit, as if it had expired.
-            transaction
-                .prepare_cached("UPDATE checkpointer_index SET name = NULL, expires_at = 0 WHERE name = ?1")?
-                .execute([key])?;
-        }
-        Operation::IndexPut(put) => {
-            if holds_value(transaction, &put.index, now)? {
-                return Err(Failure::Told(wrong_type("a text")));
-            }
-            let index = living_index(transaction, &put.index, put.expiry, now)?;
-            transaction
-                .prepare_cached(
-                    "INSERT INTO checkpointer_member (index_id, member, score) VALUES (?1, ?2, ?3)
-                     ON CONFLICT (index_id, member) DO UPDATE SET score = ?3",
-                )?
-                .execute(params![index, put.member, put.score])?;
-        }
-        Operation::IndexDelete(gone) => {
-            // A text has no members.
-            let Some(index) = index_id(transaction, &gone.index, now)? else { return Ok(()) };
-            transaction
-                .prepare_cached("DELETE FROM checkpointer_member WHERE index_id = ?1 AND member = ?2")?
-                .execute(params![index, gone.member])?;
-            transaction
-                .prepare_cached(
-                    "DELETE FROM checkpointer_index WHERE id = ?1
-                        AND NOT EXISTS (SELECT 1 FROM checkpointer_member WHERE index_id = ?1)",
-                )?
-                .execute([index])?;
-        }
-        Operation::Expire(expire) => {
-            let until = expires_at(expire.expiry, now);
-            for update in [
-                "UPDATE checkpointer_value SET expires_at = ?2 WHERE key = ?1
-                    AND (expires_at IS NULL AND ?4
-                      OR expires_at > ?3 AND (?4 OR ?2 IS NULL OR expires_at < ?2))",
-                "UPDATE checkpointer_index SET expires_at = ?2 WHERE name = ?1
-                    AND (expires_at IS NULL AND ?4
-                      OR expires_at > ?3 AND (?4 OR ?2 IS NULL OR expires_at < ?2))",
-            ] {
-                transaction.prepare_cached(update)?.execute(params![
-                    expire.key,
-                    until,
-                    now,
-                    expire.shorten
-                ])?;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The index of this name, made if it is not there, and living at least as long
-/// as `expiry` says.
-fn living_index(
-    transaction: &Transaction<'_>,
-    name: &str,
-    expiry: Expiry,
-    now: i64,
-) -> rusqlite::Result<i64> {
-    let until = expires_at(expiry, now);
-    if let Some(index) = index_id(transaction, name, now)? {
-        transaction
-            .prepare_cached(
-                "UPDATE checkpointer_index SET expires_at = ?2
-                  WHERE id = ?1 AND expires_at IS NOT NULL AND (?2 IS NULL OR expires_at < ?2)",
-            )?
-            .execute(params![index, until])?;
-        return Ok(index);
-    }
-    transaction
-        .prepare_cached("UPDATE checkpointer_index SET name = NULL WHERE name = ?1")?
-        .execute([name])?;
-    transaction
-        .prepare_cached("INSERT INTO checkpointer_index (name, expires_at) VALUES (?1, ?2)")?
-        .execute(params![name, until])?;
-    Ok(transaction.last_insert_rowid())
-}
-
-/// Removes a part of what has expired.
-fn sweep(transaction: &Transaction<'_>, now: i64) -> rusqlite::Result<()> {
-    transaction
-        .prepare_cached(
-            "DELETE FROM checkpointer_value WHERE rowid IN
-                (SELECT rowid FROM checkpointer_value WHERE expires_at <= ?1 LIMIT ?2)",
-        )?
-        .execute(params![now, SWEEP])?;
-    let mut statement =
-        transaction.prepare_cached("SELECT id FROM checkpointer_index WHERE expires_at <= ?1 LIMIT ?2")?;
-    let expired =
-        statement.query_map(params![now, SWEEP], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
-    let mut left = SWEEP as usize;
-    for index in expired {
-        left -= transaction
-            .prepare_cached(
-                "DELETE FROM checkpointer_member WHERE (index_id, member) IN
-                    (SELECT index_id, member FROM checkpointer_member WHERE index_id = ?1 LIMIT ?2)",
-            )?
-            .execute(params![index, left as i64])?;
-        if left == 0 {
-            break;
-        }
-        transaction.prepare_cached("DELETE FROM checkpointer_index WHERE id = ?1")?.execute([index])?;
-    }
-    Ok(())
 }
 
 fn stopped(effect: Effect) -> StorageError {

@@ -1,7 +1,8 @@
 //! Where an interrupted copy goes on: a small file in a folder of this user's.
 //!
-//! It is named by a hash of both places and says nothing of them. A wrong one costs
-//! nothing but time: what a copy passes over for it, the next pass finds.
+//! It is named by a hash of both places and says nothing of them. A wrong one loses
+//! nothing: what a copy passes over for it, the next pass finds. `--restart` does
+//! without it.
 
 use std::fs;
 use std::io::{self, Write};

@@ -1,6 +1,7 @@
 //! A Redis Cluster: each key is in one of 16,384 slots, each slot with one of the
 //! masters, and both slots and masters may change at any time.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -19,20 +20,21 @@ use tokio::sync::Mutex;
 use tracing::debug;
 
 use super::address::{Durability, Node, RedisAddress};
-use super::connection::{Access, Answer, Connection, KeysPage, Persistence, Request, in_time, scan_command};
+use super::connection::{
+    Access, Answer, Connection, KeysPage, Persistence, RESTARTS, Request, in_time, no_place, numbers,
+    scan_command,
+};
 use super::connection_info;
 use super::failure::{failure, is_without_script};
 use super::replicas::FEW_REPLICAS;
-use crate::store::{Effect, StorageError, StorageReason, invalid, storage_error};
+use crate::store::{Effect, StorageError, StorageReason, storage_error};
 
 /// How many tries fit into the time for an answer. A server that hangs takes up
 /// three: one to see it, and two until the client knows of another master.
 const TRIES: u32 = 5;
 
-/// How often a scan begins again because slots have moved, and how long it waits
-/// for that.
-const RESTARTS: u32 = 20;
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// How long a scan that begins again waits at the most for slots to have moved.
+const LONGEST_WAIT: Duration = Duration::from_millis(500);
 
 /// The masters of a cluster, and who has which slots.
 pub struct Cluster {
@@ -409,9 +411,12 @@ fn count(slots: &str) -> usize {
     }
 }
 
-/// FNV-1a: whether something is as it was, in a few characters.
+/// Whether a text is as it was, in a few characters. Another version of Rust may
+/// give another one, and a scan begins again then.
 fn checksum(text: &str) -> u32 {
-    text.bytes().fold(0x811c_9dc5, |sum: u32, byte| (sum ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish() as u32
 }
 
 /// How far a scan has come.
@@ -432,15 +437,12 @@ impl Place {
     }
 
     fn read(text: &str) -> Result<Self, StorageError> {
-        let fault = || invalid("a page begins only where the one before said");
-        let numbers: Result<Vec<u64>, _> = text.split('.').map(str::parse).collect();
-        let numbers = numbers.map_err(|_| fault())?;
-        let [master, cursor, fingerprint, restarts] = numbers.as_slice() else { return Err(fault()) };
+        let [master, cursor, fingerprint, restarts] = numbers(text)?;
         Ok(Self {
-            master: usize::try_from(*master).map_err(|_| fault())?,
-            cursor: *cursor,
-            fingerprint: u32::try_from(*fingerprint).map_err(|_| fault())?,
-            restarts: u32::try_from(*restarts).map_err(|_| fault())?,
+            master: usize::try_from(master).map_err(|_| no_place())?,
+            cursor,
+            fingerprint: u32::try_from(fingerprint).map_err(|_| no_place())?,
+            restarts: u32::try_from(restarts).map_err(|_| no_place())?,
         })
     }
 
@@ -452,7 +454,7 @@ impl Place {
             return Err(storage_error(StorageReason::Unavailable, Effect::None, message));
         }
         debug!(restarts, "slots have moved, so the scan begins again");
-        tokio::time::sleep((restarts * LONGEST_PAUSE / 10).min(LONGEST_PAUSE)).await;
+        tokio::time::sleep((restarts * LONGEST_WAIT / 10).min(LONGEST_WAIT)).await;
         Ok(Self { restarts, ..Self::beginning_of(slots) }.to_string())
     }
 }

@@ -90,15 +90,30 @@ pub fn scan_command(cursor: u64, pattern: &str) -> Cmd {
     command
 }
 
+/// How often a scan begins again because another server is asked.
+pub const RESTARTS: u32 = 20;
+
 /// Where a page said to go on.
 pub fn cursor(after: &str) -> Result<u64, StorageError> {
-    after.parse().map_err(|_| invalid("a page begins only where the one before said"))
+    numbers(after).map(|[cursor]| cursor)
+}
+
+/// The same where that takes several numbers, with points between them.
+pub fn numbers<const COUNT: usize>(after: &str) -> Result<[u64; COUNT], StorageError> {
+    let numbers: Option<Vec<u64>> = after.split('.').map(|number| number.parse().ok()).collect();
+    numbers.and_then(|numbers| numbers.try_into().ok()).ok_or_else(no_place)
+}
+
+/// What is told where no page begins.
+pub fn no_place() -> StorageError {
+    invalid("a page begins only where the one before said")
 }
 
 /// Tries again as long as another server may take over, or be found.
 ///
-/// A write whose answer was lost is sent again too, which does no harm: it has its
-/// conditions with it, and whoever sent it is told that it was a repeat.
+/// A write whose answer was lost is sent again too: it has its conditions with it,
+/// and whoever sent it is told that it was a repeat. RELIABILITY.md says what that
+/// does not keep from happening.
 pub struct Persistence {
     access: Access,
     until: Instant,

@@ -24,16 +24,16 @@ use tracing::{debug, info};
 
 use super::address::{Node, RedisAddress};
 use super::client;
-use super::connection::{Access, Answer, Connection, KeysPage, Persistence, Request, in_time, scan_command};
+use super::connection::{
+    Access, Answer, Connection, KeysPage, Persistence, RESTARTS, Request, in_time, no_place, numbers,
+    scan_command,
+};
 use super::failure::{classify, failure, is_without_script, stays};
 use super::replicas::{FEW_REPLICAS, ReplicatedWrites};
-use crate::store::{Effect, StorageError, StorageReason, invalid, storage_error};
+use crate::store::{Effect, StorageError, StorageReason, storage_error};
 
 /// How many tries fit into the time for an answer: a server that hangs uses up one.
 const TRIES: u32 = 3;
-
-/// How often a scan begins again because another server is the master.
-const RESTARTS: u32 = 20;
 
 /// The codes of the errors of a search.
 pub(super) const NO_SENTINEL: &str = "NOSENTINEL";
@@ -330,7 +330,8 @@ impl Master {
             Some(durability) => Some(ReplicatedWrites::new(connect().await?, || None, durability)),
             None => None,
         };
-        let number = RandomState::new().hash_one(node.port);
+        // What the standard library seeds its maps with is random.
+        let number = RandomState::new().hash_one(());
         Ok(Self { connection, replicated, number, is_over })
     }
 
@@ -357,12 +358,8 @@ struct Place {
 
 impl Place {
     fn read(text: &str) -> Result<Self, StorageError> {
-        let fault = || invalid("a page begins only where the one before said");
-        let numbers: Result<Vec<u64>, _> = text.split('.').map(str::parse).collect();
-        let numbers = numbers.map_err(|_| fault())?;
-        let [cursor, master, restarts] = numbers.as_slice() else { return Err(fault()) };
-        let restarts = u32::try_from(*restarts).map_err(|_| fault())?;
-        Ok(Self { cursor: *cursor, master: *master, restarts })
+        let [cursor, master, restarts] = numbers(text)?;
+        Ok(Self { cursor, master, restarts: u32::try_from(restarts).map_err(|_| no_place())? })
     }
 
     /// The same over a master: where another one went on means nothing to it.

@@ -47,8 +47,25 @@ impl Server {
         })
     }
 
+    /// Sends a command, and again if it was not sent or only reads.
+    async fn send_patiently(&self, command: &Cmd, access: Access) -> Result<Reply, RedisError> {
+        match self.try_to_send(command, access).await {
+            // A connection that was cut while nobody used it, or that could not be
+            // made when it was last tried, shows only now. To read again does no
+            // harm, nor does it to send what was not sent.
+            Err(error)
+                if error.is_connection_refusal()
+                    || access == Access::Read && error.is_connection_dropped() && !error.is_timeout() =>
+            {
+                debug!(%error, "sending again over a new connection");
+                self.try_to_send(command, access).await
+            }
+            answer => answer,
+        }
+    }
+
     /// Sends a command once.
-    pub async fn try_to_send(&self, command: &Cmd, access: Access) -> Result<Reply, RedisError> {
+    async fn try_to_send(&self, command: &Cmd, access: Access) -> Result<Reply, RedisError> {
         if let (Some(replicated), Access::Write) = (&self.replicated, access) {
             return replicated.send(command).await;
         }
@@ -82,23 +99,5 @@ impl Connection for Server {
             reply => reply,
         };
         Ok(Answer { reply: reply?, is_repeat: false })
-    }
-}
-
-impl Server {
-    async fn send_patiently(&self, command: &Cmd, access: Access) -> Result<Reply, RedisError> {
-        match self.try_to_send(command, access).await {
-            // A connection that was cut while nobody used it, or that could not be
-            // made when it was last tried, shows only now. To read again does no
-            // harm, nor does it to send what was not sent.
-            Err(error)
-                if error.is_connection_refusal()
-                    || access == Access::Read && error.is_connection_dropped() && !error.is_timeout() =>
-            {
-                debug!(%error, "sending again over a new connection");
-                self.try_to_send(command, access).await
-            }
-            answer => answer,
-        }
     }
 }

@@ -1,0 +1,12 @@
+//! Waiting for what happens by itself.
+
+use std::time::{Duration, Instant};
+
+/// Waits until something holds, which it will.
+pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let start = Instant::now();
+    while !holds().await {
+        assert!(start.elapsed() < Duration::from_secs(60), "not within a minute: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
