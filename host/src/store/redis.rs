@@ -10,8 +10,10 @@ mod cluster;
 mod commit;
 mod connection;
 mod failure;
+mod link;
 mod put;
 mod replicas;
+mod scan;
 mod sentinel;
 mod server;
 mod tls;
@@ -29,9 +31,10 @@ pub use self::address::RedisAddress;
 use self::address::{Endpoint, Node};
 use self::cluster::Cluster;
 use self::commit::{Argument, CommitCall, expiry_argument};
-use self::connection::{Access, Answer, Connection, Request, cursor};
+use self::connection::{Access, Answer, Connection, Request};
 use self::failure::failure;
 use self::put::PutCall;
+use self::scan::numbers;
 use self::sentinel::Sentinels;
 use self::server::Server;
 use super::quota::{Limit, SETTLE_PAGE};
@@ -147,7 +150,7 @@ impl RedisStore {
 
     /// Reads what stands at a key.
     async fn read<T: FromRedisValue>(&self, command: &Cmd, key: &str) -> Result<T, RedisError> {
-        Ok(from_redis_value(self.connection.send(Request::to_read(command, Some(key))).await?.reply)?)
+        Ok(from_redis_value(self.connection.send(Request::to_read(command, key)).await?.reply)?)
     }
 
     /// Runs a script by its hash, or by its text where the server doesn't have
@@ -393,7 +396,7 @@ impl Store for RedisStore {
     }
 
     async fn settle(&self, quota: &Quota, after: Option<String>) -> Result<Option<String>, StorageError> {
-        let cursor = after.as_deref().map_or(Ok(0), cursor)?;
+        let [cursor] = after.as_deref().map_or(Ok([0]), numbers)?;
         let mut arguments =
             vec![cursor.to_string(), SETTLE_PAGE.to_string(), self.settle.check_argument().to_owned()];
         arguments.extend(limit_arguments(quota));

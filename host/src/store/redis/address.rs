@@ -35,7 +35,7 @@ pub(super) enum Endpoint {
 }
 
 /// Where one server listens.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Node {
     pub(super) host: String,
     pub(super) port: u16,

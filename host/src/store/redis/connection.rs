@@ -4,13 +4,13 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use ::redis::{Cmd, RedisError, Value as Reply, cmd, from_redis_value};
+use ::redis::{Cmd, RedisError, Value as Reply, make_extension_error};
 use async_trait::async_trait;
+use tokio::task::JoinSet;
 use tracing::debug;
 
-use super::failure::{classify, failure};
-use super::replicas::FEW_REPLICAS;
-use crate::store::{Effect, StorageError, StorageReason, invalid};
+use super::failure::{classify, may_pass};
+use crate::store::{Effect, StorageError};
 
 /// What a command may do, which decides what a failure means.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -33,9 +33,9 @@ pub struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// What only reads what it names.
-    pub fn to_read(command: &'a Cmd, key: Option<&'a str>) -> Self {
-        Self { command, key, access: Access::Read, reads_unnamed: false, with_text: None }
+    /// What only reads, and only what stands at this key.
+    pub fn to_read(command: &'a Cmd, key: &'a str) -> Self {
+        Self { command, key: Some(key), access: Access::Read, reads_unnamed: false, with_text: None }
     }
 }
 
@@ -71,43 +71,11 @@ pub trait Connection: Send + Sync {
     }
 
     /// A page of the keys that match a pattern.
-    async fn scan(&self, pattern: &str, after: Option<&str>) -> Result<KeysPage, StorageError> {
-        let cursor = after.map_or(Ok(0), cursor)?;
-        let answer = self.send(Request::to_read(&scan_command(cursor, pattern), None)).await;
-        let page = answer.and_then(|answer| Ok(from_redis_value::<(u64, _)>(answer.reply)?));
-        let (next, keys) = page.map_err(|error| failure(error, Access::Read))?;
-        Ok(KeysPage { keys, next: (next != 0).then(|| next.to_string()) })
-    }
+    async fn scan(&self, pattern: &str, after: Option<&str>) -> Result<KeysPage, StorageError>;
 }
 
-/// How many keys a step of a scan looks at: few enough not to keep others
-/// waiting.
-const SCAN_COUNT: u32 = 1000;
-
-pub fn scan_command(cursor: u64, pattern: &str) -> Cmd {
-    let mut command = cmd("SCAN");
-    command.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(SCAN_COUNT);
-    command
-}
-
-/// How often a scan begins again because another server is asked.
-pub const RESTARTS: u32 = 20;
-
-/// Where a page said to go on.
-pub fn cursor(after: &str) -> Result<u64, StorageError> {
-    numbers(after).map(|[cursor]| cursor)
-}
-
-/// The same where that takes several numbers, with points between them.
-pub fn numbers<const COUNT: usize>(after: &str) -> Result<[u64; COUNT], StorageError> {
-    let numbers: Option<Vec<u64>> = after.split('.').map(|number| number.parse().ok()).collect();
-    numbers.and_then(|numbers| numbers.try_into().ok()).ok_or_else(no_place)
-}
-
-/// What is told where no page begins.
-pub fn no_place() -> StorageError {
-    invalid("a page begins only where the one before said")
-}
+/// How many tries fit into the time for an answer: a server that hangs uses up one.
+pub const TRIES: u32 = 3;
 
 /// Tries again as long as another server may take over, or be found.
 ///
@@ -132,22 +100,20 @@ impl Persistence {
         Self { access, until: Instant::now() + patience, pause: SHORTEST_PAUSE, doubt: None }
     }
 
+    /// When a step of a try that may take so long has to be done.
+    pub fn deadline(&self, step: Duration) -> Instant {
+        self.until.min(Instant::now() + step)
+    }
+
     /// Waits for the time of another try, after this failure.
     ///
     /// # Errors
     /// What to tell whoever asked, if another try is of no use or comes too late.
     pub async fn pause_after(&mut self, error: RedisError) -> Result<(), RedisError> {
-        let failure = classify(&error, self.access);
-        if failure.effect == Effect::Unknown && self.doubt.is_none() {
+        if self.doubt.is_none() && classify(&error, self.access).effect == Effect::Unknown {
             self.doubt = Some(error.clone());
         }
-        // Whether replicas have a write was waited for already.
-        let may_pass = match error.code() {
-            Some(FEW_REPLICAS) => false,
-            Some("READONLY") => true,
-            _ => matches!(failure.reason, StorageReason::Unavailable | StorageReason::Timeout),
-        };
-        if !may_pass || Instant::now() + self.pause >= self.until {
+        if !may_pass(&error) || Instant::now() + self.pause >= self.until {
             return Err(self.doubt.take().unwrap_or(error));
         }
         debug!(%error, pause = ?self.pause, "trying again");
@@ -162,11 +128,64 @@ impl Persistence {
     }
 }
 
-/// An answer that takes no longer than this; else a time-out.
+/// An answer that comes until then; else a time-out.
 pub async fn in_time<T>(
-    limit: Duration,
+    deadline: Instant,
     answer: impl Future<Output = Result<T, RedisError>>,
 ) -> Result<T, RedisError> {
-    let answer = tokio::time::timeout(limit, answer).await;
+    let answer = tokio::time::timeout_at(deadline.into(), answer).await;
     answer.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
+}
+
+/// The same of what comes before a command is sent: whatever fails there, nothing was
+/// written.
+pub async fn before_sending<T>(
+    deadline: Instant,
+    answer: impl Future<Output = Result<T, RedisError>>,
+) -> Result<T, RedisError> {
+    in_time(deadline, answer).await.map_err(|error| {
+        if classify(&error, Access::Write).effect == Effect::None {
+            return error;
+        }
+        debug!(%error, "nobody can be reached");
+        io::Error::from(io::ErrorKind::ConnectionRefused).into()
+    })
+}
+
+/// What most of those who are asked say; of those who say nothing, the error that
+/// tells most. `unreachable` is the code of the error if none of them can be reached.
+pub async fn most_say<T: PartialEq + Send + 'static>(
+    mut answers: JoinSet<Result<T, RedisError>>,
+    unreachable: &str,
+) -> Result<T, RedisError> {
+    let asked = answers.len();
+    let mut said: Vec<(T, usize)> = Vec::new();
+    let mut fault = make_extension_error(unreachable.to_owned(), None);
+    while let Some(answer) = answers.join_next().await {
+        match answer {
+            Ok(Ok(answer)) => {
+                let place = said.iter().position(|(other, _)| *other == answer).unwrap_or(said.len());
+                if place == said.len() {
+                    said.push((answer, 0));
+                }
+                said[place].1 += 1;
+                if said[place].1 * 2 > asked {
+                    break;
+                }
+            }
+            Ok(Err(error)) => {
+                debug!(%error, "one of those who are asked does not answer");
+                let is_out_of_reach = error.is_connection_refusal()
+                    || classify(&error, Access::Write).effect == Effect::Unknown;
+                // Whoever answers knows more than those who don't.
+                if !is_out_of_reach {
+                    fault = error;
+                } else if fault.code() == Some(unreachable) {
+                    fault = make_extension_error(unreachable.to_owned(), Some(error.to_string()));
+                }
+            }
+            Err(_) => {}
+        }
+    }
+    said.into_iter().max_by_key(|(_, count)| *count).map(|(answer, _)| answer).ok_or(fault)
 }

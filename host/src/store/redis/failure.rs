@@ -3,8 +3,9 @@
 use ::redis::{ErrorKind, RedisError, ServerErrorKind};
 use tracing::warn;
 
+use super::cluster::{NO_NODE, NO_OWNER};
 use super::connection::Access;
-use super::replicas::{FEW_REPLICAS, NO_WAITING};
+use super::replicas::{FEW_REPLICAS, NO_WAITING, NOT_SENT};
 use super::sentinel::{NO_MASTER, NO_SENTINEL, NO_SUCH_MASTER, NOT_A_SENTINEL, NOT_LET_IN};
 use super::tls;
 use crate::store::{Effect, StorageError, StorageReason, invalid, storage_error, wrong_type};
@@ -28,6 +29,24 @@ fn has_no_database(error: &RedisError) -> bool {
 /// Whether the server has as many clients as it may have.
 fn is_one_too_many(error: &RedisError) -> bool {
     error.to_string().contains("max number of clients")
+}
+
+/// Whether the server showed a certificate that is not trusted.
+fn is_not_trusted(error: &RedisError) -> bool {
+    error.to_string().contains("invalid peer certificate")
+}
+
+/// Whether another try may go better, if another server takes over or can be found.
+pub fn may_pass(error: &RedisError) -> bool {
+    match error.code() {
+        // Whether replicas have a write was waited for already.
+        Some(FEW_REPLICAS) => false,
+        Some("READONLY") => true,
+        _ => {
+            let reason = classify(error, Access::Read).reason;
+            matches!(reason, StorageReason::Unavailable | StorageReason::Timeout) && !is_not_trusted(error)
+        }
+    }
 }
 
 /// Whether the server does not have the script that it was to run.
@@ -77,6 +96,19 @@ pub fn classify(error: &RedisError, access: Access) -> StorageError {
             Effect::None,
             format!("the store can't wait until a write is on disk: {}", error.detail().unwrap_or_default()),
         ),
+        Some(NOT_SENT) => (
+            StorageReason::Timeout,
+            Effect::None,
+            "the store did not take the write in time, since others wait for replicas".to_owned(),
+        ),
+        Some(NO_NODE) => {
+            let message = "none of the store's servers can be reached".to_owned();
+            (StorageReason::Unavailable, Effect::None, message)
+        }
+        Some(NO_OWNER) => {
+            let message = "the store has no server for this key at the moment".to_owned();
+            (StorageReason::Unavailable, Effect::None, message)
+        }
         Some(NO_SENTINEL) => {
             let message = "none of the store's sentinels can be reached".to_owned();
             (StorageReason::Unavailable, Effect::None, message)
@@ -118,18 +150,13 @@ pub fn classify(error: &RedisError, access: Access) -> StorageError {
             (StorageReason::Unavailable, Effect::None, format!("the store is not ready ({code})"))
         }
         Some(code) => (StorageReason::Other, unknown, format!("the store answered with the error {code}")),
-        None if error.kind() == ErrorKind::AuthenticationFailed
-            // A cluster's client tells of its first connections in words only.
-            || ["AuthenticationFailed", "WRONGPASS", "NOAUTH"].iter().any(|why| error.to_string().contains(why)) =>
-        {
-            (
-                StorageReason::AccessDenied,
-                Effect::None,
-                "the store refused the user or the password".to_owned(),
-            )
-        }
+        None if error.kind() == ErrorKind::AuthenticationFailed => (
+            StorageReason::AccessDenied,
+            Effect::None,
+            "the store refused the user or the password".to_owned(),
+        ),
         // Nothing is sent before the certificate was looked at.
-        None if error.to_string().contains("invalid peer certificate") => {
+        None if is_not_trusted(error) => {
             (StorageReason::Unavailable, Effect::None, "the store's certificate can't be trusted".to_owned())
         }
         None if tls::refuses_the_client(error) => (
@@ -137,11 +164,7 @@ pub fn classify(error: &RedisError, access: Access) -> StorageError {
             Effect::None,
             "the store refused the client's certificate, or wants one".to_owned(),
         ),
-        None if error.is_connection_refusal()
-            || error.kind() == ErrorKind::ClusterConnectionNotFound
-            || error.to_string().contains("Failed to create initial connections")
-            || error.to_string().contains("failed to lookup address") =>
-        {
+        None if error.is_connection_refusal() || error.to_string().contains("failed to lookup address") => {
             (StorageReason::Unavailable, Effect::None, "the store can't be reached".to_owned())
         }
         None if error.is_timeout() => {

@@ -1,6 +1,8 @@
 //! Writes that are only answered when replicas have them, or a disk.
 
-use std::time::Duration;
+use std::io;
+use std::mem;
+use std::time::{Duration, Instant};
 
 use ::redis::aio::ConnectionLike;
 use ::redis::{Cmd, Pipeline, RedisError, Value as Reply, cmd, from_redis_value, make_extension_error};
@@ -8,10 +10,15 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 
 use super::address::Durability;
+use super::connection::in_time;
 use super::failure::stays;
 
 /// The code of the error that says that too few replicas have a write.
 pub(super) const FEW_REPLICAS: &str = "FEWREPLICAS";
+
+/// The code of the error that says that a write was not sent, since those before it
+/// took too long.
+pub(super) const NOT_SENT: &str = "NOTSENT";
 
 /// The code of the error that says that the server can't wait for what is wanted.
 pub(super) const NO_WAITING: &str = "NOWAITING";
@@ -31,34 +38,63 @@ const TOGETHER: usize = 64;
 /// of this connection, which is repeated.
 pub(super) struct ReplicatedWrites {
     requests: mpsc::Sender<Request>,
+    durability: Durability,
 }
 
 struct Request {
     command: Cmd,
+    /// Whether it goes to a server that its slot is still being moved to.
+    is_asking: bool,
+    /// Told when it is about to be sent.
+    taken: oneshot::Sender<()>,
     answer: oneshot::Sender<Result<Reply, RedisError>>,
 }
 
 impl ReplicatedWrites {
-    /// Gets ready, within a tokio runtime; nothing is sent yet. `replace` gives
-    /// another connection for one that is of no use any more, if there is one.
+    /// Gets ready, within a tokio runtime; nothing is sent yet. An answer may take
+    /// `patience`, beside what is waited for. `replace` gives another connection for
+    /// one that is of no use any more, if there is one.
     pub(super) fn new<C: ConnectionLike + Send + 'static>(
         connection: C,
         replace: impl Fn() -> Option<C> + Send + 'static,
         durability: Durability,
+        patience: Duration,
     ) -> Self {
         let (requests, received) = mpsc::channel(TOGETHER);
-        let writer = Writer { connection, replace, durability, may_wait: false };
+        let writer = Writer { connection, replace, durability, patience, may_wait: false };
         tokio::spawn(writer.answer_all(received));
-        Self { requests }
+        Self { requests, durability }
     }
 
-    pub(super) async fn send(&self, command: &Cmd) -> Result<Reply, RedisError> {
+    /// Sends a write that should be answered until then, but for the time that it
+    /// waits for replicas, and that those before it do.
+    ///
+    /// # Errors
+    /// [`NOT_SENT`] if those before it take longer; it is not sent then.
+    pub(super) async fn send(
+        &self,
+        command: &Cmd,
+        is_asking: bool,
+        deadline: Instant,
+    ) -> Result<Reply, RedisError> {
+        let (taken, mut is_taken) = oneshot::channel();
         let (answer, answered) = oneshot::channel();
-        // It ends only with the runtime.
-        let ended = || RedisError::from(std::io::Error::from(std::io::ErrorKind::BrokenPipe));
-        let request = Request { command: command.clone(), answer };
-        self.requests.send(request).await.map_err(|_| ended())?;
-        answered.await.map_err(|_| ended())?
+        let request = Request { command: command.clone(), is_asking, taken, answer };
+        let turn = deadline + self.durability.timeout;
+        let queued = async {
+            // The writer ends only with the runtime.
+            self.requests.send(request).await.ok()?;
+            (&mut is_taken).await.ok()
+        };
+        if tokio::time::timeout_at(turn.into(), queued).await.ok().flatten().is_none() {
+            // From here on it is not sent, if it was not at the last moment.
+            is_taken.close();
+            if is_taken.try_recv().is_err() {
+                return Err(make_extension_error(NOT_SENT.to_owned(), None));
+            }
+        }
+        let ended = || RedisError::from(io::Error::from(io::ErrorKind::BrokenPipe));
+        in_time(turn + self.durability.timeout, async { answered.await.map_err(|_| ended())? }).await
     }
 }
 
@@ -67,6 +103,7 @@ struct Writer<C, R> {
     connection: C,
     replace: R,
     durability: Durability,
+    patience: Duration,
     /// Whether the user may wait, which an ACL may forbid: then nothing is to be
     /// written.
     may_wait: bool,
@@ -76,11 +113,19 @@ impl<C: ConnectionLike, R: Fn() -> Option<C>> Writer<C, R> {
     async fn answer_all(mut self, mut received: mpsc::Receiver<Request>) {
         let mut requests = Vec::new();
         while received.recv_many(&mut requests, TOGETHER).await > 0 {
-            // Who went away before it was sent does not want it written.
-            requests.retain(|request| !request.answer.is_closed());
-            let (commands, answers): (Vec<_>, Vec<_>) =
-                requests.drain(..).map(|request| (request.command, request.answer)).unzip();
-            match self.write(commands).await {
+            let (mut writes, mut answers) = (Vec::new(), Vec::new());
+            for Request { command, is_asking, taken, answer } in requests.drain(..) {
+                // Who went away before it was sent does not want it written.
+                if taken.send(()).is_ok() {
+                    writes.push((command, is_asking));
+                    answers.push(answer);
+                }
+            }
+            if writes.is_empty() {
+                continue;
+            }
+            let deadline = Instant::now() + self.patience + self.durability.timeout;
+            match in_time(deadline, self.write(writes)).await {
                 Ok(replies) => {
                     for (reply, answer) in replies.into_iter().zip(answers) {
                         let _ = answer.send(reply);
@@ -97,26 +142,37 @@ impl<C: ConnectionLike, R: Fn() -> Option<C>> Writer<C, R> {
     }
 
     /// What each command is answered with.
-    async fn write(&mut self, commands: Vec<Cmd>) -> Result<Vec<Result<Reply, RedisError>>, RedisError> {
+    async fn write(
+        &mut self,
+        writes: Vec<(Cmd, bool)>,
+    ) -> Result<Vec<Result<Reply, RedisError>>, RedisError> {
         if !self.may_wait {
             let answer = self.durability.trial().query_async::<Reply>(&mut self.connection).await;
             self.may_wait = Durability::tried(answer)?;
         }
-        let mut pipeline = Pipeline::with_capacity(commands.len() + 1);
-        let count = commands.len();
-        for command in commands {
+        let mut pipeline = Pipeline::with_capacity(2 * writes.len() + 1);
+        // The places of the answers.
+        let mut places = Vec::with_capacity(writes.len());
+        for (command, is_asking) in writes {
+            if is_asking {
+                pipeline.add_command(cmd("ASKING"));
+            }
+            places.push(pipeline.len());
             pipeline.add_command(command);
         }
         pipeline.add_command(self.durability.wait());
-        let mut replies = self.connection.req_packed_commands(&pipeline, 0, count + 1).await?;
+        let mut replies = self.connection.req_packed_commands(&pipeline, 0, pipeline.len()).await?;
         let few = self.durability.shortfall(replies.pop());
         // A permission may have been taken away.
         self.may_wait &= few.is_none();
-        let replies = replies.into_iter().map(|reply| match (reply.extract_error()?, &few) {
-            (_, Some(few)) => Err(few.clone()),
-            (reply, None) => Ok(reply),
-        });
-        Ok(replies.collect())
+        let of_place = |place: usize| {
+            let reply = replies.get_mut(place).map_or(Reply::Nil, |reply| mem::replace(reply, Reply::Nil));
+            match (reply.extract_error()?, &few) {
+                (_, Some(few)) => Err(few.clone()),
+                (reply, None) => Ok(reply),
+            }
+        };
+        Ok(places.into_iter().map(of_place).collect())
     }
 
     /// Takes a new connection where the manager would keep one that is of no use.
@@ -170,6 +226,10 @@ impl Durability {
             Some(Reply::Int(replicas)) if !self.on_disk => u32::try_from(replicas).into_iter().collect(),
             Some(Reply::Array(counts)) if self.on_disk => {
                 counts.into_iter().filter_map(|count| from_redis_value(count).ok()).collect()
+            }
+            // It has stopped being the master meanwhile.
+            Some(Reply::ServerError(error)) if error.code() == "UNBLOCKED" => {
+                return Some(io::Error::from(io::ErrorKind::ConnectionReset).into());
             }
             answer => {
                 warn!(?answer, "Redis did not wait for replicas");

@@ -1,8 +1,8 @@
 //! One server, over one multiplexed connection that comes back by itself; writes
-//! that wait for replicas have another one.
+//! that wait for replicas have another one, and so have scans.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ::redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use ::redis::{Client, Cmd, RedisError, Value as Reply};
@@ -10,9 +10,12 @@ use async_trait::async_trait;
 use tracing::debug;
 
 use super::address::RedisAddress;
-use super::connection::{Access, Answer, Connection, Request};
-use super::failure::{is_without_script, stays};
+use super::connection::{Access, Answer, Connection, KeysPage, Request, in_time};
+use super::failure::{failure, is_without_script, stays};
+use super::link::{Found, Link};
 use super::replicas::ReplicatedWrites;
+use super::scan::Place;
+use crate::store::StorageError;
 
 /// A server, connected to when it is first used.
 pub struct Server {
@@ -21,6 +24,9 @@ pub struct Server {
     connection: Mutex<Arc<ConnectionManager>>,
     /// Another connection for writes, where replicas are to have them.
     replicated: Option<ReplicatedWrites>,
+    /// Another one for scans.
+    scanning: Mutex<Arc<Found>>,
+    address: RedisAddress,
 }
 
 impl Server {
@@ -36,15 +42,55 @@ impl Server {
             let patient = configuration.clone().set_response_timeout(Some(timeout));
             let client = client.clone();
             let connect = move || ConnectionManager::new_lazy_with_config(client.clone(), patient.clone());
-            Ok::<_, RedisError>(ReplicatedWrites::new(connect()?, move || connect().ok(), durability))
+            let (connection, patience) = (connect()?, address.response_timeout);
+            Ok::<_, RedisError>(ReplicatedWrites::new(
+                connection,
+                move || connect().ok(),
+                durability,
+                patience,
+            ))
         });
         let connection = ConnectionManager::new_lazy_with_config(client.clone(), configuration.clone())?;
         Ok(Self {
             replicated: replicated.transpose()?,
             connection: Mutex::new(Arc::new(connection)),
+            scanning: Mutex::default(),
+            // It is not for writes.
+            address: RedisAddress { durability: None, ..address.clone() },
             client,
             configuration,
         })
+    }
+
+    /// When something that begins now has to be done.
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.address.response_timeout
+    }
+
+    /// The link that is scanned over, or a new one.
+    fn scanning(&self) -> Arc<Found> {
+        let mut scanning = self.scanning.lock().unwrap_or_else(PoisonError::into_inner);
+        if scanning.get().is_some_and(|found| found.as_ref().map_or(true, Link::is_over)) {
+            *scanning = Arc::default();
+        }
+        Arc::clone(&scanning)
+    }
+
+    /// A page of a scan, tried once.
+    async fn try_to_scan(
+        &self,
+        pattern: &str,
+        place: Place,
+    ) -> Result<Result<KeysPage, StorageError>, RedisError> {
+        let found = self.scanning();
+        let connecting = Instant::now() + self.address.connect_timeout;
+        let connect = || in_time(connecting, Link::connect(&self.client, &self.address));
+        let link = found.get_or_init(connect).await.as_ref().map_err(RedisError::clone)?;
+        let page = place.page(link, pattern, self.deadline()).await;
+        if let Err(error) = &page {
+            link.give_up(error);
+        }
+        page
     }
 
     /// Sends a command, and again if it was not sent or only reads.
@@ -67,7 +113,7 @@ impl Server {
     /// Sends a command once.
     async fn try_to_send(&self, command: &Cmd, access: Access) -> Result<Reply, RedisError> {
         if let (Some(replicated), Access::Write) = (&self.replicated, access) {
-            return replicated.send(command).await;
+            return replicated.send(command, false, self.deadline()).await;
         }
         let used = Arc::clone(&self.connection.lock().unwrap_or_else(PoisonError::into_inner));
         let answer = command.query_async(&mut ConnectionManager::clone(&used)).await;
@@ -99,5 +145,17 @@ impl Connection for Server {
             reply => reply,
         };
         Ok(Answer { reply: reply?, is_repeat: false })
+    }
+
+    async fn scan(&self, pattern: &str, after: Option<&str>) -> Result<KeysPage, StorageError> {
+        let place = Place::read(after)?;
+        let page = match self.try_to_scan(pattern, place).await {
+            // It may have been cut while nobody scanned.
+            Err(error) if error.is_connection_dropped() && !error.is_timeout() => {
+                self.try_to_scan(pattern, place).await
+            }
+            page => page,
+        };
+        page.map_err(|error| failure(error, Access::Read))?
     }
 }

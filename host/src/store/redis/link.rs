@@ -1,0 +1,133 @@
+//! Connections to one server that do not come back by themselves: who had the keys
+//! may have been replaced meanwhile, and does not know it yet. Whoever meets a failure
+//! looks again for a server.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use ::redis::aio::{ConnectionLike, MultiplexedConnection};
+use ::redis::{
+    AsyncConnectionConfig, Client, Cmd, Pipeline, PushInfo, PushKind, RedisError, Value as Reply, cmd,
+    from_redis_value,
+};
+use tokio::sync::OnceCell;
+use tracing::debug;
+
+use super::address::RedisAddress;
+use super::connection::{Access, Request, TRIES, in_time};
+use super::failure::is_without_script;
+use super::replicas::ReplicatedWrites;
+
+/// What looking for a server has found, which all who need it await.
+pub type Found = OnceCell<Result<Link, RedisError>>;
+
+/// A server, over one multiplexed connection, and another one for writes where
+/// replicas are to have them.
+pub struct Link {
+    connection: MultiplexedConnection,
+    replicated: Option<ReplicatedWrites>,
+    number: u64,
+    is_over: Arc<AtomicBool>,
+}
+
+impl Link {
+    /// Connects to a server, for however long that takes.
+    pub async fn connect(client: &Client, address: &RedisAddress) -> Result<Self, RedisError> {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let lost = Arc::clone(&is_over);
+        // Whoever sends something sees to the time.
+        let patient = AsyncConnectionConfig::new()
+            .set_connection_timeout(None)
+            .set_response_timeout(None)
+            .set_push_sender(move |push: PushInfo| {
+                if push.kind == PushKind::Disconnection {
+                    lost.store(true, Ordering::Release);
+                }
+                Ok::<(), RedisError>(())
+            });
+        let connection = client.get_multiplexed_async_connection_with_config(&patient).await?;
+        let replicated = match address.durability {
+            Some(durability) => {
+                let connection = client.get_multiplexed_async_connection_with_config(&patient).await?;
+                let patience = address.response_timeout / TRIES;
+                Some(ReplicatedWrites::new(connection, || None, durability, patience))
+            }
+            None => None,
+        };
+        // What the standard library seeds its maps with is random.
+        let number = RandomState::new().hash_one(());
+        Ok(Self { connection, replicated, number, is_over })
+    }
+
+    /// Tells this link from others to the same server, which may have been restarted
+    /// in between and have other places for its keys.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Whether it is of no use any more.
+    pub fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Acquire)
+    }
+
+    /// Sees to it that nobody else begins to use it.
+    pub fn give_up(&self, error: &RedisError) {
+        debug!(%error, "giving up the connections to a server");
+        self.is_over.store(true, Ordering::Release);
+    }
+
+    /// What the server takes itself for. It says that to every user, which it does not
+    /// by `ROLE` and `INFO`.
+    pub async fn role(&self) -> Result<String, RedisError> {
+        let mut about: HashMap<String, Reply> =
+            cmd("HELLO").query_async(&mut self.connection.clone()).await?;
+        Ok(from_redis_value(about.remove("role").unwrap_or(Reply::Nil))?)
+    }
+
+    /// Asks what changes nothing.
+    pub async fn ask(&self, question: &Cmd, deadline: Instant) -> Result<Reply, RedisError> {
+        in_time(deadline, question.query_async(&mut self.connection.clone())).await
+    }
+
+    /// Sends a command once, or twice if the server does not have the script yet; in
+    /// a cluster with the word `ASKING` if its slot is still being moved to this server.
+    pub async fn run(
+        &self,
+        request: &Request<'_>,
+        is_asking: bool,
+        deadline: Instant,
+    ) -> Result<Reply, RedisError> {
+        match self.send(request.command, request.access, is_asking, deadline).await {
+            Err(error)
+                if is_without_script(&error)
+                    && let Some(with_text) = request.with_text =>
+            {
+                self.send(&with_text(), request.access, is_asking, deadline).await
+            }
+            answer => answer,
+        }
+    }
+
+    async fn send(
+        &self,
+        command: &Cmd,
+        access: Access,
+        is_asking: bool,
+        deadline: Instant,
+    ) -> Result<Reply, RedisError> {
+        match (&self.replicated, access) {
+            (Some(replicated), Access::Write) => replicated.send(command, is_asking, deadline).await,
+            _ if is_asking => {
+                let mut pipeline = Pipeline::new();
+                pipeline.add_command(cmd("ASKING")).add_command(command.clone());
+                let mut connection = self.connection.clone();
+                let answer = connection.req_packed_commands(&pipeline, 1, 1);
+                in_time(deadline, answer).await?.pop().unwrap_or(Reply::Nil).extract_error()
+            }
+            _ => self.ask(command, deadline).await,
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! How the keys of a server are gone through. Where a page says to go on means
+//! nothing to another server, nor to the same one after it was restarted; so a scan
+//! is over connections that are known not to have come back, and begins again over
+//! others.
+
+use std::fmt;
+use std::time::Instant;
+
+use ::redis::{RedisError, cmd, from_redis_value};
+use tracing::debug;
+
+use super::connection::KeysPage;
+use super::link::Link;
+use crate::store::{Effect, StorageError, StorageReason, invalid, storage_error};
+
+/// How many keys a step looks at: few enough not to keep others waiting.
+const COUNT: u32 = 1000;
+
+/// How often a scan begins again at the most.
+const RESTARTS: u32 = 20;
+
+/// A step: where to go on, which is 0 at the end, and the keys.
+pub async fn step(
+    link: &Link,
+    cursor: u64,
+    pattern: &str,
+    deadline: Instant,
+) -> Result<(u64, Vec<Vec<u8>>), RedisError> {
+    let mut command = cmd("SCAN");
+    command.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(COUNT);
+    Ok(from_redis_value(link.ask(&command, deadline).await?)?)
+}
+
+/// How far the scan of one server has come.
+#[derive(Clone, Copy, Default)]
+pub struct Place {
+    cursor: u64,
+    /// The number of the link that said so.
+    link: u64,
+    restarts: u32,
+}
+
+impl Place {
+    /// The place behind a page, or the beginning.
+    pub fn read(after: Option<&str>) -> Result<Self, StorageError> {
+        let Some(text) = after else { return Ok(Self::default()) };
+        let [cursor, link, restarts] = numbers(text)?;
+        Ok(Self { cursor, link, restarts: u32::try_from(restarts).map_err(|_| no_place())? })
+    }
+
+    /// The page that begins here.
+    pub async fn page(
+        self,
+        link: &Link,
+        pattern: &str,
+        deadline: Instant,
+    ) -> Result<Result<KeysPage, StorageError>, RedisError> {
+        let place = match self.over(link.number()) {
+            Ok(place) => place,
+            Err(error) => return Ok(Err(error)),
+        };
+        let (cursor, keys) = step(link, place.cursor, pattern, deadline).await?;
+        Ok(Ok(KeysPage { keys, next: (cursor != 0).then(|| Self { cursor, ..place }.to_string()) }))
+    }
+
+    /// The same over a link: where another one went on means nothing to it.
+    fn over(self, link: u64) -> Result<Self, StorageError> {
+        if self.cursor == 0 || self.link == link {
+            return Ok(Self { link, ..self });
+        }
+        Ok(Self { cursor: 0, link, restarts: restart(self.restarts)? })
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { cursor, link, restarts } = self;
+        write!(formatter, "{cursor}.{link}.{restarts}")
+    }
+}
+
+/// Counts that a scan begins again.
+///
+/// # Errors
+/// It did too often.
+pub fn restart(restarts: u32) -> Result<u32, StorageError> {
+    if restarts >= RESTARTS {
+        let message = "the store keeps moving keys, or changing servers; try again when that is done";
+        return Err(storage_error(StorageReason::Unavailable, Effect::None, message));
+    }
+    debug!(restarts = restarts + 1, "a scan begins again");
+    Ok(restarts + 1)
+}
+
+/// Where a page said to go on: numbers, with points between them.
+pub fn numbers<const COUNT: usize>(after: &str) -> Result<[u64; COUNT], StorageError> {
+    let numbers: Option<Vec<u64>> = after.split('.').map(|number| number.parse().ok()).collect();
+    numbers.and_then(|numbers| numbers.try_into().ok()).ok_or_else(no_place)
+}
+
+/// What is told where no page begins.
+pub fn no_place() -> StorageError {
+    invalid("a page begins only where the one before said")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scan_goes_on_over_the_same_link_and_begins_again_over_another() {
+        let place = Place::default().over(7).expect("a place");
+        assert_eq!(place.to_string(), "0.7.0");
+        let place = Place { cursor: u64::MAX, ..place };
+        let again = Place::read(Some(&place.to_string())).expect("a place");
+        assert_eq!(again.over(7).expect("a place").to_string(), "18446744073709551615.7.0");
+        assert_eq!(again.over(8).expect("a place").to_string(), "0.8.1");
+        let often = Place { restarts: RESTARTS, ..again };
+        assert!(often.over(7).is_ok());
+        assert_eq!(often.over(8).err().map(|error| error.reason), Some(StorageReason::Unavailable));
+        for text in ["", "17", "1.2", "1.2.x", "1.2.4294967296"] {
+            assert!(Place::read(Some(text)).is_err(), "{text}");
+        }
+    }
+}
