@@ -317,17 +317,19 @@ impl Place {
 
     /// All keys that begin with `prefix`, in order.
     pub async fn keys(&self, prefix: &str) -> Vec<String> {
-        let mut keys = Vec::new();
-        let mut after = None;
-        loop {
-            let page = self.store.scan(prefix.to_owned(), after).await.expect("a page of keys");
-            keys.extend(page.keys);
-            after = page.next;
-            if after.is_none() {
-                keys.sort();
-                keys.dedup();
-                return keys;
-            }
+        keys_after(&self.store, prefix, None).await
+    }
+}
+
+/// All keys that begin with `prefix` and that a scan still gives from here, in order.
+pub async fn keys_after(store: &Arc<dyn Store>, prefix: &str, mut after: Option<String>) -> Vec<String> {
+    let mut keys = BTreeSet::new();
+    loop {
+        let page = store.scan(prefix.to_owned(), after).await.expect("a page of keys");
+        keys.extend(page.keys);
+        after = page.next;
+        if after.is_none() {
+            return keys.into_iter().collect();
         }
     }
 }

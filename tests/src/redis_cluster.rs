@@ -114,6 +114,17 @@ impl RedisCluster {
         panic!("nobody is the master of {key}");
     }
 
+    /// Which of the servers is the replica of a master.
+    pub async fn replica_of(&self, master: usize) -> usize {
+        let port = self.servers[master].port().to_string();
+        for (number, server) in self.servers.iter().enumerate() {
+            if server.information("replication", "master_port").await == port {
+                return number;
+            }
+        }
+        panic!("nobody is the replica of {port}");
+    }
+
     /// The servers that are masters now.
     pub async fn masters(&self) -> Vec<&RedisServer> {
         let mut masters = Vec::new();

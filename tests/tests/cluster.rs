@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use checkpointer::store::{Batch, Effect, Expiry, Operation, Put, Quota, StorageReason};
 use checkpointer::{Checkpointer, Error, Layout};
-use checkpointer_tests::contract::{Kind, Place, redis_store};
+use checkpointer_tests::contract::{Kind, Place, keys_after, redis_store};
 use checkpointer_tests::eventually::eventually;
 use checkpointer_tests::names::Names;
 use checkpointer_tests::redis_cluster::RedisCluster;
@@ -210,7 +210,7 @@ async fn of_a_session_that_is_half_moved_nothing_is_told_that_is_not_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_that_stays_half_moved_is_told_in_time() {
+async fn a_session_that_stays_half_moved_is_said_to_be() {
     let cluster = RedisCluster::start().await;
     let checkpointer = open(&format!("{}?response_timeout=1", cluster.url())).await;
     let half_moved = HalfMoved::new(&checkpointer, cluster, &[PARTITIONED.index("s")]).await;
@@ -229,11 +229,14 @@ async fn a_session_that_stays_half_moved_is_told_in_time() {
     assert_eq!(checkpointer.clear_all().await.expect("cleared"), 2);
 }
 
-/// Kills the master of a session, and waits for its replica to take over. A master
-/// that comes back before that, without what it had, would take its replica along.
-async fn replace_master(cluster: &mut RedisCluster) -> usize {
-    let master = cluster.master_of(&PARTITIONED.index("session-0")).await;
-    cluster.servers_mut()[master].kill().await;
+/// The master of what the first writer saves.
+async fn first_master(cluster: &RedisCluster) -> usize {
+    cluster.master_of(&PARTITIONED.index("session-0")).await
+}
+
+/// Waits for the replica of a dead master to take over. A master that comes back
+/// before that, without what it had, would take its replica along.
+async fn wait_for_successor_of(cluster: &RedisCluster, master: usize) {
     let dead = format!("127.0.0.1:{}@", cluster.servers()[master].port());
     eventually("a replica takes over", async || {
         let nodes: String = cluster.servers()[(master + 1) % 3].command(&["CLUSTER", "NODES"]).await;
@@ -241,7 +244,6 @@ async fn replace_master(cluster: &mut RedisCluster) -> usize {
         masters.filter(|line| !line.contains(&dead)).count() == 3
     })
     .await;
-    master
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -250,14 +252,115 @@ async fn no_caller_hears_of_a_master_that_dies() {
     let checkpointer = open_patiently(&cluster, "").await;
     let writers = Writers::start(&checkpointer, 16, Saving::EachByItself);
     writers.make_progress(20).await;
-    let master = replace_master(&mut cluster).await;
+    let master = first_master(&cluster).await;
+    cluster.servers_mut()[master].kill().await;
+    wait_for_successor_of(&cluster, master).await;
     writers.make_progress(20).await;
     cluster.servers_mut()[master].restart().await;
     cluster.wait_until_whole().await;
     writers.make_progress(20).await;
+    // Redis does not promise that none is lost, without replicas=1.
+    writers.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_caller_hears_of_a_master_that_is_replaced_by_hand() {
+    let cluster = RedisCluster::start().await;
+    let checkpointer = open_patiently(&cluster, "").await;
+    let writers = Writers::start(&checkpointer, 16, Saving::OneAfterAnother);
+    for _ in 0..2 {
+        writers.make_progress(20).await;
+        let master = first_master(&cluster).await;
+        let replica = cluster.replica_of(master).await;
+        cluster.servers()[replica].command::<Value>(&["CLUSTER", "FAILOVER"]).await;
+        eventually("the replica takes over", async || first_master(&cluster).await == replica).await;
+        cluster.wait_until_whole().await;
+    }
+    writers.make_progress(20).await;
     let (saved, lost) = writers.stop().await;
-    // Redis does not promise any of them, without replicas=1.
-    println!("{lost} of {saved} acknowledged saves were lost with the master");
+    assert_eq!(lost, 0, "of {saved} acknowledged saves");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_is_cleared_though_a_master_dies() {
+    let mut cluster = RedisCluster::start().await;
+    let checkpointer = open_patiently(&cluster, "&replicas=1").await;
+    for number in 0..60 {
+        checkpointer.save(&checkpoint(&format!("session-{number}"), "c", "r", number)).await.expect("saved");
+    }
+    let master = first_master(&cluster).await;
+    cluster.servers_mut()[master].kill().await;
+    // Without replicas=1: the successor has no replica.
+    let checkpointer = open_patiently(&cluster, "").await;
+    assert_eq!(checkpointer.clear_all().await.expect("cleared"), 60);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scan_misses_no_key_though_a_master_is_replaced_or_restarted() {
+    let mut cluster = RedisCluster::start().await;
+    let store = redis_store(&format!("{}?{PATIENT}", cluster.url()));
+    let keys: Vec<String> = (0..9000).map(|number| format!("key {number:04}")).collect();
+    for key in &keys {
+        let put = Put { key: key.clone(), value: String::new(), expiry: Expiry::Never };
+        let batch = Batch { conditions: Vec::new(), operations: vec![Operation::Put(put)] };
+        assert_eq!(store.commit(vec![batch]).await, Ok(vec![true]));
+    }
+    // A scan goes over the masters in the order of their ids.
+    let mut masters = Vec::new();
+    for master in 0..3 {
+        masters.push((cluster.servers()[master].command::<String>(&["CLUSTER", "MYID"]).await, master));
+    }
+    masters.sort();
+    let [first, .., last] = masters.as_slice() else { panic!("three masters") };
+    // The first one is restarted before anybody takes it for dead.
+    let page = store.scan("key ".to_owned(), None).await.expect("a page");
+    assert!(page.next.is_some());
+    let restarted = &mut cluster.servers_mut()[first.1];
+    restarted.command::<Value>(&["SAVE"]).await;
+    restarted.kill().await;
+    restarted.restart().await;
+    let found = keys_after(&store, "key ", page.next).await;
+    assert!(found == keys, "{} of {}", found.len(), keys.len());
+    cluster.wait_until_whole().await;
+    let page = store.scan("key ".to_owned(), None).await.expect("a page");
+    cluster.servers_mut()[last.1].kill().await;
+    let found = keys_after(&store, "key ", page.next).await;
+    assert!(found == keys, "{} of {}", found.len(), keys.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_master_that_hangs_keeps_only_its_own_sessions_waiting() {
+    let cluster = RedisCluster::start().await;
+    let checkpointer = open_patiently(&cluster, "").await;
+    let hanging = first_master(&cluster).await;
+    let others: Vec<String> = (0..60).map(|number| format!("session-{number}")).collect();
+    for session in &others {
+        checkpointer.save(&checkpoint(session, "c", "r", 1)).await.expect("saved");
+    }
+    let mut healthy = Vec::new();
+    for session in others {
+        if cluster.master_of(&PARTITIONED.index(&session)).await != hanging {
+            healthy.push(session);
+        }
+    }
+    cluster.servers()[hanging].signal("-STOP").await;
+    let waiting: Vec<_> = (0..16)
+        .map(|_| {
+            let checkpointer = checkpointer.clone();
+            tokio::spawn(async move { checkpointer.load("session-0", None).await })
+        })
+        .collect();
+    for number in 0..20 {
+        for session in &healthy {
+            checkpointer.save(&checkpoint(session, "c", "r", number)).await.expect("saved");
+        }
+    }
+    // A third of the time for an answer is not over yet.
+    assert!(!waiting.iter().any(tokio::task::JoinHandle::is_finished));
+    for load in waiting {
+        assert!(load.await.expect("a task").expect("loaded").is_some(), "by the replica");
+    }
+    cluster.servers()[hanging].signal("-CONT").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -271,25 +374,62 @@ async fn no_caller_hears_of_a_master_that_hangs() {
     writers.make_progress(20).await;
     cluster.servers()[master].signal("-CONT").await;
     writers.make_progress(20).await;
-    let (saved, lost) = writers.stop().await;
-    println!("{lost} of {saved} acknowledged saves were lost with the master");
+    writers.stop().await;
 }
+
+/// Keeps what is written from now on from the replica of a master, and gives the
+/// replica, which stands still.
+async fn cut_off_replica_of(cluster: &RedisCluster, master: usize) -> usize {
+    let replica = cluster.replica_of(master).await;
+    cluster.servers()[replica].signal("-STOP").await;
+    cluster.servers()[master].command::<Value>(&["CLIENT", "KILL", "TYPE", "replica"]).await;
+    replica
+}
+
+/// What a save is told that no replica has.
+const ALONE: &str = "only 0 of 1 replicas have the write; it may be lost if the server fails";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_that_a_replica_has_acknowledged_is_lost_with_its_master() {
     let mut cluster = RedisCluster::start().await;
     let checkpointer = open_patiently(&cluster, "&replicas=1").await;
     // As long as the shard has no replica, its saves are not acknowledged.
-    let alone =
-        |message: &str| message == "only 0 of 1 replicas have the write; it may be lost if the server fails";
-    let writers = Writers::start(&checkpointer, 16, Saving::UnlessRefused(alone));
+    let writers = Writers::start(&checkpointer, 16, Saving::UnlessRefused(|message| message == ALONE));
     writers.make_progress(20).await;
-    let master = replace_master(&mut cluster).await;
+    let master = first_master(&cluster).await;
+    let replica = cut_off_replica_of(&cluster, master).await;
+    // This one is lost, and so are those of the writers meanwhile.
+    let unheard = checkpoint("session-0", "unheard", "r", 0);
+    let error = checkpointer.save(&unheard).await.expect_err("not acknowledged");
+    assert_eq!(error.to_string(), ALONE);
+    assert_eq!(checkpointer.load("session-0", Some("unheard")).await.expect("loaded"), Some(unheard));
+    cluster.servers_mut()[master].kill().await;
+    cluster.servers()[replica].signal("-CONT").await;
+    wait_for_successor_of(&cluster, master).await;
     cluster.servers_mut()[master].restart().await;
     cluster.wait_until_whole().await;
     writers.make_progress(20).await;
+    assert_eq!(checkpointer.load("session-0", Some("unheard")).await.expect("loaded"), None);
     let (saved, lost) = writers.stop().await;
     assert_eq!(lost, 0, "of {saved} acknowledged saves");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn saves_that_no_replica_has_in_time_are_told_so_however_many_they_are() {
+    let cluster = RedisCluster::start().await;
+    // With the usual times: one after another they would take half a minute.
+    let checkpointer = open(&format!("{}?replicas=1", cluster.url())).await;
+    checkpointer.save(&checkpoint("session-0", "first", "r", 1)).await.expect("saved");
+    cut_off_replica_of(&cluster, first_master(&cluster).await).await;
+    let saves: Vec<_> = (0..32)
+        .map(|number| {
+            let (checkpointer, id) = (checkpointer.clone(), number.to_string());
+            tokio::spawn(async move { checkpointer.save(&checkpoint("session-0", &id, "r", 2)).await })
+        })
+        .collect();
+    for save in saves {
+        assert_eq!(save.await.expect("a task").expect_err("not acknowledged").to_string(), ALONE);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 use checkpointer::store::{Effect, StorageReason};
 use checkpointer::{Checkpointer, Error};
 use checkpointer_tests::chance::milliseconds;
+use checkpointer_tests::contract::{keys_after, redis_store};
 use checkpointer_tests::proxy::{Fault, Proxy};
 use checkpointer_tests::redis_server::{RedisServer, free_port};
 use checkpointer_tests::samples::checkpoint;
+use redis::Value;
 use redis::aio::MultiplexedConnection;
 use tempfile::TempDir;
 
@@ -58,6 +60,24 @@ async fn a_server_that_comes_back_is_used_again() {
         assert!(start.elapsed() < Duration::from_secs(10), "the connection does not come back");
     }
     checkpointer.save(&checkpoint("s", "c", "r", 1)).await.expect("saved");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scan_of_a_server_that_is_restarted_meanwhile_misses_no_key() {
+    let mut server = RedisServer::start().await;
+    let store = redis_store(&server.url());
+    let keys: Vec<String> = (0..5000).map(|number| format!("key {number:04}")).collect();
+    let mut mset = vec!["MSET"];
+    mset.extend(keys.iter().flat_map(|key| [key.as_str(), "value"]));
+    server.command::<Value>(&mset).await;
+    let page = store.scan("key ".to_owned(), None).await.expect("a page");
+    assert!(page.next.is_some());
+    server.command::<Value>(&["SAVE"]).await;
+    server.kill().await;
+    server.restart().await;
+    // It has other places for its keys now.
+    let found = keys_after(&store, "key ", page.next).await;
+    assert!(found == keys, "{} of {}", found.len(), keys.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,14 +1,13 @@
 //! A master with two replicas that three sentinels watch over: the contract, and
 //! masters that die, hang, are replaced and come back.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use checkpointer::store::{Effect, StorageReason};
 use checkpointer::{Checkpoint, Checkpointer, Conflict, Error};
 use checkpointer_tests::acl::{CONTRACT, USER, rules, set_user};
-use checkpointer_tests::contract::{self, Kind, Place, redis_store};
+use checkpointer_tests::contract::{self, Kind, Place, keys_after, redis_store};
 use checkpointer_tests::eventually::eventually;
 use checkpointer_tests::redis_server::free_port;
 use checkpointer_tests::samples::checkpoint;
@@ -275,7 +274,7 @@ async fn whoever_was_idle_never_takes_a_master_that_comes_back_for_the_master() 
 async fn a_scan_that_goes_on_at_another_master_misses_no_key() {
     let mut sentinels = Sentinels::start().await;
     let store = redis_store(&format!("{}&{PATIENT}", sentinels.url()));
-    let keys: BTreeSet<String> = (0..5000).map(|number| format!("key {number}")).collect();
+    let keys: Vec<String> = (0..5000).map(|number| format!("key {number:04}")).collect();
     let mut mset = vec!["MSET"];
     mset.extend(keys.iter().flat_map(|key| [key.as_str(), "value"]));
     sentinels.servers()[0].command::<Value>(&mset).await;
@@ -291,12 +290,7 @@ async fn a_scan_that_goes_on_at_another_master_misses_no_key() {
     assert!(page.next.is_some());
     let former = sentinels.kill_master().await;
     sentinels.successor_of(former).await;
-    let (mut found, mut after) = (BTreeSet::new(), page.next);
-    while after.is_some() {
-        let page = store.scan("key ".to_owned(), after).await.expect("a page");
-        found.extend(page.keys);
-        after = page.next;
-    }
+    let found = keys_after(&store, "key ", page.next).await;
     assert!(found == keys, "{} of {}", found.len(), keys.len());
 }
 
