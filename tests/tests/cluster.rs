@@ -212,7 +212,7 @@ async fn of_a_session_that_is_half_moved_nothing_is_told_that_is_not_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_stays_half_moved_is_said_to_be() {
     let cluster = RedisCluster::start().await;
-    let checkpointer = open(&format!("{}?response_timeout=1", cluster.url())).await;
+    let checkpointer = open(&format!("{}?response_timeout=2", cluster.url())).await;
     let half_moved = HalfMoved::new(&checkpointer, cluster, &[PARTITIONED.index("s")]).await;
     let failure = |error: Error| match error {
         Error::Storage { reason, effect, message } => (reason, effect, message),
@@ -387,7 +387,8 @@ async fn cut_off_replica_of(cluster: &RedisCluster, master: usize) -> usize {
 }
 
 /// What a save is told that no replica has.
-const ALONE: &str = "only 0 of 1 replicas have the write; it may be lost if the server fails";
+const ALONE: &str = "only 0 of 1 replicas have the write; it may be lost if the server fails; whether the write took \
+    effect is unknown";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_that_a_replica_has_acknowledged_is_lost_with_its_master() {

@@ -85,6 +85,7 @@ pub const TRIES: u32 = 3;
 pub struct Persistence {
     access: Access,
     until: Instant,
+    last_try: Instant,
     pause: Duration,
     /// The first failure that leaves it unknown whether a write took effect.
     doubt: Option<RedisError>,
@@ -94,10 +95,16 @@ pub struct Persistence {
 const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
+/// What a last try has at the most, of half of the time for a try: with less, the end
+/// of it would look like a server that hangs.
+const LAST_TRY: Duration = Duration::from_millis(500);
+
 impl Persistence {
     /// For so long.
     pub fn new(access: Access, patience: Duration) -> Self {
-        Self { access, until: Instant::now() + patience, pause: SHORTEST_PAUSE, doubt: None }
+        let until = Instant::now() + patience;
+        let last_try = until - LAST_TRY.min(patience / TRIES / 2);
+        Self { access, until, last_try, pause: SHORTEST_PAUSE, doubt: None }
     }
 
     /// When a step of a try that may take so long has to be done.
@@ -113,7 +120,7 @@ impl Persistence {
         if self.doubt.is_none() && classify(&error, self.access).effect == Effect::Unknown {
             self.doubt = Some(error.clone());
         }
-        if !may_pass(&error) || Instant::now() + self.pause >= self.until {
+        if !may_pass(&error) || Instant::now() + self.pause >= self.last_try {
             return Err(self.doubt.take().unwrap_or(error));
         }
         debug!(%error, pause = ?self.pause, "trying again");

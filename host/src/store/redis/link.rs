@@ -29,7 +29,7 @@ pub type Found = OnceCell<Result<Link, RedisError>>;
 pub struct Link {
     connection: MultiplexedConnection,
     replicated: Option<ReplicatedWrites>,
-    number: u64,
+    process: OnceCell<u64>,
     is_over: Arc<AtomicBool>,
 }
 
@@ -57,15 +57,28 @@ impl Link {
             }
             None => None,
         };
-        // What the standard library seeds its maps with is random.
-        let number = RandomState::new().hash_one(());
-        Ok(Self { connection, replicated, number, is_over })
+        Ok(Self { connection, replicated, process: OnceCell::new(), is_over })
     }
 
-    /// Tells this link from others to the same server, which may have been restarted
-    /// in between and have other places for its keys.
-    pub fn number(&self) -> u64 {
-        self.number
+    /// A number of the server's process, of which a connection never sees another one.
+    /// It is of this link only, if the user may not ask for it.
+    pub async fn process(&self, deadline: Instant) -> Result<u64, RedisError> {
+        let ask = async || {
+            let about: String = match self.ask(cmd("INFO").arg("server"), deadline).await {
+                Ok(about) => from_redis_value(about)?,
+                Err(error) if error.code().is_some() => {
+                    debug!(%error, "the server does not say which process it is");
+                    String::new()
+                }
+                Err(error) => return Err(error),
+            };
+            // 40 hexadecimal digits, new with each start.
+            let id = about.lines().find_map(|line| line.strip_prefix("run_id:")?.get(..16));
+            let number = id.and_then(|digits| u64::from_str_radix(digits, 16).ok());
+            // What the standard library seeds its maps with is random.
+            Ok(number.unwrap_or_else(|| RandomState::new().hash_one(())))
+        };
+        self.process.get_or_try_init(ask).await.copied()
     }
 
     /// Whether it is of no use any more.

@@ -1,7 +1,6 @@
 //! How the keys of a server are gone through. Where a page says to go on means
-//! nothing to another server, nor to the same one after it was restarted; so a scan
-//! is over connections that are known not to have come back, and begins again over
-//! others.
+//! nothing to another server, nor to the same one after it was restarted: there a scan
+//! begins again.
 
 use std::fmt;
 use std::time::Instant;
@@ -35,8 +34,8 @@ pub async fn step(
 #[derive(Clone, Copy, Default)]
 pub struct Place {
     cursor: u64,
-    /// The number of the link that said so.
-    link: u64,
+    /// The number of the process that said so.
+    process: u64,
     restarts: u32,
 }
 
@@ -44,8 +43,8 @@ impl Place {
     /// The place behind a page, or the beginning.
     pub fn read(after: Option<&str>) -> Result<Self, StorageError> {
         let Some(text) = after else { return Ok(Self::default()) };
-        let [cursor, link, restarts] = numbers(text)?;
-        Ok(Self { cursor, link, restarts: u32::try_from(restarts).map_err(|_| no_place())? })
+        let [cursor, process, restarts] = numbers(text)?;
+        Ok(Self { cursor, process, restarts: u32::try_from(restarts).map_err(|_| no_place())? })
     }
 
     /// The page that begins here.
@@ -55,7 +54,7 @@ impl Place {
         pattern: &str,
         deadline: Instant,
     ) -> Result<Result<KeysPage, StorageError>, RedisError> {
-        let place = match self.over(link.number()) {
+        let place = match self.of(link.process(deadline).await?) {
             Ok(place) => place,
             Err(error) => return Ok(Err(error)),
         };
@@ -63,19 +62,19 @@ impl Place {
         Ok(Ok(KeysPage { keys, next: (cursor != 0).then(|| Self { cursor, ..place }.to_string()) }))
     }
 
-    /// The same over a link: where another one went on means nothing to it.
-    fn over(self, link: u64) -> Result<Self, StorageError> {
-        if self.cursor == 0 || self.link == link {
-            return Ok(Self { link, ..self });
+    /// The same of a process: where another one went on means nothing to it.
+    fn of(self, process: u64) -> Result<Self, StorageError> {
+        if self.cursor == 0 || self.process == process {
+            return Ok(Self { process, ..self });
         }
-        Ok(Self { cursor: 0, link, restarts: restart(self.restarts)? })
+        Ok(Self { cursor: 0, process, restarts: restart(self.restarts)? })
     }
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { cursor, link, restarts } = self;
-        write!(formatter, "{cursor}.{link}.{restarts}")
+        let Self { cursor, process, restarts } = self;
+        write!(formatter, "{cursor}.{process}.{restarts}")
     }
 }
 
@@ -108,16 +107,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_scan_goes_on_over_the_same_link_and_begins_again_over_another() {
-        let place = Place::default().over(7).expect("a place");
+    fn a_scan_goes_on_at_the_same_process_and_begins_again_at_another() {
+        let place = Place::default().of(7).expect("a place");
         assert_eq!(place.to_string(), "0.7.0");
         let place = Place { cursor: u64::MAX, ..place };
         let again = Place::read(Some(&place.to_string())).expect("a place");
-        assert_eq!(again.over(7).expect("a place").to_string(), "18446744073709551615.7.0");
-        assert_eq!(again.over(8).expect("a place").to_string(), "0.8.1");
+        assert_eq!(again.of(7).expect("a place").to_string(), "18446744073709551615.7.0");
+        assert_eq!(again.of(8).expect("a place").to_string(), "0.8.1");
         let often = Place { restarts: RESTARTS, ..again };
-        assert!(often.over(7).is_ok());
-        assert_eq!(often.over(8).err().map(|error| error.reason), Some(StorageReason::Unavailable));
+        assert!(often.of(7).is_ok());
+        assert_eq!(often.of(8).err().map(|error| error.reason), Some(StorageReason::Unavailable));
         for text in ["", "17", "1.2", "1.2.x", "1.2.4294967296"] {
             assert!(Place::read(Some(text)).is_err(), "{text}");
         }

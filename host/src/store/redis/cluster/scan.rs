@@ -51,13 +51,14 @@ impl Cluster {
         }
         let Some(master) = survey.masters.get(place.master) else { return Ok(Err(no_place())) };
         let scanned = self.links.with(master, persistence.deadline(self.step()), async |link| {
-            if place.cursor != 0 && place.link != link.number() {
+            let process = link.process(persistence.deadline(self.step())).await?;
+            if place.cursor != 0 && place.process != process {
                 match restart(place.restarts) {
                     Ok(restarts) => place = Place { cursor: 0, restarts, ..place },
                     Err(error) => return Ok(Err(error)),
                 }
             }
-            place.link = link.number();
+            place.process = process;
             step(link, place.cursor, pattern, persistence.deadline(self.step())).await.map(Ok)
         });
         let (cursor, keys) = match scanned.await? {
@@ -117,8 +118,8 @@ struct Place {
     master: usize,
     /// Where that master said to go on,
     cursor: u64,
-    /// and the number of the link that it said so over.
-    link: u64,
+    /// and the number of its process.
+    process: u64,
     /// What the slots were in the beginning.
     fingerprint: u32,
     restarts: u32,
@@ -130,11 +131,11 @@ impl Place {
     }
 
     fn read(text: &str) -> Result<Self, StorageError> {
-        let [master, cursor, link, fingerprint, restarts] = numbers(text)?;
+        let [master, cursor, process, fingerprint, restarts] = numbers(text)?;
         Ok(Self {
             master: usize::try_from(master).map_err(|_| no_place())?,
             cursor,
-            link,
+            process,
             fingerprint: u32::try_from(fingerprint).map_err(|_| no_place())?,
             restarts: u32::try_from(restarts).map_err(|_| no_place())?,
         })
@@ -151,8 +152,8 @@ impl Place {
 
 impl fmt::Display for Place {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { master, cursor, link, fingerprint, restarts } = self;
-        write!(formatter, "{master}.{cursor}.{link}.{fingerprint}.{restarts}")
+        let Self { master, cursor, process, fingerprint, restarts } = self;
+        write!(formatter, "{master}.{cursor}.{process}.{fingerprint}.{restarts}")
     }
 }
 
@@ -162,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_scan_goes_on_where_it_said() {
-        let place = Place { master: 2, cursor: u64::MAX, link: 5, fingerprint: u32::MAX, restarts: 3 };
+        let place = Place { master: 2, cursor: u64::MAX, process: 5, fingerprint: u32::MAX, restarts: 3 };
         let again = Place::read(&place.to_string()).expect("a place");
         assert_eq!(again.to_string(), "2.18446744073709551615.5.4294967295.3");
         for text in ["", "17", "1.2.3.4", "1.2.3.4.x", "1.2.3.4294967296.0"] {
