@@ -436,7 +436,7 @@ async fn a_copy_begins_again_where_a_store_refuses_the_place() {
     let (file, there) = (place.url("here.db"), place.url("there.db"));
     let (redis, cluster) = (server.url(), cluster.url());
     for (store, refused, why) in [
-        (&redis, "checkpoints:nowhere", ""),
+        (&redis, "checkpoints:nowhere", "a page begins only where the one before said"),
         // Since then all slots moved, and before that 20 times.
         (&cluster, "checkpoints:0.17.1.20", "the store keeps moving keys to other machines"),
     ] {

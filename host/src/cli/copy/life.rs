@@ -76,10 +76,11 @@ impl Store for Watched {
         }
         let lives = async {
             let lives = self.0.time_left(keys.clone()).await?;
-            // Now, and not when it was asked: the store may have tried for a while.
+            // Now, and not when it was asked: the store may have tried for a while. It
+            // is asked first, so that the answer does not come behind a large value.
             Ok(lives.first().copied().flatten().map(Life::now))
         };
-        let (life, values) = tokio::try_join!(lives, self.0.get(keys.clone(), head))?;
+        let (life, values) = tokio::try_join!(biased; lives, self.0.get(keys.clone(), head))?;
         LAST.with(|last| last.set(life));
         Ok(values)
     }
