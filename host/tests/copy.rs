@@ -74,6 +74,16 @@ impl Place {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
+
+    /// Kills a copy that is under way, and says where the next one is to go on.
+    async fn is_stopped_at(&self, words: &[&str], content: &str) {
+        let copy = self.begin(words);
+        self.is_under_way(None).await;
+        let killed = Command::new("kill").args(["-KILL", &copy.id().to_string()]).status();
+        assert!(killed.expect("killed").success());
+        copy.wait_with_output().expect("it ends");
+        fs::write(self.kept().pop().expect("a file"), content).expect("written");
+    }
 }
 
 /// What the program said.
@@ -378,8 +388,11 @@ async fn a_copy_that_was_killed_goes_on_where_it_was() {
         assert_eq!((ended.status, ended.out.as_str()), (if signal == "INT" { Some(1) } else { None }, ""));
         if signal == "INT" {
             let (said, rest) = ended.err.rsplit_once(" checkpoints; ").expect("words");
-            let after = said.strip_prefix("checkpointer: the copy stopped after ").expect("words");
-            assert_eq!(rest, "the same command goes on from there: interrupted\n");
+            let after = said.strip_prefix("checkpointer: the copy stopped after about ").expect("words");
+            assert_eq!(
+                rest,
+                "the same command goes on from there if the store still knows the place: interrupted\n"
+            );
             earlier = after.replace(',', "").parse().expect("a number");
             assert!((1000..MANY).contains(&earlier), "{ended:?}");
             kept = Some(fs::read_to_string(&file).expect("a place"));
@@ -404,31 +417,56 @@ async fn where_a_copy_goes_on_is_only_believed_if_it_is_a_place() {
     fill_with_many(&place.store("here.db").await, MANY).await;
     let (from, to) = (place.url("here.db"), place.url("there.db"));
     let words = ["--from", &from, "--to", &to];
-    for (content, said) in [
-        ("no JSON", ""),
-        (
-            r#"{"after": "nowhere", "checkpoints": 1}"#,
-            "going on where an earlier copy was, after 1 checkpoint\n\
-             the store does not know that place any more, so the copy begins again\n",
-        ),
+    place.is_stopped_at(&words, "no JSON").await;
+    let ended = place.copy(&words);
+    assert_eq!(ended.status, Some(0), "{ended:?}");
+    assert!(ended.err.starts_with("first pass: "), "{ended:?}");
+    assert!(ended.out.ends_with("all 4,000 of 40 sessions compared equal\n"), "{ended:?}");
+    place.is_stopped_at(&words, r#"{"after": "nowhere", "checkpoints": 1}"#).await;
+    let why = format!("{from}: a page begins only where the one before said, not at \"nowhere\"");
+    assert_begins_again(&place.copy(&words), &why);
+}
+
+/// One and the same command would go on at such a place for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_begins_again_where_a_store_refuses_the_place() {
+    let (place, server) = (Place::new(), RedisServer::start().await);
+    fill_with_many(&place.store("here.db").await, MANY).await;
+    let (cluster, _alone) = RedisCluster::shared().await;
+    let (file, there) = (place.url("here.db"), place.url("there.db"));
+    let (redis, cluster) = (server.url(), cluster.url());
+    for (store, refused, why) in [
+        (&redis, "checkpoints:nowhere", "a page begins only where the one before said"),
+        // Since then all slots moved, and before that 20 times.
+        (&cluster, "checkpoints:0.17.1.20", "the store keeps moving keys to other machines"),
     ] {
-        let copy = place.begin(&words);
-        place.is_under_way(None).await;
-        let killed = Command::new("kill").args(["-KILL", &copy.id().to_string()]).status();
-        assert!(killed.expect("killed").success());
-        copy.wait_with_output().expect("it ends");
-        fs::write(place.kept().pop().expect("a file"), content).expect("written");
-        let ended = place.copy(&words);
-        assert_eq!(ended.status, Some(0), "{ended:?}");
-        assert!(ended.err.starts_with(&format!("{said}first pass: ")), "{ended:?}");
-        assert!(ended.out.ends_with("all 4,000 of 40 sessions compared equal\n"), "{ended:?}");
+        let layout = ["--layout", "partitioned"];
+        let filled = place.copy(&["--from", &file, "--to", store, "--to-layout", "partitioned"]);
+        assert_eq!(filled.status, Some(0), "{filled:?}");
+        let words = [&["--from", store, "--to", &there], layout.as_slice()].concat();
+        place.is_stopped_at(&words, &format!(r#"{{"after": "{refused}", "checkpoints": 1}}"#)).await;
+        assert_begins_again(&place.copy(&words), why);
     }
+}
+
+/// That a copy did not go on after 1 checkpoint, since the store said why not.
+fn assert_begins_again(ended: &Ended, why: &str) {
+    assert_eq!(ended.status, Some(0), "{ended:?}");
+    let mut lines = ended.err.lines();
+    let said = "an earlier copy stopped after about 1 checkpoint; going on from there if the store still knows the \
+                place";
+    assert_eq!(lines.next(), Some(said));
+    let again =
+        lines.next().and_then(|it| it.strip_prefix("can't go on from there, so the copy begins again: "));
+    assert!(again.is_some_and(|it| it.contains(why)), "{ended:?}");
+    assert!(lines.next().is_some_and(|it| it.starts_with("first pass: ")), "{ended:?}");
+    assert!(ended.out.ends_with("all 4,000 of 40 sessions compared equal\n"), "{ended:?}");
 }
 
 /// After how many checkpoints a copy went on.
 fn after_how_many(err: &str) -> usize {
-    let first = err.lines().next().and_then(|line| line.strip_suffix(" checkpoints"));
-    let number = first.and_then(|line| line.strip_prefix("going on where an earlier copy was, after "));
+    let first = err.split_once(" checkpoints; going on from there if the store still knows the place\n");
+    let number = first.and_then(|(said, _)| said.strip_prefix("an earlier copy stopped after about "));
     number.expect(err).replace(',', "").parse().expect("a number")
 }
 
@@ -444,7 +482,8 @@ async fn a_copy_stops_when_a_store_is_gone_and_goes_on_when_it_is_back() {
     server.kill().await;
     let ended = Ended::of(copy.wait_with_output().expect("it ends"));
     assert_eq!((ended.status, ended.out.as_str()), (Some(1), ""), "{ended:?}");
-    assert!(ended.err.contains("; the same command goes on from there: redis://"), "{ended:?}");
+    assert!(ended.err.contains("; the same command goes on from there if "), "{ended:?}");
+    assert!(ended.err.contains(" knows the place: redis://"), "{ended:?}");
 
     // What it had is gone, and the file says that it was copied.
     server.restart().await;
@@ -496,6 +535,89 @@ async fn what_changes_while_it_is_copied_is_found_by_another_pass() {
     let target = over(&there, under(DEFAULT_PREFIX, Layout::Llmfy)).await;
     assert_eq!(target.delete("s2", Some("c00002")).await.expect("deleted"), 1);
     assert_same(&source, &target).await;
+}
+
+/// Whether what came to live longer, shorter or for ever was copied before or not:
+/// it is so there, too, and that is no reason to go on for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_lives_for_another_time_comes_to_live_as_long_there() {
+    let (place, server) = (Place::new(), RedisServer::start().await);
+    let here = place.store("here.db").await;
+    let lasting =
+        async |seconds| over(&here, under("app:", Layout::Llmfy).ttl(Duration::from_secs(seconds))).await;
+    let source = lasting(7200).await;
+    let of = |id: &str| checkpoint("s", id, "r", 1);
+    for to in [place.url("there.db"), server.url()] {
+        save(&source, &["longer", "shorter", "pinned", "pinned there", "as it was"].map(of)).await;
+        let from = place.url("here.db");
+        let words =
+            ["--from", &from, "--to", &to, "--prefix", "app:", "--to-layout", "partitioned", "--json"];
+        let target = over(&open(&to).await, under("app:", Layout::Partitioned)).await;
+        for (copied, passes) in [(5, 2), (4, 2), (0, 1)] {
+            let ended = place.copy(&words);
+            assert_eq!(ended.status, Some(0), "{ended:?}");
+            let numbers: serde_json::Value = serde_json::from_str(&ended.out).expect("JSON");
+            let found = ["copied", "passes", "equal"].map(|name| numbers[name].as_u64());
+            assert_eq!(found, [Some(copied), Some(passes), Some(5)], "{ended:?}");
+            assert_same(&source, &target).await;
+            if copied == 5 {
+                save(&lasting(20_000).await, &[of("longer")]).await;
+                save(&lasting(600).await, &[of("shorter")]).await;
+                assert_eq!(source.pin("s", Some("pinned")).await.expect("pinned"), 1);
+                assert_eq!(target.pin("s", Some("pinned there")).await.expect("pinned"), 1);
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_is_pinned_only_there_stays_so_and_is_named() {
+    let place = Place::new();
+    let (here, there) = (place.store("here.db").await, place.store("there.db").await);
+    let source = over(&here, under("app:", Layout::Llmfy).ttl(Duration::from_secs(7200))).await;
+    let target = over(&there, under("app:", Layout::Llmfy).ttl(Duration::from_secs(60))).await;
+    save(&source, &[plain("p", "p1", 1), plain("p", "p2", 2), plain("q", "q", 3)]).await;
+    assert_eq!(target.pin("p", None).await.expect("pinned"), 0);
+    let (from, to) = (place.url("here.db"), place.url("there.db"));
+    let words = ["--from", &from, "--to", &to, "--prefix", "app:"];
+    let left = "checkpointer: left the session \"p\": it is pinned there and not here, so 2 checkpoints of it will \
+                not expire there; unpin it there and repeat the command, or pin it here\n";
+    let ended = place.copy(&words);
+    assert_eq!(ended.status, Some(1), "{ended:?}");
+    assert!(ended.err.ends_with(&format!("\npass 2: 0 copied, 1 equal\n{left}")), "{ended:?}");
+    assert!(ended.out.starts_with("copied 3 checkpoints ("), "{ended:?}");
+    assert!(ended.out.ends_with("0 were there already; all 1 of 1 session compared equal\n"), "{ended:?}");
+    let ended = place.copy(&words);
+    let out = "copied 0 checkpoints (0 B), 3 were there already; all 1 of 1 session compared equal\n";
+    assert_eq!((ended.status, ended.out.as_str()), (Some(1), out), "{ended:?}");
+    assert_eq!(ended.err, format!("first pass: 0 copied (0 B), 1 equal\n{left}"));
+    let ended = place.copy(&[&words[..], &["--json"]].concat());
+    let numbers: serde_json::Value = serde_json::from_str(&ended.out).expect("JSON");
+    let named = &numbers["named"][0];
+    assert_eq!(
+        (&numbers["left"], &named["session_id"], &named["checkpoint_id"]),
+        (&1.into(), &"p".into(), &().into())
+    );
+
+    // Unpinned there, or pinned here: nothing differs any more.
+    assert_eq!(target.unpin("p", None).await.expect("unpinned"), 2);
+    let ended = place.copy(&words);
+    assert_eq!(ended.status, Some(0), "{ended:?}");
+    assert!(ended.err.ends_with("pass 2: 0 copied, 3 equal\n"), "{ended:?}");
+    assert_same(&source, &target).await;
+    assert_eq!(source.pin("p", None).await.expect("pinned"), 2);
+    assert_eq!(place.copy(&words).status, Some(0));
+    assert_same(&source, &target).await;
+
+    // Somebody who knows nothing of pins saves in it, as llmfy does.
+    let key = Names { prefix: "app:", layout: Layout::Llmfy }.document("p", "p1");
+    let value = source.load_document("p", Some("p1")).await.expect("loaded").expect("there");
+    let put = Operation::Put(Put { key, value, expiry: Expiry::AfterMs(7_200_000) });
+    let batch = Batch { conditions: Vec::new(), operations: vec![put] };
+    assert_eq!(here.commit(vec![batch]).await, Ok(vec![true]));
+    let ended = place.copy(&words);
+    let out = "copied 0 checkpoints (0 B), 3 were there already; all 3 of 2 sessions compared equal\n";
+    assert_eq!(ended, done(out, "first pass: 0 copied (0 B), 3 equal\n"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

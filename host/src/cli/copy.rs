@@ -2,19 +2,21 @@
 //! it has left, until a look at all of them finds everything there as it is here.
 //!
 //! - `transfer`: what is done with one checkpoint.
+//! - `life`: how long it has to live, here and there.
 //! - `bookmark`: where an interrupted copy goes on.
 //! - `meter`: how far it has come, for people.
 
 mod bookmark;
+mod life;
 mod meter;
 mod transfer;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use checkpointer::store::{Address, StorageReason};
@@ -26,6 +28,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use self::bookmark::Bookmark;
+use self::life::{Life, Watched, with_life};
 use self::meter::{Meter, counted};
 use self::transfer::{Fate, transfer};
 use super::{Layout, Options, Outcome, Usage, show};
@@ -50,9 +53,10 @@ const PAUSES: [Duration; 4] =
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "What is copied begins with --prefix and is named as --layout says. Each checkpoint keeps \
-    the time that it has left when it is copied, and sessions that are pinned are pinned there. A document that \
-    differs there is replaced, and nothing is removed on either side.\n\
+    after_help = "What is copied begins with --prefix and is named as --layout says. Each checkpoint has \
+    the time that it has left here, and sessions that are pinned are pinned there. What differs there, in its \
+    document or by more than 10 seconds in its life, is replaced, and nothing is removed on either side. A session \
+    that is pinned there and not here stays so, and is named.\n\
     Repeat the command to go on with a copy that was interrupted."
 )]
 pub struct Copy {
@@ -101,6 +105,7 @@ impl Copy {
             tally: Tally::default(),
             pinned: HashSet::new(),
             reached: None,
+            is_resumed: false,
         };
         if self.restart {
             copying.bookmark.remove();
@@ -148,7 +153,8 @@ impl Place {
         // Everything as it is stored: no state is too large, or to be expanded.
         let builder = Checkpointer::builder().prefix(prefix).layout(layout.into()).max_state_bytes(u64::MAX);
         let store = address.open().await.map_err(Error::from).with_context(|| address.to_string())?;
-        let checkpointer = builder.open_store(store).await.with_context(|| address.to_string())?;
+        let opened = builder.open_store(Arc::new(Watched(store))).await;
+        let checkpointer = opened.with_context(|| address.to_string())?;
         Ok(Side { checkpointer, address: address.to_string().into() })
     }
 }
@@ -185,6 +191,13 @@ impl Side {
         call().await
     }
 
+    /// The document of a checkpoint that is there, and how long it has to live.
+    async fn look_at(&self, session: &str, id: &str) -> Result<Option<(String, Life)>, Error> {
+        let load = || with_life(self.checkpointer.load_document(session, Some(id)));
+        let (document, life) = self.call(load).await?;
+        Ok(document.zip(life))
+    }
+
     /// Says of a failure which side it was on.
     fn failed(&self, error: Error) -> anyhow::Error {
         anyhow::Error::new(error).context(self.address.to_string())
@@ -208,6 +221,8 @@ struct Copying {
     /// How far the first pass has come: where to go on, and how many checkpoints
     /// that were.
     reached: Option<(String, u64)>,
+    /// Whether it goes on where an earlier copy was, and did not begin again since.
+    is_resumed: bool,
 }
 
 impl Copying {
@@ -215,18 +230,22 @@ impl Copying {
     async fn run(&mut self) -> Result<()> {
         let mut after = None;
         if let Some((place, done)) = self.bookmark.read() {
-            self.meter.say(&format!("going on where an earlier copy was, after {}", checkpoints(done)));
+            let done_before = checkpoints(done);
+            self.meter.say(&format!(
+                "an earlier copy stopped after about {done_before}; going on from there if the store still knows \
+                 the place"
+            ));
             self.reached = Some((place.clone(), done));
+            self.is_resumed = true;
             after = Some(place);
         }
         for pass in 1..=PASSES {
             self.tally.begin_pass();
-            let is_whole = after.is_none();
-            self.pass(pass, after.take()).await?;
+            let is_whole = self.pass(pass, after.take()).await?;
+            self.tally.settle();
             // The passes that come look at everything again, so there is nothing
             // that an interruption could lose.
-            self.reached = None;
-            self.bookmark.remove();
+            self.forget_place();
             let Tally { equal, differing, bytes, .. } = self.tally;
             let equal = counted(equal);
             self.meter.say(&match pass {
@@ -250,32 +269,49 @@ impl Copying {
         )
     }
 
-    /// Goes through everything from a place on.
-    async fn pass(&mut self, pass: u32, mut after: Option<String>) -> Result<()> {
+    /// From now on, the same command begins at the beginning.
+    fn forget_place(&mut self) {
+        self.reached = None;
+        self.is_resumed = false;
+        self.bookmark.remove();
+    }
+
+    /// Goes through everything from a place on; says whether that was everything.
+    async fn pass(&mut self, pass: u32, mut after: Option<String>) -> Result<bool> {
+        let mut is_whole = after.is_none();
         loop {
-            let read_at = Instant::now();
             let (from, place) = (&self.from, after.as_deref());
             let Listing { checkpoints, unreadable, pinned, next } =
                 match from.call(|| from.checkpointer.scan(place)).await {
                     Ok(page) => page,
-                    Err(Error::InvalidArgument(_)) if self.reached.is_some() => {
-                        self.meter
-                            .say("the store does not know that place any more, so the copy begins again");
-                        self.reached = None;
-                        after = None;
-                        continue;
+                    Err(error) => {
+                        let failed = from.failed(error);
+                        // If there is a first page, it is the place that it fails for,
+                        // and would fail for again.
+                        if place.is_some() && from.checkpointer.scan(None).await.is_ok() {
+                            let may_begin_again = self.is_resumed;
+                            self.forget_place();
+                            if may_begin_again {
+                                let why = show::plain(&format!("{failed:#}"));
+                                let said = format!("can't go on from there, so the copy begins again: {why}");
+                                self.meter.say(&said);
+                                self.tally.begin_pass();
+                                (after, is_whole) = (None, true);
+                                continue;
+                            }
+                        }
+                        return Err(failed);
                     }
-                    Err(error) => return Err(from.failed(error)),
                 };
             for it in unreadable {
-                self.tally.leave(None, &it.checkpoint_id, format!("it can't be read: {}", it.reason));
+                self.tally.leave(None, Some(&it.checkpoint_id), format!("it can't be read: {}", it.reason));
             }
-            self.page(pass, checkpoints, read_at).await?;
+            self.page(pass, checkpoints).await?;
             for session in pinned {
                 self.pin(session).await?;
             }
             after = next;
-            let Some(place) = &after else { return Ok(()) };
+            let Some(place) = &after else { return Ok(is_whole) };
             if pass == 1 {
                 let earlier = self.reached.take().map_or(0, |(_, done)| done);
                 let done = earlier + std::mem::take(&mut self.tally.since_bookmark);
@@ -286,7 +322,7 @@ impl Copying {
     }
 
     /// Brings the checkpoints of a page over, some at once.
-    async fn page(&mut self, pass: u32, listed: Vec<Listed>, read_at: Instant) -> Result<()> {
+    async fn page(&mut self, pass: u32, listed: Vec<Listed>) -> Result<()> {
         let mut listed = listed.into_iter();
         let mut under_way = JoinSet::new();
         let (mut done, mut largest) = (0, 1);
@@ -295,7 +331,9 @@ impl Copying {
             while under_way.len() < at_once {
                 let Some(next) = listed.next() else { break };
                 let (from, to) = (self.from.clone(), self.to.clone());
-                under_way.spawn(async move { (transfer(&from, &to, &next, read_at).await, next) });
+                let session = &next.session_id;
+                let is_pinned_there = self.pinned.contains(session) || self.tally.held.contains_key(session);
+                under_way.spawn(async move { (transfer(&from, &to, &next, is_pinned_there).await, next) });
             }
             let Some(ended) = under_way.join_next().await else { return Ok(()) };
             let (fate, checkpoint) = ended.context("a part of the copy failed")?;
@@ -311,6 +349,7 @@ impl Copying {
 
     /// Pins a session there, if that was not done yet.
     async fn pin(&mut self, session: String) -> Result<()> {
+        self.tally.pinned_here.insert(session.clone());
         if self.pinned.contains(&session) {
             return Ok(());
         }
@@ -322,7 +361,7 @@ impl Copying {
                 Ok(())
             }
             Err(Error::InvalidArgument(reason)) => {
-                self.tally.leave(Some(&session), "", reason);
+                self.tally.leave(Some(&session), None, reason);
                 Ok(())
             }
             Err(error) => Err(to.failed(error)),
@@ -337,9 +376,12 @@ impl Copying {
         match self.bookmark.write(place, *done) {
             Ok(()) => {
                 let done = checkpoints(*done);
-                error.context(format!("the copy stopped after {done}; the same command goes on from there"))
+                error.context(format!(
+                    "the copy stopped after about {done}; the same command goes on from there if the store still \
+                     knows the place"
+                ))
             }
-            Err(_) => error.context("the copy stopped; the same command begins again"),
+            Err(_) => error.context("the copy stopped; the same command begins again, or further back"),
         }
     }
 }
@@ -361,15 +403,19 @@ struct Tally {
     left: u64,
     /// the first of these,
     named: Vec<Left>,
-    /// and the hashes of their sessions' ids.
+    /// the hashes of the sessions' ids of those that are there,
     sessions: HashSet<u64>,
+    /// the sessions that are pinned here,
+    pinned_here: HashSet<String>,
+    /// and for how many of a session the only difference is that it is pinned there.
+    held: BTreeMap<String, u64>,
     since_bookmark: u64,
 }
 
-/// A checkpoint that was left where it is.
+/// A checkpoint that was left where it is, or a session that was left as it is there.
 struct Left {
     session: Option<String>,
-    checkpoint: String,
+    checkpoint: Option<String>,
     reason: String,
 }
 
@@ -384,10 +430,13 @@ impl Tally {
         match fate {
             Fate::Gone => return,
             Fate::Left(reason) => {
-                return self.leave(Some(&checkpoint.session_id), &checkpoint.checkpoint_id, reason);
+                return self.leave(Some(&checkpoint.session_id), Some(&checkpoint.checkpoint_id), reason);
+            }
+            Fate::Held => {
+                *self.held.entry(checkpoint.session_id.clone()).or_default() += 1;
+                return;
             }
             Fate::Equal { .. } => self.equal += 1,
-            Fate::Late => self.differing += 1,
             Fate::Copied { bytes, was_there } => {
                 self.differing += 1;
                 self.bytes += bytes as u64;
@@ -395,15 +444,40 @@ impl Tally {
                 self.copied += u64::from(pass == 1 || !was_there);
             }
         }
+        self.count_session(&checkpoint.session_id);
+    }
+
+    fn count_session(&mut self, session: &str) {
         let mut hasher = DefaultHasher::new();
-        checkpoint.session_id.hash(&mut hasher);
+        session.hash(&mut hasher);
         self.sessions.insert(hasher.finish());
     }
 
-    fn leave(&mut self, session: Option<&str>, checkpoint: &str, reason: String) {
+    /// Says of those that have no end there whether that is as it is to be, now that
+    /// the pass has come by all sessions that are pinned here.
+    fn settle(&mut self) {
+        let held = std::mem::take(&mut self.held);
+        let (as_here, only_there): (BTreeMap<_, _>, _) =
+            held.into_iter().partition(|(session, _)| self.pinned_here.contains(session));
+        for (session, count) in as_here {
+            self.equal += count;
+            self.count_session(&session);
+        }
+        for (session, count) in &only_there {
+            let reason = format!(
+                "it is pinned there and not here, so {} of it will not expire there; unpin it there and repeat the \
+                 command, or pin it here",
+                checkpoints(*count)
+            );
+            self.leave(Some(session), None, reason);
+        }
+        self.held = only_there;
+    }
+
+    fn leave(&mut self, session: Option<&str>, checkpoint: Option<&str>, reason: String) {
         self.left += 1;
         if self.named.len() < NAMED {
-            let (session, checkpoint) = (session.map(str::to_owned), checkpoint.to_owned());
+            let (session, checkpoint) = (session.map(str::to_owned), checkpoint.map(str::to_owned));
             self.named.push(Left { session, checkpoint, reason });
         }
     }
@@ -411,7 +485,8 @@ impl Tally {
     /// The last words.
     fn tell(&self, json: bool, out: &mut impl Write) -> Result<()> {
         let Self { copied, bytes, equal, left, .. } = *self;
-        let (sessions, there) = (self.sessions.len() as u64, equal.saturating_sub(copied));
+        let held: u64 = self.held.values().sum();
+        let (sessions, there) = (self.sessions.len() as u64, (equal + held).saturating_sub(copied));
         if json {
             let named = self.named.iter().map(
                 |it| json!({ "session_id": it.session, "checkpoint_id": it.checkpoint, "reason": it.reason }),
@@ -441,10 +516,14 @@ impl Tally {
         out.flush()?;
         let err = &mut io::stderr();
         for Left { session, checkpoint, reason } in &self.named {
-            let session =
-                session.as_ref().map_or(String::new(), |session| format!(" of the session {session:?}"));
-            let reason = show::plain(reason);
-            writeln!(err, "checkpointer: left the checkpoint {checkpoint:?}{session}: {reason}")?;
+            let what = match (checkpoint, session) {
+                (Some(checkpoint), Some(session)) => {
+                    format!("the checkpoint {checkpoint:?} of the session {session:?}")
+                }
+                (Some(checkpoint), None) => format!("the checkpoint {checkpoint:?}"),
+                (None, session) => format!("the session {:?}", session.as_deref().unwrap_or_default()),
+            };
+            writeln!(err, "checkpointer: left {what}: {}", show::plain(reason))?;
         }
         if left > self.named.len() as u64 {
             writeln!(err, "checkpointer: and {} more", counted(left - self.named.len() as u64))?;
