@@ -11,10 +11,13 @@ use checkpointer::store::{
 };
 use checkpointer::{Builder, Checkpointer, DEFAULT_PREFIX, Error, Layout};
 use checkpointer_tests::acl::{CONTRACT, USER, documented, rules, set_user};
-use checkpointer_tests::contract::redis_store;
+use checkpointer_tests::contract::{keys_after, redis_store};
 use checkpointer_tests::redis_cluster::RedisCluster;
 use checkpointer_tests::redis_server::RedisServer;
 use checkpointer_tests::samples::checkpoint;
+
+/// The remark on what spares a scan to begin again.
+const GO_ON: &str = "to go on clearing or copying after a connection was cut";
 
 /// What a user does, over a new connection to a server that forgot its scripts.
 type Action = fn(Arc<dyn Store>) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
@@ -178,7 +181,7 @@ async fn each_line_of_the_readme_is_for_what_it_says() {
     }
     assert_eq!(purposes, CONTRACT);
     let others: Vec<String> = documented().into_iter().map(|(purpose, _)| purpose).collect();
-    let apart = ["for replicas=N", "for on_disk=true", "for a cluster", "for a database other than 0"];
+    let apart = [GO_ON, "for replicas=N", "for on_disk=true", "for a cluster", "for a database other than 0"];
     assert_eq!(others[CONTRACT.len()..], apart);
 }
 
@@ -227,6 +230,25 @@ async fn to_connect_takes_no_permission_but_for_another_database() {
     let error = beyond.save(&checkpoint("s", "c", "r", 1)).await.expect_err("no such database");
     assert_eq!(error.to_string(), "the store has no database of this number");
     assert_eq!(error.effect(), Effect::None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_not_ask_for_the_process_scans_again_after_a_connection_was_cut() {
+    let server = RedisServer::start().await;
+    let keys: Vec<String> = (0..5000).map(|number| format!("{DEFAULT_PREFIX}{number:04}")).collect();
+    let mut mset = vec!["MSET"];
+    mset.extend(keys.iter().flat_map(|key| [key.as_str(), "value"]));
+    server.command::<redis::Value>(&mset).await;
+    for (more, begins_again) in [(&[GO_ON][..], false), (&[], true)] {
+        let store = redis_store(&set_user(&server, &rules(&[&CONTRACT[..], more].concat())).await);
+        let page = store.scan(DEFAULT_PREFIX.to_owned(), None).await.expect("a page");
+        assert!(page.next.is_some());
+        server.command::<redis::Value>(&["CLIENT", "KILL", "USER", USER]).await;
+        let rest = keys_after(&store, DEFAULT_PREFIX, page.next).await;
+        assert_eq!(rest == keys, begins_again, "{} after {}", rest.len(), page.keys.len());
+        let all: BTreeSet<String> = page.keys.into_iter().chain(rest).collect();
+        assert!(all.into_iter().eq(keys.iter().cloned()), "none is missing");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
