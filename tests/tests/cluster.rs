@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use checkpointer::store::{Batch, Effect, Expiry, Operation, Put, Quota, StorageReason};
+use checkpointer::store::{
+    Batch, Condition, Effect, Expire, Expiry, IndexHighest, IndexMember, IndexPut, IndexSize, KeyText,
+    Operation, Position, Put, Quota, StorageReason, Value as Held,
+};
 use checkpointer::{Checkpointer, Error, Layout};
 use checkpointer_tests::contract::{Kind, Place, keys_after, redis_store};
 use checkpointer_tests::eventually::eventually;
@@ -456,4 +459,189 @@ async fn a_cluster_that_is_not_there_is_told_as_it_is() {
     let url = cluster.url().replace("redis-cluster://", "redis-cluster://127.0.0.1:1,");
     let store = redis_store(&url);
     assert_eq!(store.get(vec!["k".to_owned()], None).await.expect("an answer").len(), 1);
+}
+
+fn put(key: &str, value: &str) -> Operation {
+    Operation::Put(Put { key: key.to_owned(), value: value.to_owned(), expiry: Expiry::Never })
+}
+
+fn index_put(index: &str, member: &str) -> Operation {
+    let (index, member) = (index.to_owned(), member.to_owned());
+    Operation::IndexPut(IndexPut { index, member, score: 1.0, expiry: Expiry::Never })
+}
+
+fn member(index: &str, member: &str) -> IndexMember {
+    IndexMember { index: index.to_owned(), member: member.to_owned() }
+}
+
+fn delete(key: &str) -> Operation {
+    Operation::Delete(key.to_owned())
+}
+
+fn absent(key: &str) -> Condition {
+    Condition::Absent(key.to_owned())
+}
+
+fn batch(conditions: Vec<Condition>, operations: Vec<Operation>) -> Batch {
+    Batch { conditions: conditions.into_iter().map(|condition| vec![condition]).collect(), operations }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_is_deleted_while_its_slot_moves_goes_as_a_whole() {
+    let cluster = RedisCluster::start().await;
+    let checkpointer = open_patiently(&cluster, "").await;
+    // With the mark, all that the first step names is still with the first master.
+    checkpointer.pin("s", None).await.expect("pinned");
+    // The index of its run is gone when the last one of all asks for it.
+    checkpointer.save(&checkpoint("s", "oldest", "another", 0)).await.expect("saved");
+    let half_moved = HalfMoved::new(&checkpointer, cluster, &[]).await;
+    let deleting = tokio::spawn({
+        let checkpointer = checkpointer.clone();
+        async move { checkpointer.delete("s", None).await }
+    });
+    let master = &half_moved.cluster.servers()[half_moved.from];
+    eventually("the first step is done", async || master.command::<u32>(&["DBSIZE"]).await == 0).await;
+    let _cluster = half_moved.end().await;
+    assert_eq!(deleting.await.expect("a task").expect("deleted"), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_looks_again_at_what_it_removed_while_the_slot_moves() {
+    let cluster = RedisCluster::start().await;
+    let checkpointer = open_patiently(&cluster, "").await;
+    let store = redis_store(&format!("{}?response_timeout=1", cluster.url()));
+    let [value, index, other] = ["{s}value", "{s}index", "{s}other"];
+    let operations = vec![put(value, "v"), index_put(index, "value"), index_put(other, "value")];
+    assert_eq!(store.commit(vec![batch(vec![], operations)]).await, Ok(vec![true]));
+    let half_moved = HalfMoved::new(&checkpointer, cluster, &[]).await;
+    let starts_with =
+        |text: &str| Condition::StartsWith(KeyText { key: value.to_owned(), text: text.to_owned() });
+    let highest = |index: &str, member: Option<&str>| {
+        Condition::IndexHighest(IndexHighest {
+            index: index.to_owned(),
+            values_at: "{s}".to_owned(),
+            besides: Vec::new(),
+            member: member.map(str::to_owned),
+            at_most: Position { score: 2.0, member: String::new() },
+        })
+    };
+    let at_most = Condition::IndexAtMost(IndexSize { index: index.to_owned(), size: 0 });
+    let expire =
+        |key: &str| Operation::Expire(Expire { key: key.to_owned(), expiry: Expiry::Never, shorten: true });
+    let batches = vec![
+        batch(vec![highest(index, Some("value"))], vec![delete(value)]),
+        batch(vec![highest(index, None)], vec![Operation::IndexDelete(member(index, "value"))]),
+        batch(
+            vec![absent(value), absent(index), at_most, highest(index, None)],
+            vec![delete(value), expire(value)],
+        ),
+        batch(vec![], vec![Operation::IndexDelete(member(index, "value")), expire(index)]),
+        batch(vec![starts_with("v")], vec![]),
+        batch(vec![starts_with("")], vec![]),
+        batch(vec![Condition::IndexHas(member(index, "value"))], vec![]),
+        batch(vec![highest(index, Some("value"))], vec![]),
+        batch(vec![highest(other, None)], vec![delete(other)]),
+    ];
+    let applied = store.commit(batches).await.expect("an outcome");
+    assert_eq!(applied, [true, true, true, true, false, false, false, false, true]);
+    let _cluster = half_moved.end().await;
+    let held = store.get([value, index, other].map(str::to_owned).to_vec(), None).await;
+    assert_eq!(held, Ok(vec![Held::Absent, Held::Absent, Held::Absent]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_is_true_of_what_was_removed_while_its_slot_moved() {
+    let cluster = RedisCluster::start().await;
+    let checkpointer = open_patiently(&cluster, "").await;
+    let store = redis_store(&format!("{}?response_timeout=1", cluster.url()));
+    let [a, b, c, index, ledger] = ["{s}a", "{s}b", "{s}c", "{s}index", "{s}\0quota"];
+    let quota = Quota { ledger: ledger.to_owned(), values: Some(9), bytes: Some(999) };
+    let operations = vec![put(a, "1"), put(b, "22"), put(c, "333"), index_put(index, "a")];
+    assert_eq!(store.commit_within(&quota, vec![batch(vec![], operations)]).await, Ok(vec![true]));
+    let half_moved = HalfMoved::new(&checkpointer, cluster, &[]).await;
+    let master = &half_moved.cluster.servers()[half_moved.from];
+    let noted = async |field: &str| master.command::<Option<String>>(&["HGET", ledger, field]).await;
+    let of_c = Some("1 7".to_owned());
+
+    let removal = vec![delete(a), Operation::IndexDelete(member(index, "a"))];
+    let batches = vec![batch(vec![], removal), batch(vec![absent(a), absent(index)], vec![delete(a)])];
+    assert_eq!(store.commit_within(&quota, batches).await, Ok(vec![true, true]));
+    assert_eq!(noted("values").await, Some("2".to_owned()));
+    assert_eq!(noted("bytes").await, Some("13".to_owned()));
+    assert_eq!((noted("key:{s}a").await, noted("key:{s}index").await), (None, None));
+
+    // What went past the ledger can't be looked at again yet.
+    assert_eq!(store.commit(vec![batch(vec![], vec![delete(b)])]).await, Ok(vec![true]));
+    let error = store.settle(&quota, None).await.expect_err("not settled");
+    assert_eq!(error.reason, StorageReason::Unavailable);
+    assert_eq!(noted("values").await, Some("2".to_owned()));
+    assert_eq!(noted("bytes").await, Some("13".to_owned()));
+    assert_eq!((noted("key:{s}b").await, noted("key:{s}c").await), (Some("1 6".to_owned()), of_c.clone()));
+
+    let to = half_moved.to;
+    let cluster = half_moved.end().await;
+    assert_eq!(store.settle(&quota, None).await, Ok(None));
+    let left: Vec<String> = cluster.servers()[to].command(&["HGETALL", ledger]).await;
+    let mut left: Vec<[String; 2]> = left.as_chunks().0.to_vec();
+    left.sort();
+    assert_eq!(left, [["bytes", "7"], ["key:{s}c", "1 7"], ["values", "1"]]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_earlier_try_may_have_done_is_never_said_not_to_be() {
+    let cluster = RedisCluster::start().await;
+    let store = redis_store(&format!("{}?response_timeout=10", cluster.url()));
+    let quota = Quota { ledger: "{s}\0quota".to_owned(), values: Some(1), bytes: None };
+    let starts_with =
+        |key: &str, text: &str| Condition::StartsWith(KeyText { key: key.to_owned(), text: text.to_owned() });
+    let putting = || vec![batch(vec![absent("{s}new")], vec![put("{s}new", "n")])];
+    let taken = || vec![batch(vec![absent("{s}there")], vec![put("{s}there", "n")])];
+    let removing = || vec![batch(vec![starts_with("{s}goes", "g")], vec![delete("{s}goes")])];
+    let prolonging = || {
+        let life = Expire { key: "{s}there".to_owned(), expiry: Expiry::Never, shorten: false };
+        vec![batch(vec![starts_with("{s}there", "n")], vec![Operation::Expire(life)])]
+    };
+    let filling = || vec![batch(vec![], vec![put("{s}more", "m")])];
+    // With the scripts there, a try takes effect whenever it is read.
+    store.commit_within(&quota, vec![batch(vec![], vec![put("{s}there", "t")])]).await.expect("written");
+    assert_eq!(store.commit(putting()).await, Ok(vec![true]));
+    assert_eq!(
+        store.commit(vec![batch(vec![], vec![delete("{s}new"), put("{s}goes", "g")])]).await,
+        Ok(vec![true])
+    );
+
+    let master = &cluster.servers()[cluster.master_of("{s}").await];
+    master.signal("-STOP").await;
+    let ends = tokio::spawn({
+        let store = std::sync::Arc::clone(&store);
+        let (putting, taken, removing, prolonging, filling) =
+            (putting(), taken(), removing(), prolonging(), filling());
+        async move {
+            tokio::join!(
+                store.commit(putting),
+                store.commit(taken),
+                store.commit(removing),
+                store.commit(prolonging),
+                store.commit_within(&quota, filling),
+            )
+        }
+    });
+    // Longer than a try takes.
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    master.signal("-CONT").await;
+    let (put, taken, removed, prolonged, full) = ends.await.expect("a task");
+    assert_eq!(put, Ok(vec![true]));
+    assert_eq!(taken, Ok(vec![false]));
+    assert_eq!(prolonged, Ok(vec![false]));
+    let full = full.expect_err("full");
+    assert_eq!((full.reason, full.effect), (StorageReason::Full, Effect::Unknown));
+    match removed {
+        // As it is if the master was replaced before it had read any of it.
+        Ok(removed) => assert_eq!(removed, [true]),
+        Err(error) => {
+            assert_eq!((error.reason, error.effect), (StorageReason::Unavailable, Effect::Unknown));
+        }
+    }
+    let values = store.get(["{s}new", "{s}goes"].map(str::to_owned).to_vec(), None).await;
+    assert_eq!(values, Ok(vec![Held::Text("n".to_owned()), Held::Absent]));
 }

@@ -132,7 +132,12 @@ impl<K: Keyvalue> Checkpointer<K> {
                 return Ok((latest, above));
             }
             // So many that the store might not look as far as the latest.
-            unswept += dead.len() - self.sweep(&index, &dead)?;
+            unswept += dead.len()
+                - match self.sweep(&index, &dead) {
+                    // Perhaps they are gone; what was read stands either way.
+                    Err(Error::Storage(error)) if error.effect == Effect::Unknown => 0,
+                    swept => swept?,
+                };
             if above.strays.len() + unswept > MOST_ABOVE {
                 let message = "too many checkpoints of others are in the session's index, above its latest";
                 return Err(storage_error(StorageReason::Unsupported, Effect::None, message.to_owned()));

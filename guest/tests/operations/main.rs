@@ -10,7 +10,7 @@ mod layout;
 mod lifetime;
 
 use checkpointer_guest::keyvalue::{
-    Batch, Effect, Expiry, IndexPage, KeyPage, Keyvalue, Query, StorageError, StorageReason, Value,
+    Batch, Effect, Expiry, IndexPage, KeyPage, Keyvalue, Operation, Query, StorageError, StorageReason, Value,
 };
 use checkpointer_guest::{
     Checkpoint, Checkpointer, Conflict, Error, Layout, Lifetime, Metadata, Options, Outcome, Run, Ttl,
@@ -240,6 +240,61 @@ fn too_many_of_others_above_the_latest_are_said_to_be_the_reason() {
         matches!(&refused, Err(Error::Storage(error)) if error.reason == StorageReason::Unsupported && error.effect == Effect::None),
         "{refused:?}"
     );
+}
+
+/// A store that never says what became of a commit without a put: it took effect.
+struct Silent(Fake);
+
+impl Keyvalue for Silent {
+    fn get(&self, keys: &[String], head: Option<u32>) -> Result<Vec<Value>, StorageError> {
+        self.0.get(keys, head)
+    }
+
+    fn time_left(&self, keys: &[String]) -> Result<Vec<Option<Expiry>>, StorageError> {
+        self.0.time_left(keys)
+    }
+
+    fn range(&self, query: &Query) -> Result<IndexPage, StorageError> {
+        self.0.range(query)
+    }
+
+    fn commit(&self, batches: &[Batch]) -> Result<Vec<bool>, StorageError> {
+        let applied = self.0.commit(batches)?;
+        let mut operations = batches.iter().flat_map(|batch| &batch.operations);
+        if operations.any(|operation| matches!(operation, Operation::Put(_))) {
+            return Ok(applied);
+        }
+        let message = "lost".to_owned();
+        Err(StorageError { reason: StorageReason::Unavailable, effect: Effect::Unknown, message })
+    }
+
+    fn scan(&self, prefix: &str, after: Option<&str>) -> Result<KeyPage, StorageError> {
+        self.0.scan(prefix, after)
+    }
+
+    fn keeps_together(&self, prefix: &str) -> bool {
+        self.0.keeps_together(prefix)
+    }
+}
+
+#[test]
+fn to_tidy_up_fails_nothing_where_nobody_knows_what_became_of_it() {
+    let store = Fake::default();
+    let (stays, goes) = (open(store.clone(), None), open(store.clone(), Some(100)));
+    stays.save(checkpoint("s", "latest", "r", 0)).expect("saved");
+    for number in 0..150 {
+        goes.save(checkpoint("s", &format!("c{number}"), "r", 9)).expect("saved");
+    }
+    store.shared.now.set(100);
+    let silent = open(Silent(store.clone()), None);
+    // What expired is above the latest, on more than a page.
+    let refused = silent.save_after(checkpoint("s", "n", "r", 10), Some("other"));
+    let latest = Some("latest".to_owned());
+    assert_eq!(refused, Err(Error::Conflict(Conflict::Latest(latest))));
+    assert!(store.members("p:session:s").len() <= 51);
+    let history = silent.list("s", None).expect("a history");
+    assert_eq!(history.checkpoints, [checkpoint("s", "latest", "r", 0)]);
+    assert_eq!(silent.load("s", None).expect("loaded"), Some(checkpoint("s", "latest", "r", 0)));
 }
 
 /// A store that is out of reach for everything.

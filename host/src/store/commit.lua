@@ -39,19 +39,25 @@ end
 -- How many entries of an index `index-highest` looks at, in steps.
 local LOOKED_AT, STEP = 1000, 50
 
+-- What was removed here. While a cluster moves keys to another server, every
+-- command fails that names one which is not here, and would leave half of a
+-- commit. All of KEYS are here in the beginning, or the script is not run. To put
+-- something where it was just removed would fail so; the component never does.
+local gone, is_written = {}, false
+
 local conditions = {
   ['absent'] = function(key)
-    return redis.call('EXISTS', key) == 0
+    return gone[key] or redis.call('EXISTS', key) == 0
   end,
   ['starts-with'] = function(key)
     local text = take()
     -- GETRANGE can't ask for no bytes.
-    if text == '' then return redis.call('TYPE', key).ok == 'string' end
+    if text == '' then return not gone[key] and redis.call('TYPE', key).ok == 'string' end
     -- A key of another type gives an error here, which equals no text.
     return redis.pcall('GETRANGE', key, 0, #text - 1) == text
   end,
   ['index-at-most'] = function(key)
-    local most, size = tonumber(take()), redis.pcall('ZCARD', key)
+    local most, size = tonumber(take()), gone[key] and 0 or redis.pcall('ZCARD', key)
     return type(size) == 'number' and size <= most
   end,
   ['index-has'] = function(key)
@@ -62,13 +68,20 @@ local conditions = {
     for _ = 1, take() do besides[take()] = true end
     local wanted = take() == 'one' and take()
     local score, bound = tonumber(take()), take()
+    if gone[key] then return not wanted end
     for start = 0, LOOKED_AT - 1, STEP do
       local entries = redis.pcall('ZRANGE', key, start, start + STEP - 1, 'REV', 'WITHSCORES')
       if entries.err then return false end
       for i = 1, #entries, 2 do
         local member, at = entries[i], tonumber(entries[i + 1])
-        if not besides[member] and redis.call('EXISTS', values_at .. member) == 1 then
+        local named = values_at .. member
+        local there = (besides[member] or gone[named]) and 0 or redis.pcall('EXISTS', named)
+        if there == 1 then
           return member == wanted and (at < score or at == score and not before(bound, member))
+        elseif there ~= 0 then
+          -- It is none of KEYS, and so it may be elsewhere.
+          if is_written then return false end
+          error(there)
         end
       end
       if #entries < 2 * STEP then return not wanted end
@@ -77,17 +90,22 @@ local conditions = {
   end,
 }
 
+-- Each gives whether the key is gone by it.
 local operations = {
   ['put'] = put_value,
   ['delete'] = function(key)
-    redis.call('UNLINK', key)
+    if not gone[key] then redis.call('UNLINK', key) end
+    return true
   end,
   ['index-put'] = put_into_index,
   ['index-delete'] = function(key, member)
+    if gone[key] then return true end
     -- A key of another type has no members.
-    redis.pcall('ZREM', key, member)
+    local size = redis.pcall('ZCARD', key)
+    return redis.pcall('ZREM', key, member) == 1 and size == 1
   end,
   ['expire'] = function(key, expiry, shorten)
+    if gone[key] then return true end
     local left = redis.call('PTTL', key)
     if shorten == 'shorten' and expiry ~= 'never' then
       redis.call('PEXPIRE', key, expiry)
@@ -137,22 +155,22 @@ local exceeded = ledger and function()
   return ledger.exceeded()
 end
 
-local applied, is_written = {}, false
+local applied = {}
 while at < #ARGV do
   local apply = conditions_hold()
   if apply and wrong_type then return wrong_type end
   if ledger and apply and not is_written then
     local limit = exceeded()
     if limit then return limit end
-    is_written = true
   end
+  is_written = is_written or apply
   for _ = 1, take() do
     local name, key, a, b, c = take_operation()
-    if apply then operations[name](key, a, b, c) end
+    if apply then gone[key] = operations[name](key, a, b, c) end
     -- To set an expiry changes no size.
     if ledger and apply and name ~= 'expire' then ledger.touch(key) end
   end
   applied[#applied + 1] = apply and 1 or 0
 end
-if ledger then ledger.account() end
+if ledger then ledger.account(gone) end
 return applied

@@ -50,14 +50,6 @@ local function digits(number)
   return string.format('%.0f', number)
 end
 
-local function note(field, is_nothing, text)
-  if is_nothing then
-    redis.call('HDEL', ledger.key, field)
-  else
-    redis.call('HSET', ledger.key, field, text)
-  end
-end
-
 local touched, is_touched = {}, {}
 
 -- Remembers a key to account for.
@@ -67,24 +59,36 @@ function ledger.touch(key)
   touched[#touched + 1] = key
 end
 
--- Notes what stands now at each key that was touched.
-function ledger.account()
-  local more_values, more_bytes = 0, 0
+-- Notes what stands now at each key that was touched, which is nothing at those
+-- of `gone`. It reads all that it needs before it writes, so that it does not
+-- stop half-way and leave totals that stay wrong.
+function ledger.account(gone)
+  local new, over = {}, {}
+  local function note(field, is_nothing, text)
+    if is_nothing then over[#over + 1] = field else new[#new + 1] = { field, text } end
+  end
+
+  local more = { values = 0, bytes = 0 }
   for _, key in ipairs(touched) do
-    local values, bytes = standing(key)
+    local values, bytes = 0, 0
+    if not gone[key] then values, bytes = standing(key) end
     local noted_values, noted_bytes = noted(key)
     if values ~= noted_values or bytes ~= noted_bytes then
       note('key:' .. key, values == 0 and bytes == 0, digits(values) .. ' ' .. digits(bytes))
-      more_values = more_values + values - noted_values
-      more_bytes = more_bytes + bytes - noted_bytes
+      more.values = more.values + values - noted_values
+      more.bytes = more.bytes + bytes - noted_bytes
     end
   end
-  for name, more in pairs({ values = more_values, bytes = more_bytes }) do
-    if more ~= 0 then
-      local sum = total(name) + more
+  for name, growth in pairs(more) do
+    if growth ~= 0 then
+      local sum = total(name) + growth
       note(name, sum == 0, digits(sum))
     end
   end
+
+  for _, it in ipairs(new) do redis.call('HSET', ledger.key, it[1], it[2]) end
+  -- In the end, since a ledger without fields is gone.
+  for _, field in ipairs(over) do redis.call('HDEL', ledger.key, field) end
 end
 
 -- What would stand at each key after the operations that were foreseen.

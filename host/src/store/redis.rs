@@ -39,8 +39,9 @@ use self::sentinel::Sentinels;
 use self::server::Server;
 use super::quota::{Limit, SETTLE_PAGE};
 use super::{
-    Batch, Condition, Effect, Entry, Expiry, IndexPage, KeyPage, Operation, Order, Position, Query, Quota,
-    StorageError, StorageReason, Store, Value, check, invalid, size, storage_error, text_value, too_large,
+    Batch, Condition, Effect, Entry, Expiry, IndexPage, KeyPage, Operation, Order, Position, Put, Query,
+    Quota, StorageError, StorageReason, Store, Value, check, invalid, size, storage_error, text_value,
+    too_large,
 };
 
 /// A server or a cluster, connected to when it is first used.
@@ -218,6 +219,40 @@ impl RedisStore {
         read.map_err(|error| failure(error, Access::Write))
     }
 
+    /// Which batches were applied, where a script says that these were.
+    ///
+    /// If the answer to an earlier try was lost, that may have done what this one
+    /// was refused for. What it put stands there then; if it does not, nothing is
+    /// left of that try. Of a commit that only removes, nobody could tell.
+    async fn outcomes(
+        &self,
+        batches: &[Batch],
+        mut applied: Vec<bool>,
+        is_repeat: bool,
+    ) -> Result<Vec<bool>, StorageError> {
+        if !is_repeat {
+            return Ok(applied);
+        }
+        let unknown = || {
+            let message = "the connection to the store was lost, and what was to be done may be done already";
+            storage_error(StorageReason::Unavailable, Effect::Unknown, message)
+        };
+        let puts_something = batches.iter().any(|batch| puts(batch).next().is_some());
+        for (batch, applied) in batches.iter().zip(&mut applied).filter(|(_, applied)| !**applied) {
+            if !puts_something && removes(batch) {
+                return Err(unknown());
+            }
+            let keys: Vec<String> = puts(batch).map(|put| put.key.clone()).collect();
+            if !keys.is_empty() {
+                let standing = self.get(keys, None).await.map_err(|_| unknown())?;
+                let is_put =
+                    |(it, put): (&Value, &Put)| matches!(it, Value::Text(text) if *text == put.value);
+                *applied = standing.iter().zip(puts(batch)).all(is_put);
+            }
+        }
+        Ok(applied)
+    }
+
     /// Reads the beginning of an index in one command, if that is enough.
     async fn sort(&self, query: &Query) -> Option<Result<IndexPage, StorageError>> {
         let fits = query.after.is_none() && query.head.is_none() && !query.resumable && !query.counted;
@@ -367,15 +402,15 @@ impl Store for RedisStore {
         check(&batches)?;
         if let Some(call) = PutCall::of(&batches, self.put.check_argument()) {
             self.connection.check_slot(&call.keys)?;
-            let (applied, _) = self.write(&self.put, &call.keys, &call.arguments, false).await?;
-            return Ok(vec![applied]);
+            let (applied, is_repeat) = self.write(&self.put, &call.keys, &call.arguments, false).await?;
+            return self.outcomes(&batches, vec![applied], is_repeat).await;
         }
         let call = CommitCall::of(&batches, self.commit.check_argument());
         self.connection.check_slot(&call.keys)?;
         let reads_unnamed = reads_unnamed(&batches);
-        let (applied, is_repeat): (Vec<u8>, _) =
+        let (applied, is_repeat) =
             self.write(&self.commit, &call.keys, &call.arguments, reads_unnamed).await?;
-        outcomes(&batches, &applied, is_repeat)
+        self.outcomes(&batches, applied, is_repeat).await
     }
 
     async fn commit_within(&self, quota: &Quota, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError> {
@@ -388,11 +423,17 @@ impl Store for RedisStore {
         // The name of a limit, or a list of numbers.
         let (reply, is_repeat): (Vec<u8>, _) =
             self.write(&self.commit_within, &call.keys, &call.arguments, true).await?;
-        match reply.as_slice() {
-            b"values" => Err(quota.full(Limit::Values)),
-            b"bytes" => Err(quota.full(Limit::Bytes)),
-            applied => outcomes(&batches, applied, is_repeat),
-        }
+        let limit = match reply.as_slice() {
+            b"values" => Limit::Values,
+            b"bytes" => Limit::Bytes,
+            applied => {
+                let applied = applied.iter().map(|applied| *applied == 1).collect();
+                return self.outcomes(&batches, applied, is_repeat).await;
+            }
+        };
+        let full = quota.full(limit);
+        // An earlier try may have been what filled it.
+        Err(if is_repeat { StorageError { effect: Effect::Unknown, ..full } } else { full })
     }
 
     async fn settle(&self, quota: &Quota, after: Option<String>) -> Result<Option<String>, StorageError> {
@@ -422,20 +463,17 @@ fn reads_unnamed(batches: &[Batch]) -> bool {
     conditions.any(|condition| matches!(condition, Condition::IndexHighest(_)))
 }
 
-/// Which batches were applied, as `commit.lua` says it.
-///
-/// If the answer to an earlier try was lost, that may have done what this one
-/// found nothing to do for. Whoever puts something looks at what is there then;
-/// of what only removes, nobody could tell.
-fn outcomes(batches: &[Batch], applied: &[u8], is_repeat: bool) -> Result<Vec<bool>, StorageError> {
-    let applied: Vec<bool> = applied.iter().map(|applied| *applied == 1).collect();
-    let mut operations = batches.iter().flat_map(|batch| &batch.operations);
-    let puts = operations.any(|operation| matches!(operation, Operation::Put(_)));
-    if is_repeat && !puts && !applied.iter().all(|applied| *applied) {
-        let message = "the connection to the store was lost, and what was to be removed may be gone";
-        return Err(storage_error(StorageReason::Unavailable, Effect::Unknown, message));
-    }
-    Ok(applied)
+/// The values that a batch puts.
+fn puts(batch: &Batch) -> impl Iterator<Item = &Put> {
+    batch.operations.iter().filter_map(|operation| match operation {
+        Operation::Put(put) => Some(put),
+        _ => None,
+    })
+}
+
+fn removes(batch: &Batch) -> bool {
+    let is_removal = |it: &Operation| matches!(it, Operation::Delete(_) | Operation::IndexDelete(_));
+    batch.operations.iter().any(is_removal)
 }
 
 /// What `ledger.lua` takes off the end.

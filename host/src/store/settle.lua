@@ -15,5 +15,5 @@ for i = 1, #page[2], 2 do
   local field = page[2][i]
   if field:sub(1, 4) == 'key:' then ledger.touch(field:sub(5)) end
 end
-ledger.account()
+ledger.account({})
 return page[1]
