@@ -590,7 +590,7 @@ async fn a_ledger_is_true_of_what_was_removed_while_its_slot_moved() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_an_earlier_try_may_have_done_is_never_said_not_to_be() {
     let cluster = RedisCluster::start().await;
-    let store = redis_store(&format!("{}?response_timeout=10", cluster.url()));
+    let store = redis_store(&format!("{}?response_timeout=4", cluster.url()));
     let quota = Quota { ledger: "{s}\0quota".to_owned(), values: Some(1), bytes: None };
     let starts_with =
         |key: &str, text: &str| Condition::StartsWith(KeyText { key: key.to_owned(), text: text.to_owned() });
@@ -626,8 +626,8 @@ async fn what_an_earlier_try_may_have_done_is_never_said_not_to_be() {
             )
         }
     });
-    // Longer than a try takes.
-    tokio::time::sleep(Duration::from_millis(2500)).await;
+    // Longer than a try takes, and not so long that the master is replaced.
+    tokio::time::sleep(Duration::from_millis(1700)).await;
     master.signal("-CONT").await;
     let (put, taken, removed, prolonged, full) = ends.await.expect("a task");
     assert_eq!(put, Ok(vec![true]));
