@@ -130,7 +130,7 @@ async fn a_server_that_comes_to_know_the_password_is_used_again() {
     let server = RedisServer::start().await;
     let checkpointer = open(&format!("redis://ann:s3cret@127.0.0.1:{}", server.port())).await;
     assert_eq!(failures(&checkpointer).await, [(StorageReason::AccessDenied, Effect::None); 2]);
-    server.command::<redis::Value>(&["ACL", "SETUSER", "ann", "on", ">s3cret", "~*", "+@all"]).await;
+    server.command::<Value>(&["ACL", "SETUSER", "ann", "on", ">s3cret", "~*", "+@all"]).await;
     checkpointer.save(&checkpoint("s", "c", "r", 1)).await.expect("saved");
 }
 
@@ -150,7 +150,7 @@ async fn an_acl_that_forbids_a_command_is_said_and_sorting_is_not_needed() {
     // Of what a save does, the user lacks only the last: nothing is written.
     let almost = "~* +@all -zadd";
     server
-        .command::<redis::Value>(
+        .command::<Value>(
             &[&["ACL", "SETUSER", "almost", "on", ">x"][..], &almost.split(' ').collect::<Vec<_>>()].concat(),
         )
         .await;
@@ -174,7 +174,7 @@ async fn a_server_without_memory_or_without_leave_to_write_writes_nothing() {
         (&["CONFIG", "SET", "maxmemory", "1"][..], StorageReason::Full),
         (&["REPLICAOF", "127.0.0.1", "1"][..], StorageReason::ReadOnly),
     ] {
-        server.command::<redis::Value>(setting).await;
+        server.command::<Value>(setting).await;
         for again in [checkpoint("s", "c", "r2", 9), checkpoint("s", "d", "r", 9)] {
             let error = checkpointer.save(&again).await.expect_err("not saved");
             assert!(
@@ -183,11 +183,11 @@ async fn a_server_without_memory_or_without_leave_to_write_writes_nothing() {
             );
         }
         assert_eq!(checkpointer.load("s", None).await.expect("loaded"), Some(checkpoint("s", "c", "r", 1)));
-        server.command::<redis::Value>(&["CONFIG", "SET", "maxmemory", "0"]).await;
+        server.command::<Value>(&["CONFIG", "SET", "maxmemory", "0"]).await;
     }
-    server.command::<redis::Value>(&["REPLICAOF", "NO", "ONE"]).await;
+    server.command::<Value>(&["REPLICAOF", "NO", "ONE"]).await;
     assert_eq!(server.keyspace().await, before);
-    server.command::<redis::Value>(&["SCRIPT", "FLUSH"]).await;
+    server.command::<Value>(&["SCRIPT", "FLUSH"]).await;
     checkpointer.save(&checkpoint("s", "d", "r", 9)).await.expect("saved");
 }
 
@@ -295,13 +295,13 @@ async fn a_server_that_still_loads_is_unavailable_until_it_is_done() {
     let checkpointer = open(&server.url()).await;
     checkpointer.save(&checkpoint("s", "c", "r", 1)).await.expect("saved");
     let fill = "for i = 1, 3000 do redis.call('SET', 'other:' .. i, 'something') end";
-    server.command::<redis::Value>(&["EVAL", fill, "0"]).await;
-    server.command::<redis::Value>(&["SAVE"]).await;
+    server.command::<Value>(&["EVAL", fill, "0"]).await;
+    server.command::<Value>(&["SAVE"]).await;
     server.kill().await;
     // A millisecond for each key, and a look at what clients want every 1,024 bytes.
     server.begin_restart(&["--key-load-delay", "1000", "--loading-process-events-interval-bytes", "1024"]);
     let start = Instant::now();
-    while server.try_command::<redis::Value>(&["GET", "x"]).await.is_err_and(|error| error.code().is_none()) {
+    while server.try_command::<Value>(&["GET", "x"]).await.is_err_and(|error| error.code().is_none()) {
         assert!(start.elapsed() < Duration::from_secs(10), "the server does not come back");
     }
     let error = checkpointer.load("s", None).await.expect_err("no answer");
@@ -316,7 +316,7 @@ async fn a_server_that_still_loads_is_unavailable_until_it_is_done() {
 async fn a_server_that_forgets_its_scripts_applies_each_save_once() {
     let server = RedisServer::start().await;
     let checkpointer = open(&server.url()).await;
-    server.command::<redis::Value>(&["CONFIG", "RESETSTAT"]).await;
+    server.command::<Value>(&["CONFIG", "RESETSTAT"]).await;
     let writers: Vec<_> = (0..16)
         .map(|writer| {
             let checkpointer = checkpointer.clone();
@@ -330,7 +330,7 @@ async fn a_server_that_forgets_its_scripts_applies_each_save_once() {
         .collect();
     let mut flushes = 0;
     while !writers.iter().all(tokio::task::JoinHandle::is_finished) {
-        server.command::<redis::Value>(&["SCRIPT", "FLUSH"]).await;
+        server.command::<Value>(&["SCRIPT", "FLUSH"]).await;
         flushes += 1;
     }
     for writer in writers {
@@ -347,12 +347,12 @@ async fn a_server_that_cannot_save_to_disk_takes_no_writes_until_it_can() {
     let server = RedisServer::start().await;
     let checkpointer = open(&server.url()).await;
     checkpointer.save(&checkpoint("s", "c", "r", 1)).await.expect("saved");
-    server.command::<redis::Value>(&["CONFIG", "SET", "save", "3600 1"]).await;
+    server.command::<Value>(&["CONFIG", "SET", "save", "3600 1"]).await;
     // Not even root can put a file in the place of a folder that is not empty.
     let in_the_way = server.folder().join("dump.rdb");
     fs::create_dir_all(in_the_way.join("folder")).expect("a folder");
     let save_to_disk = async |expected: &str| {
-        server.command::<redis::Value>(&["BGSAVE"]).await;
+        server.command::<Value>(&["BGSAVE"]).await;
         let start = Instant::now();
         while server.information("persistence", "rdb_last_bgsave_status").await != expected {
             assert!(start.elapsed() < Duration::from_secs(10), "saving to disk does not end");

@@ -138,14 +138,22 @@ impl Store for Bounded {
         self.check(&batches)?;
         self.turn().await;
         let Some(quota) = &self.quota else { return self.inner.commit(batches).await };
-        match self.inner.commit_within(quota, batches.clone()).await {
-            // Expired ones may still be counted.
-            Err(error) if error.reason == StorageReason::Full && self.settle(quota).await? => {
-                self.turn().await;
-                self.inner.commit_within(quota, batches).await
+        let full = match self.inner.commit_within(quota, batches.clone()).await {
+            Err(error) if error.reason == StorageReason::Full => error,
+            answer => return answer,
+        };
+        // Expired ones may still be counted.
+        let again = async {
+            if !self.settle(quota).await? {
+                return Err(full.clone());
             }
-            answer => answer,
-        }
+            self.turn().await;
+            self.inner.commit_within(quota, batches).await
+        };
+        again.await.map_err(|error| match full.effect {
+            Effect::None => error,
+            Effect::Unknown => StorageError { effect: Effect::Unknown, ..error },
+        })
     }
 
     async fn scan(&self, prefix: String, after: Option<String>) -> Result<KeyPage, StorageError> {
