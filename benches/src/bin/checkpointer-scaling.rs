@@ -59,6 +59,7 @@ fn main() -> Result<()> {
             figures
         }
     };
+    ensure!(!options.write || !figures.machine.quick, "the figures of a quick run are not for SCALING.md");
     for (name, table) in tables::all(&figures) {
         writeln!(stdout(), "{name}:\n\n{table}")?;
         if options.write {
