@@ -40,7 +40,7 @@ struct Options {
 /// Some minutes of work on two cores that have no other.
 const EFFORT: Effort = Effort { rounds: 5, calls: 1280 };
 
-/// The same for a quick run.
+/// Enough to see that it works.
 const QUICK: Effort = Effort { rounds: 1, calls: 128 };
 
 /// The most checkpoints that are stored soon.
