@@ -24,8 +24,21 @@ pub mod tables;
 pub struct Figures {
     /// Where they were measured.
     pub machine: Machine,
+    /// On which day, such as `2026-01-31`.
+    pub date: String,
+    /// How much was done for each.
+    pub effort: Effort,
     /// What was measured.
     pub measured: Vec<Measured>,
+}
+
+/// How much is done.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Effort {
+    /// How often, to see how figures vary.
+    pub rounds: u32,
+    /// How many calls in a round, where they are short.
+    pub calls: u32,
 }
 
 /// What was measured of a population.
@@ -86,6 +99,15 @@ impl Operation {
     /// what there was before.
     pub const SINGLE: [Self; 5] = [Self::LoadLatest, Self::LoadById, Self::List, Self::Save, Self::Delete];
 
+    /// Those of them that are measured one call at a time, too, in such an order.
+    pub const ONE_AT_A_TIME: [Self; 3] = [Self::LoadLatest, Self::Save, Self::Delete];
+
+    /// Those whose cost is that of each checkpoint that they remove.
+    pub const REMOVALS: [Self; 2] = [Self::DeleteSession, Self::ClearAll];
+
+    /// Saves that look at all checkpoints of the session.
+    pub const OF_ALL: [Self; 2] = [Self::SaveWithinLimit, Self::SaveOfSession];
+
     /// The operation in words.
     pub fn in_words(self) -> &'static str {
         match self {
@@ -96,8 +118,8 @@ impl Operation {
             Self::Delete => "delete by id",
             Self::SaveWithinLimit => "save at `max_checkpoints`",
             Self::SaveOfSession => "save with `session_ttl`",
-            Self::DeleteSession => "delete a session, per checkpoint",
-            Self::ClearAll => "clear-all, per checkpoint",
+            Self::DeleteSession => "delete a session",
+            Self::ClearAll => "clear-all",
         }
     }
 }

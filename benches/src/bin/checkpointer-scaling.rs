@@ -4,14 +4,15 @@
 use std::fs;
 use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use checkpointer_benches::bench::{root, target};
 use checkpointer_benches::report::{Machine, rewrite_named};
-use checkpointer_benches::scaling::measurement::{Effort, measure};
+use checkpointer_benches::scaling::measurement::measure;
 use checkpointer_benches::scaling::population::{Place, Population};
 use checkpointer_benches::scaling::servers::Servers;
-use checkpointer_benches::scaling::{Figures, tables};
+use checkpointer_benches::scaling::{Effort, Figures, tables};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::runtime::Builder;
@@ -22,7 +23,7 @@ use tokio::runtime::Builder;
 /// Needs redis-server and redis-cli.
 #[derive(Parser)]
 struct Options {
-    /// One round, of what is stored soon.
+    /// One short round, of what is stored soon, to see that it works.
     #[arg(long)]
     quick: bool,
     /// Measure nothing, and take the figures of an earlier run.
@@ -36,12 +37,18 @@ struct Options {
     write: bool,
 }
 
+/// Some minutes of work on two cores that have no other.
+const EFFORT: Effort = Effort { rounds: 5, calls: 1280 };
+
+/// Enough to see that it works.
+const QUICK: Effort = Effort { rounds: 1, calls: 128 };
+
 /// The most checkpoints that are stored soon.
 const SOON: u32 = 20_000;
 
 fn main() -> Result<()> {
     let options = Options::parse();
-    if cfg!(debug_assertions) && options.from.is_none() {
+    if cfg!(debug_assertions) && options.from.is_none() && !options.quick {
         bail!("say: cargo run --release … (this was built to be debugged)");
     }
     let figures = match &options.from {
@@ -52,6 +59,7 @@ fn main() -> Result<()> {
             figures
         }
     };
+    ensure!(!options.write || !figures.machine.quick, "the figures of a quick run are not for SCALING.md");
     for (name, table) in tables::all(&figures) {
         writeln!(stdout(), "{name}:\n\n{table}")?;
         if options.write {
@@ -70,7 +78,7 @@ fn measure_all(quick: bool) -> Result<Figures> {
         anyhow::Ok(servers.masters[0].information("server", "redis_version").await)
     })?;
     let machine = Machine::before(redis, quick);
-    let effort = if quick { Effort { rounds: 1, calls: 640 } } else { Effort { rounds: 3, calls: 640 } };
+    let (date, effort) = (today()?, if quick { QUICK } else { EFFORT });
     let mut measured = Vec::new();
     for population in Population::all() {
         if quick && population.total() > SOON {
@@ -80,7 +88,14 @@ fn measure_all(quick: bool) -> Result<Figures> {
         measured.push(measure(&runtime, population, effort, &progress)?);
     }
     progress.finish_and_clear();
-    Ok(Figures { machine, measured })
+    Ok(Figures { machine, date, effort, measured })
+}
+
+/// The day that it is in UTC.
+fn today() -> Result<String> {
+    let output = Command::new("date").args(["-u", "+%F"]).output().context("date does not run")?;
+    ensure!(output.status.success(), "date does not say the day");
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
 fn read(path: &Path) -> Result<Figures> {

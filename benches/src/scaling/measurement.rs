@@ -8,27 +8,24 @@ use indicatif::ProgressBar;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
-use super::meter::{self, Usage};
+use super::meter::{Meter, Usage};
 use super::population::{KILOBYTE, Population};
 use super::servers::Servers;
-use super::{Cost, Measured, Operation};
+use super::{Cost, Effort, Measured, Operation};
 use crate::states::{self, Size, session_id, state};
 use crate::statistics::Spread;
 
 /// As many as a [`Checkpointer`] takes at once.
 const TASKS: u32 = 64;
 
+/// How many checkpoints a list has.
+const LISTED: usize = 10;
+
+/// The most bytes of states that the calls of a round move.
+const BYTES_TO_MOVE: usize = 128 * 1024 * KILOBYTE;
+
 /// The most sessions that are deleted in a round.
 const SESSIONS_TO_DELETE: u32 = 200;
-
-/// How much is done.
-#[derive(Clone, Copy, Debug)]
-pub struct Effort {
-    /// How often, to see how figures vary.
-    pub rounds: u32,
-    /// How many calls in a round, where they are short.
-    pub calls: u32,
-}
 
 /// Fills servers of its own with a population, and measures what it costs.
 ///
@@ -42,13 +39,15 @@ pub fn measure(
 ) -> Result<Measured> {
     runtime.block_on(async {
         let servers = Servers::start(population.place).await?;
-        let empty = meter::memory(&servers.masters).await?;
+        let meter = Meter::open(&servers.masters).await?;
+        let empty = meter.memory().await?;
         let size = Size { bytes: population.state_bytes, name: "" };
-        let mut run = Run { servers, population, effort, state: state(size).into(), samples: Vec::new() };
+        let state = state(size).into();
+        let mut run = Run { servers, meter, population, effort, state, samples: Vec::new() };
         progress.set_length(u64::from(effort.rounds) + 3);
         progress.set_position(0);
         run.fill().await?;
-        let bytes = meter::memory(&run.servers.masters).await? - empty;
+        let bytes = run.meter.memory().await? - empty;
         progress.inc(1);
         run.measure_single(progress).await?;
         for operation in population.others() {
@@ -85,7 +84,7 @@ impl Call {
             }
             Self::List(session) => {
                 let history = checkpointer.list(session, None).await?;
-                ensure!(history.checkpoints.len() == 10, "{} checkpoints", history.checkpoints.len());
+                ensure!(history.checkpoints.len() == LISTED, "{} checkpoints", history.checkpoints.len());
             }
             Self::Delete(session, checkpoint) => {
                 return Ok(checkpointer.delete(session, checkpoint.as_deref()).await?);
@@ -107,6 +106,7 @@ struct Sample {
 /// A population that is being measured.
 struct Run {
     servers: Servers,
+    meter: Meter,
     population: Population,
     effort: Effort,
     state: Arc<str>,
@@ -141,22 +141,27 @@ impl Run {
     /// a busy service does it, and by one.
     async fn measure_single(&mut self, progress: &ProgressBar) -> Result<()> {
         let checkpointer = self.open(Operation::Save).await?;
-        let most_bytes = 256 * 1024 * KILOBYTE;
-        let calls = self.effort.calls.min((most_bytes / self.population.state_bytes) as u32);
+        let busy = Operation::SINGLE.map(|operation| (operation, TASKS, self.calls(operation)));
+        let idle = Operation::ONE_AT_A_TIME.map(|operation| (operation, 1, self.calls(operation) / 4));
         // A round before the first warms up and does not count.
         for round in 0..=self.effort.rounds {
-            for (tasks, calls) in [(TASKS, calls), (1, calls.div_ceil(8))] {
-                for operation in Operation::SINGLE {
-                    let calls = (0..calls).map(|index| self.call(operation, index)).collect();
-                    let sample = self.sample(operation, &checkpointer, tasks, calls).await?;
-                    if round > 0 {
-                        self.samples.push(sample);
-                    }
+            for (operation, tasks, calls) in busy.into_iter().chain(idle) {
+                let calls = (0..calls).map(|index| self.call(operation, index)).collect();
+                let sample = self.sample(operation, &checkpointer, tasks, calls).await?;
+                if round > 0 {
+                    self.samples.push(sample);
                 }
             }
             progress.inc(1);
         }
         Ok(())
+    }
+
+    /// How many calls a round of an operation has; one for each task at least.
+    fn calls(&self, operation: Operation) -> u32 {
+        let states = if operation == Operation::List { LISTED } else { 1 };
+        let most = BYTES_TO_MOVE / (states * self.population.state_bytes);
+        self.effort.calls.min(most as u32).max(TASKS)
     }
 
     /// What is called once for many checkpoints, one call at a time.
@@ -171,7 +176,7 @@ impl Run {
                 let rounds = self.effort.rounds.min(half);
                 (rounds, (half / rounds).min(SESSIONS_TO_DELETE))
             }
-            _ => (self.effort.rounds, (self.effort.calls * 10 / checkpoints).clamp(2, self.effort.calls / 8)),
+            _ => (self.effort.rounds, (self.effort.calls * 10 / checkpoints).clamp(1, self.effort.calls / 8)),
         };
         for round in 0..rounds {
             let indexes = round * calls..(round + 1) * calls;
@@ -220,7 +225,7 @@ impl Run {
     ) -> Result<Sample> {
         // What they are given goes when all has been read.
         let calls: Arc<[Call]> = calls.into();
-        let before = Usage::now(&self.servers.masters).await?;
+        let before = self.meter.usage().await?;
         let mut running: JoinSet<Result<u64>> = (0..tasks as usize)
             .map(|task| {
                 let (checkpointer, calls) = (checkpointer.clone(), Arc::clone(&calls));
@@ -237,7 +242,7 @@ impl Run {
         while let Some(ended) = running.join_next().await {
             count += ended??;
         }
-        let used = Usage::now(&self.servers.masters).await?.since(before, count);
+        let used = self.meter.usage().await?.since(before, count);
         ensure!(count >= calls.len() as u64, "{} found {count} checkpoints", operation.in_words());
         Ok(Sample { operation, tasks, count, used })
     }

@@ -69,10 +69,10 @@ pub const KILOBYTE: usize = 1024;
 pub const STATE_BYTES: [usize; 4] = [KILOBYTE, 10 * KILOBYTE, 100 * KILOBYTE, 1024 * KILOBYTE];
 
 /// How many sessions there are, where that grows.
-pub const SESSIONS: [u32; 3] = [100, 1_000, 10_000];
+pub const SESSIONS: [u32; 3] = [100, 10_000, 100_000];
 
 /// How many checkpoints a session has, where that grows.
-pub const CHECKPOINTS: [u32; 3] = [10, 1_000, 10_000];
+pub const CHECKPOINTS: [u32; 3] = [10, 1_000, 100_000];
 
 /// How many checkpoints a session has where something else grows.
 pub const FEW: u32 = 10;
@@ -141,9 +141,14 @@ impl Population {
         once
     }
 
-    /// What is measured of it besides [`Operation::SINGLE`].
+    /// What is measured of it besides [`Operation::SINGLE`]: where it is sessions
+    /// that get longer, what is about all of a session.
     pub fn others(&self) -> &'static [Operation] {
         use Operation::{ClearAll, DeleteSession, SaveOfSession, SaveWithinLimit};
+        let plain = Self { layout: Layout::Llmfy, form: Form::Plain, ..*self };
+        if !CHECKPOINTS.map(Self::of_checkpoints).contains(&plain) {
+            return &[];
+        }
         match self.form {
             Form::Expiring => &[SaveOfSession],
             Form::Plain | Form::Compressed => &[SaveWithinLimit, DeleteSession, ClearAll],
