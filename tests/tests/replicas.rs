@@ -213,6 +213,7 @@ async fn a_server_that_fails_is_told_as_it_is_and_used_again() {
     let of_a_replica = open(&replicas[0], "replicas=1").await;
     let error = of_a_replica.save(&saved).await.expect_err("not saved");
     assert_eq!(error.to_string(), "the store takes no writes");
+    checkpointer.save(&saved).await.expect("saved");
     server.signal("-STOP").await;
     assert_eq!(failure().await, (StorageReason::Timeout, Effect::Unknown));
     server.signal("-CONT").await;

@@ -10,6 +10,7 @@ mod cluster;
 mod commit;
 mod connection;
 mod failure;
+mod latest;
 mod link;
 mod put;
 mod replicas;
@@ -89,8 +90,7 @@ const AFTER: usize = 5;
 const TOO_LARGE: &str = "TOOLARGE";
 
 impl RedisStore {
-    /// Gets ready for the server at `address`. It must be called within a tokio
-    /// runtime; nothing is sent yet.
+    /// Gets ready for the server at `address`; nothing is sent yet.
     ///
     /// # Errors
     /// The address can't be used, for instance a Unix socket on a system
@@ -104,12 +104,12 @@ impl RedisStore {
         let connection: Box<dyn Connection> = match &address.endpoint {
             Endpoint::Server(node) => {
                 let client = client(address, node, tls).map_err(refused)?;
-                Box::new(Server::new(client, address).map_err(refused)?)
+                Box::new(Server::new(client, address))
             }
             Endpoint::Unix(path) => {
                 let information = with_settings(address, ConnectionAddr::Unix(path.clone()));
                 let client = Client::open(information.map_err(refused)?).map_err(refused)?;
-                Box::new(Server::new(client, address).map_err(refused)?)
+                Box::new(Server::new(client, address))
             }
             Endpoint::Cluster(nodes) => Box::new(Cluster::new(nodes, tls, address).map_err(refused)?),
             Endpoint::Sentinels { nodes, master, user, password } => {

@@ -25,17 +25,16 @@ use ::redis::{
     ErrorKind, RedisError, ServerErrorKind, TlsCertificates, Value as Reply, cmd, make_extension_error,
 };
 use async_trait::async_trait;
-use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 use tracing::debug;
 
-use self::links::{Links, is_lost};
+use self::links::Links;
 use self::slots::{Survey, Topology};
 use super::address::{Node, RedisAddress};
 use super::client;
-use super::connection::{
-    Answer, Connection, KeysPage, Persistence, Request, TRIES, before_sending, most_say,
-};
+use super::connection::{Answer, Connection, KeysPage, Persistence, Request, TRIES, most_say};
+use super::failure::is_lost;
+use super::latest::{Latest, Passing};
 use super::link::Link;
 use crate::store::{Effect, StorageError, StorageReason, storage_error};
 
@@ -52,16 +51,12 @@ pub struct Cluster {
     /// All who were named by others, when they were last asked.
     known: Mutex<BTreeSet<Node>>,
     links: Arc<Links>,
-    /// The latest view.
-    view: Mutex<Arc<FoundView>>,
+    view: Latest<View>,
     /// What a scan knows of the masters.
     survey: Mutex<Arc<Survey>>,
     /// How long a command is tried.
     patience: Duration,
 }
-
-/// What asking for the slots has found, which all who need it await.
-type FoundView = OnceCell<Result<View, RedisError>>;
 
 impl Cluster {
     /// Gets ready; nothing is sent yet.
@@ -77,7 +72,7 @@ impl Cluster {
             seeds: nodes.iter().cloned().collect(),
             known: Mutex::default(),
             links: Arc::new(Links::new(address.clone(), tls)),
-            view: Mutex::default(),
+            view: Latest::default(),
             survey: Mutex::default(),
             patience: address.response_timeout,
         })
@@ -88,14 +83,22 @@ impl Cluster {
         self.patience / TRIES
     }
 
+    /// Does something with what is seen of the slots, once.
+    async fn with_view<T>(
+        &self,
+        persistence: &Persistence,
+        action: impl AsyncFnOnce(&View) -> Result<T, RedisError>,
+    ) -> Result<T, RedisError> {
+        self.view.with(persistence.deadline(self.step()), async || self.ask().await, action).await
+    }
+
     /// Sends a command once, to whoever has its slot.
     async fn try_to_run(
         &self,
         request: &Request<'_>,
+        view: &View,
         persistence: &Persistence,
     ) -> Result<Reply, RedisError> {
-        let latest = self.latest_view();
-        let view = self.look_at(&latest, persistence).await?;
         let slot = request.key.map(Slot::for_key);
         let node = view.master_of(slot)?;
         let run = async |node: &Node, is_asking: bool| {
@@ -116,31 +119,11 @@ impl Cluster {
         if let Err(error) = &answer {
             match (slot, redirection(error, &node)) {
                 (Some(slot), Some(other)) if is(error, ServerErrorKind::Moved) => view.learn(slot, other),
-                _ if is_lost(error) || is_out_of_office(error) => view.outdate(error),
+                _ if is_lost(error) || is_out_of_office(error) => view.give_up(error),
                 _ => {}
             }
         }
         answer
-    }
-
-    /// The latest view, or a new one if that is of no use any more.
-    fn latest_view(&self) -> Arc<FoundView> {
-        let mut latest = self.view.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_of_use = |view: &View| !view.is_outdated.load(Ordering::Acquire);
-        if latest.get().is_some_and(|found| !found.as_ref().is_ok_and(is_of_use)) {
-            *latest = Arc::default();
-        }
-        Arc::clone(&latest)
-    }
-
-    /// What is seen, by asking that many wait for and one does.
-    async fn look_at<'a>(
-        &self,
-        found: &'a FoundView,
-        persistence: &Persistence,
-    ) -> Result<&'a View, RedisError> {
-        let asking = async { found.get_or_init(|| self.ask()).await.as_ref().map_err(RedisError::clone) };
-        before_sending(persistence.deadline(self.step()), asking).await
     }
 
     /// Asks all servers at once who has which slots. What most of them say counts: one
@@ -170,7 +153,8 @@ impl Connection for Cluster {
     async fn send(&self, request: Request<'_>) -> Result<Answer, RedisError> {
         let mut persistence = Persistence::new(request.access, self.patience);
         loop {
-            match self.try_to_run(&request, &persistence).await {
+            let run = async |view: &View| self.try_to_run(&request, view, &persistence).await;
+            match self.with_view(&persistence, run).await {
                 Ok(reply) => return Ok(Answer { reply, is_repeat: persistence.is_repeat() }),
                 Err(error) => persistence.pause_after(error).await?,
             }
@@ -213,7 +197,7 @@ impl View {
         };
         master.map(Arc::clone).ok_or_else(|| {
             let error = make_extension_error(NO_OWNER.to_owned(), None);
-            self.outdate(&error);
+            self.give_up(&error);
             error
         })
     }
@@ -228,9 +212,14 @@ impl View {
         debug!(?slot, %master, "a slot has moved");
         self.masters.lock().unwrap_or_else(PoisonError::into_inner).insert(slot, Arc::new(master));
     }
+}
 
-    /// Sees to it that servers are asked again.
-    fn outdate(&self, error: &RedisError) {
+impl Passing for View {
+    fn is_over(&self) -> bool {
+        self.is_outdated.load(Ordering::Acquire)
+    }
+
+    fn give_up(&self, error: &RedisError) {
         debug!(%error, "asking again who has which slots");
         self.is_outdated.store(true, Ordering::Release);
     }

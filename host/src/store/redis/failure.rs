@@ -10,14 +10,12 @@ use super::sentinel::{NO_MASTER, NO_SENTINEL, NO_SUCH_MASTER, NOT_A_SENTINEL, NO
 use super::tls;
 use crate::store::{Effect, StorageError, StorageReason, invalid, storage_error, wrong_type};
 
-/// Whether a connection manager that gave this error would give it again and
-/// again: it replaces a connection that was cut, not one that hangs, nor one
-/// that the server refused.
-pub fn stays(error: &RedisError) -> bool {
-    error.is_timeout()
+/// Whether a connection is of no use after this failure. Most of what a server answers
+/// is none of its connection.
+pub fn is_lost(error: &RedisError) -> bool {
+    error.code().is_none()
         || has_no_database(error)
         || is_one_too_many(error)
-        || error.kind() == ErrorKind::AuthenticationFailed
         || matches!(error.code(), Some("NOAUTH" | "WRONGPASS"))
 }
 

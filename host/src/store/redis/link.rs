@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ::redis::aio::{ConnectionLike, MultiplexedConnection};
 use ::redis::{
@@ -17,12 +17,10 @@ use tokio::sync::OnceCell;
 use tracing::debug;
 
 use super::address::RedisAddress;
-use super::connection::{Access, Request, TRIES, in_time};
+use super::connection::{Access, Request, in_time};
 use super::failure::is_without_script;
+use super::latest::Passing;
 use super::replicas::ReplicatedWrites;
-
-/// What looking for a server has found, which all who need it await.
-pub type Found = OnceCell<Result<Link, RedisError>>;
 
 /// A server, over one multiplexed connection, and another one for writes where
 /// replicas are to have them.
@@ -35,7 +33,12 @@ pub struct Link {
 
 impl Link {
     /// Connects to a server, for however long that takes.
-    pub async fn connect(client: &Client, address: &RedisAddress) -> Result<Self, RedisError> {
+    /// To a write there is an answer within `patience`, or it is given up.
+    pub async fn connect(
+        client: &Client,
+        address: &RedisAddress,
+        patience: Duration,
+    ) -> Result<Self, RedisError> {
         let is_over = Arc::new(AtomicBool::new(false));
         let lost = Arc::clone(&is_over);
         // Whoever sends something sees to the time.
@@ -52,8 +55,7 @@ impl Link {
         let replicated = match address.durability {
             Some(durability) => {
                 let connection = client.get_multiplexed_async_connection_with_config(&patient).await?;
-                let patience = address.response_timeout / TRIES;
-                Some(ReplicatedWrites::new(connection, || None, durability, patience))
+                Some(ReplicatedWrites::new(connection, durability, patience))
             }
             None => None,
         };
@@ -79,17 +81,6 @@ impl Link {
             Ok(number.unwrap_or_else(|| RandomState::new().hash_one(())))
         };
         self.process.get_or_try_init(ask).await.copied()
-    }
-
-    /// Whether it is of no use any more.
-    pub fn is_over(&self) -> bool {
-        self.is_over.load(Ordering::Acquire)
-    }
-
-    /// Sees to it that nobody else begins to use it.
-    pub fn give_up(&self, error: &RedisError) {
-        debug!(%error, "giving up the connections to a server");
-        self.is_over.store(true, Ordering::Release);
     }
 
     /// What the server takes itself for. It says that to every user, which it does not
@@ -142,5 +133,16 @@ impl Link {
             }
             _ => self.ask(command, deadline).await,
         }
+    }
+}
+
+impl Passing for Link {
+    fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Acquire)
+    }
+
+    fn give_up(&self, error: &RedisError) {
+        debug!(%error, "giving up the connections to a server");
+        self.is_over.store(true, Ordering::Release);
     }
 }

@@ -4,14 +4,13 @@ use std::io;
 use std::mem;
 use std::time::{Duration, Instant};
 
-use ::redis::aio::ConnectionLike;
+use ::redis::aio::{ConnectionLike, MultiplexedConnection};
 use ::redis::{Cmd, Pipeline, RedisError, Value as Reply, cmd, from_redis_value, make_extension_error};
 use tokio::sync::{mpsc, oneshot};
-use tracing::{debug, warn};
+use tracing::warn;
 
 use super::address::Durability;
 use super::connection::in_time;
-use super::failure::stays;
 
 /// The code of the error that says that too few replicas have a write.
 pub(super) const FEW_REPLICAS: &str = "FEWREPLICAS";
@@ -52,16 +51,10 @@ struct Request {
 
 impl ReplicatedWrites {
     /// Gets ready, within a tokio runtime; nothing is sent yet. An answer may take
-    /// `patience`, beside what is waited for. `replace` gives another connection for
-    /// one that is of no use any more, if there is one.
-    pub(super) fn new<C: ConnectionLike + Send + 'static>(
-        connection: C,
-        replace: impl Fn() -> Option<C> + Send + 'static,
-        durability: Durability,
-        patience: Duration,
-    ) -> Self {
+    /// `patience`, beside what is waited for.
+    pub(super) fn new(connection: MultiplexedConnection, durability: Durability, patience: Duration) -> Self {
         let (requests, received) = mpsc::channel(TOGETHER);
-        let writer = Writer { connection, replace, durability, patience, may_wait: false };
+        let writer = Writer { connection, durability, patience, may_wait: false };
         tokio::spawn(writer.answer_all(received));
         Self { requests, durability }
     }
@@ -99,9 +92,8 @@ impl ReplicatedWrites {
 }
 
 /// What does the writing.
-struct Writer<C, R> {
-    connection: C,
-    replace: R,
+struct Writer {
+    connection: MultiplexedConnection,
     durability: Durability,
     patience: Duration,
     /// Whether the user may wait, which an ACL may forbid: then nothing is to be
@@ -109,7 +101,7 @@ struct Writer<C, R> {
     may_wait: bool,
 }
 
-impl<C: ConnectionLike, R: Fn() -> Option<C>> Writer<C, R> {
+impl Writer {
     async fn answer_all(mut self, mut received: mpsc::Receiver<Request>) {
         let mut requests = Vec::new();
         while received.recv_many(&mut requests, TOGETHER).await > 0 {
@@ -132,7 +124,6 @@ impl<C: ConnectionLike, R: Fn() -> Option<C>> Writer<C, R> {
                     }
                 }
                 Err(error) => {
-                    self.replace_connection(&error);
                     for answer in answers {
                         let _ = answer.send(Err(error.clone()));
                     }
@@ -173,16 +164,6 @@ impl<C: ConnectionLike, R: Fn() -> Option<C>> Writer<C, R> {
             }
         };
         Ok(places.into_iter().map(of_place).collect())
-    }
-
-    /// Takes a new connection where the manager would keep one that is of no use.
-    fn replace_connection(&mut self, error: &RedisError) {
-        if stays(error) {
-            debug!(%error, "giving up a connection for writes");
-            if let Some(connection) = (self.replace)() {
-                self.connection = connection;
-            }
-        }
     }
 }
 

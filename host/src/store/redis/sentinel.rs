@@ -1,7 +1,6 @@
 //! Sentinels, which know who is the master of some servers now, and choose another
 //! one when it fails. They are asked before each connection to a master.
 
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ::redis::{
@@ -16,8 +15,9 @@ use super::client;
 use super::connection::{
     Access, Answer, Connection, KeysPage, Persistence, Request, TRIES, before_sending, in_time, most_say,
 };
-use super::failure::{failure, may_pass, stays};
-use super::link::{Found, Link};
+use super::failure::{failure, is_lost, may_pass};
+use super::latest::{Latest, Passing};
+use super::link::Link;
 use super::replicas::{FEW_REPLICAS, NOT_SENT};
 use super::scan::Place;
 use crate::store::StorageError;
@@ -32,8 +32,7 @@ pub(super) const NO_MASTER: &str = "NOMASTER";
 /// The server that sentinels name, whoever that is.
 pub struct Sentinels {
     search: Search,
-    /// The latest search, and what came of it.
-    found: Mutex<Arc<Found>>,
+    master: Latest<Link>,
     /// How long a command is tried.
     patience: Duration,
 }
@@ -55,18 +54,7 @@ impl Sentinels {
             nodes.iter().map(|node| client(&address_of_sentinels, node, tls.clone())).collect();
         let patience = address.response_timeout;
         let search = Search { sentinels: sentinels?, name: name.to_owned(), tls, address: address.clone() };
-        Ok(Self { search, found: Mutex::default(), patience })
-    }
-
-    /// The latest search, or a new one if what that found is of no use any more.
-    fn latest_search(&self) -> Arc<Found> {
-        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-        match found.get() {
-            None => {}
-            Some(Ok(master)) if !master.is_over() => {}
-            Some(_) => *found = Arc::default(),
-        }
-        Arc::clone(&found)
+        Ok(Self { search, master: Latest::default(), patience })
     }
 
     /// Does something over the link to the master, once.
@@ -76,17 +64,16 @@ impl Sentinels {
         action: impl AsyncFnOnce(&Link, Instant) -> Result<T, RedisError>,
     ) -> Result<T, RedisError> {
         let step = self.patience / TRIES;
-        let found = self.latest_search();
-        let searching =
-            async { found.get_or_init(|| self.search.find()).await.as_ref().map_err(RedisError::clone) };
-        let master = before_sending(persistence.deadline(step), searching).await?;
-        let done = action(master, persistence.deadline(step)).await;
-        if let Err(error) = &done
-            && calls_for_a_search(error)
-        {
-            master.give_up(error);
-        }
-        done
+        let act = async |master: &Link| {
+            let done = action(master, persistence.deadline(step)).await;
+            if let Err(error) = &done
+                && calls_for_a_search(error)
+            {
+                master.give_up(error);
+            }
+            done
+        };
+        self.master.with(persistence.deadline(step), async || self.search.find().await, act).await
     }
 }
 
@@ -121,7 +108,7 @@ impl Connection for Sentinels {
 /// Whether another server may be the master, or this one can only be used over
 /// another connection.
 fn calls_for_a_search(error: &RedisError) -> bool {
-    !matches!(error.code(), Some(FEW_REPLICAS | NOT_SENT)) && (stays(error) || may_pass(error))
+    !matches!(error.code(), Some(FEW_REPLICAS | NOT_SENT)) && (is_lost(error) || may_pass(error))
 }
 
 /// How a master is searched for.
@@ -141,7 +128,7 @@ impl Search {
         let node = self.ask().await?;
         let connecting = async {
             let client = client(&self.address, &node, self.tls.clone())?;
-            let link = Link::connect(&client, &self.address).await?;
+            let link = Link::connect(&client, &self.address, self.address.response_timeout / TRIES).await?;
             if link.role().await? == "master" {
                 return Ok(link);
             }

@@ -10,10 +10,11 @@ use ::redis::{RedisError, cmd, from_redis_value, make_extension_error};
 use tokio::task::JoinSet;
 
 use super::slots::Survey;
-use super::{Cluster, NO_OWNER};
+use super::{Cluster, NO_OWNER, View};
 use crate::store::StorageError;
 use crate::store::redis::connection::{Access, KeysPage, Persistence};
 use crate::store::redis::failure::failure;
+use crate::store::redis::latest::Passing;
 use crate::store::redis::scan::{no_place, numbers, restart, step};
 
 /// How long a scan that begins again waits at the most for slots to have moved.
@@ -81,33 +82,30 @@ impl Cluster {
 
     /// Asks all masters which slots they have.
     async fn survey(&self, persistence: &Persistence) -> Result<Arc<Survey>, RedisError> {
-        let latest = self.latest_view();
-        let view = self.look_at(&latest, persistence).await?;
+        let ask = async |view: &View| {
+            let survey = self.ask_masters(view, persistence).await;
+            if let Err(error) = &survey {
+                view.give_up(error);
+            }
+            survey
+        };
+        let survey = Arc::new(self.with_view(persistence, ask).await?);
+        *self.survey.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&survey);
+        Ok(survey)
+    }
+
+    async fn ask_masters(&self, view: &View, persistence: &Persistence) -> Result<Survey, RedisError> {
         let mut answers = JoinSet::new();
         for node in view.masters() {
             let (links, deadline) = (Arc::clone(&self.links), persistence.deadline(self.step()));
             answers.spawn(async move {
                 let question = cmd("CLUSTER").arg("NODES").clone();
-                let asking = async |link: &super::Link| link.ask(&question, deadline).await;
-                let said = from_redis_value::<String>(links.with(&node, deadline, asking).await?)?;
-                Ok::<_, RedisError>(((*node).clone(), said))
+                let answer = links.with(&node, deadline, async |link| link.ask(&question, deadline).await);
+                Ok::<_, RedisError>(((*node).clone(), from_redis_value(answer.await?)?))
             });
         }
         let answers: Result<Vec<_>, _> = answers.join_all().await.into_iter().collect();
-        let survey = answers.and_then(|answers| {
-            let missing = || make_extension_error(NO_OWNER.to_owned(), None);
-            Survey::read(&answers).map(Arc::new).ok_or_else(missing)
-        });
-        match survey {
-            Ok(survey) => {
-                *self.survey.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&survey);
-                Ok(survey)
-            }
-            Err(error) => {
-                view.outdate(&error);
-                Err(error)
-            }
-        }
+        Survey::read(&answers?).ok_or_else(|| make_extension_error(NO_OWNER.to_owned(), None))
     }
 }
 
