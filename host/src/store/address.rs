@@ -144,9 +144,13 @@ mod tests {
             ("redis://h?timeout=1", "the option \"timeout\" is unknown"),
             (
                 "redis://h?connect_timeout=0",
-                "connect_timeout must be a number of seconds greater than 0, not \"0\"",
+                "connect_timeout must be a number of seconds greater than 0, and no more than a year, not \"0\"",
             ),
             ("redis://h?replicas=-1", "replicas must be a number of replicas, not \"-1\""),
+            (
+                "redis://h?response_timeout=1e300",
+                "response_timeout must be a number of seconds greater than 0, and no more than a year",
+            ),
             ("redis://h?replica_timeout=0", "replica_timeout must be a number of seconds greater than 0"),
             ("rediss://h?cert=c.pem", "the options \"cert\" and \"key\" go together"),
             ("rediss://h?ca=a.pem&key=c.key", "the options \"cert\" and \"key\" go together"),

@@ -70,6 +70,8 @@ impl Durability {
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 const REPLICA_TIMEOUT: Duration = Duration::from_secs(1);
+/// The longest time that can be said, so that its end can be.
+const A_YEAR: Duration = Duration::from_hours(365 * 24);
 const DEFAULT_PORT: u16 = 6379;
 const DEFAULT_SENTINEL_PORT: u16 = 26379;
 
@@ -277,9 +279,12 @@ fn decode(text: &str) -> Result<String, String> {
 }
 
 fn seconds(name: &str, value: &str) -> Result<Duration, String> {
-    let fault = || format!("{name} must be a number of seconds greater than 0, not {value:?}");
+    let fault = || {
+        format!("{name} must be a number of seconds greater than 0, and no more than a year, not {value:?}")
+    };
     let seconds: f64 = value.parse().map_err(|_| fault())?;
-    Duration::try_from_secs_f64(seconds).ok().filter(|duration| !duration.is_zero()).ok_or_else(fault)
+    let is_of_use = |duration: &Duration| !duration.is_zero() && *duration <= A_YEAR;
+    Duration::try_from_secs_f64(seconds).ok().filter(is_of_use).ok_or_else(fault)
 }
 
 fn file(name: &str, value: &str) -> Result<PathBuf, String> {
