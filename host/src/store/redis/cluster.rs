@@ -136,7 +136,9 @@ impl Cluster {
             answers.spawn(async move {
                 let question = cmd("CLUSTER").arg("SLOTS").clone();
                 let answer = links.with(&node, deadline, async |link| link.ask(&question, deadline).await);
-                Topology::read(answer.await?, &node)
+                let topology = Topology::read(answer.await?, &node)?;
+                // One that is alone, and knows of nobody yet or any more, says nothing.
+                if topology.is_empty() { Err(no_owner()) } else { Ok(topology) }
             });
         }
         let topology = most_say(answers, NO_NODE).await?;
@@ -196,7 +198,7 @@ impl View {
             None => masters.values().next(),
         };
         master.map(Arc::clone).ok_or_else(|| {
-            let error = make_extension_error(NO_OWNER.to_owned(), None);
+            let error = no_owner();
             self.give_up(&error);
             error
         })
@@ -223,6 +225,10 @@ impl Passing for View {
         debug!(%error, "asking again who has which slots");
         self.is_outdated.store(true, Ordering::Release);
     }
+}
+
+fn no_owner() -> RedisError {
+    make_extension_error(NO_OWNER.to_owned(), None)
 }
 
 fn is(error: &RedisError, kind: ServerErrorKind) -> bool {

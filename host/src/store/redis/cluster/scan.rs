@@ -6,11 +6,11 @@ use std::fmt;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use ::redis::{RedisError, cmd, from_redis_value, make_extension_error};
+use ::redis::{RedisError, cmd, from_redis_value};
 use tokio::task::JoinSet;
 
 use super::slots::Survey;
-use super::{Cluster, NO_OWNER, View};
+use super::{Cluster, View, no_owner};
 use crate::store::StorageError;
 use crate::store::redis::connection::{Access, KeysPage, Persistence};
 use crate::store::redis::failure::failure;
@@ -105,7 +105,7 @@ impl Cluster {
             });
         }
         let answers: Result<Vec<_>, _> = answers.join_all().await.into_iter().collect();
-        Survey::read(&answers?).ok_or_else(|| make_extension_error(NO_OWNER.to_owned(), None))
+        Survey::read(&answers?).ok_or_else(no_owner)
     }
 }
 

@@ -40,6 +40,11 @@ impl Topology {
         Ok(Self { ranges, nodes })
     }
 
+    /// Whether no slot has a master.
+    pub fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
     /// The master of each slot that has one.
     pub fn masters(&self) -> HashMap<Slot, Arc<Node>> {
         let mut masters = HashMap::new();
