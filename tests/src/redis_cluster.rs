@@ -25,13 +25,22 @@ pub struct RedisCluster {
 impl RedisCluster {
     /// Starts six servers and makes them a cluster.
     pub async fn start() -> Self {
+        Self::start_of(async |arguments| RedisServer::start_with(arguments).await).await
+    }
+
+    /// The same of Valkey.
+    pub async fn start_valkey() -> Self {
+        Self::start_of(async |arguments| RedisServer::start_valkey_with(arguments).await).await
+    }
+
+    async fn start_of(start: impl AsyncFn(&[&str]) -> RedisServer) -> Self {
         let (mut servers, mut addresses) = (Vec::new(), Vec::new());
         for _ in 0..2 * MASTERS {
             let words = "--cluster-enabled yes --repl-diskless-sync-delay 0 --cluster-config-file nodes.conf \
                 --cluster-replica-validity-factor 0 --cluster-node-timeout";
             let mut arguments: Vec<&str> = words.split_whitespace().collect();
             arguments.extend([NODE_TIMEOUT, "--cluster-port", FREE_PORT]);
-            let server = RedisServer::start_with(&arguments).await;
+            let server = start(&arguments).await;
             let bus = server.argument("--cluster-port").expect("a port");
             addresses.push(format!("127.0.0.1:{}@{bus}", server.port()));
             servers.push(server);

@@ -332,6 +332,19 @@ async fn a_scan_misses_no_key_though_a_master_is_replaced_or_restarted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn those_who_give_up_early_come_to_the_successor_of_a_master_that_hangs() {
+    let cluster = RedisCluster::start().await;
+    let checkpointer = open_patiently(&cluster, "").await;
+    checkpointer.save(&checkpoint("session-0", "c", "r", 1)).await.expect("saved");
+    cluster.servers()[first_master(&cluster).await].signal("-STOP").await;
+    eventually("the successor answers", async || {
+        let load = checkpointer.load("session-0", None);
+        tokio::time::timeout(Duration::from_secs(1), load).await.is_ok_and(|loaded| loaded.is_ok())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_master_that_hangs_keeps_only_its_own_sessions_waiting() {
     let cluster = RedisCluster::start().await;
     let checkpointer = open_patiently(&cluster, "").await;
@@ -416,6 +429,30 @@ async fn nothing_that_a_replica_has_acknowledged_is_lost_with_its_master() {
     assert_eq!(checkpointer.load("session-0", Some("unheard")).await.expect("loaded"), None);
     let (saved, lost) = writers.stop().await;
     assert_eq!(lost, 0, "of {saved} acknowledged saves");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_save_that_is_sent_again_is_only_acknowledged_when_a_replica_has_it() {
+    // Of a command that writes nothing, Valkey waits for nothing.
+    for cluster in [RedisCluster::start().await, RedisCluster::start_valkey().await] {
+        let checkpointer = open_patiently(&cluster, "&replicas=1&replica_timeout=2").await;
+        checkpointer.save(&checkpoint("session-0", "a", "r", 1)).await.expect("saved");
+        let master = first_master(&cluster).await;
+        let replica = cluster.replica_of(master).await;
+        cluster.servers()[replica].signal("-STOP").await;
+        let saving = tokio::spawn({
+            let checkpointer = checkpointer.clone();
+            async move { checkpointer.save_after(&checkpoint("session-0", "b", "r", 2), Some("a")).await }
+        });
+        let written = PARTITIONED.document("session-0", "b");
+        let master = &cluster.servers()[master];
+        eventually("it is written", async || master.command::<u32>(&["EXISTS", &written]).await == 1).await;
+        // Nobody hears of it, so it is sent again, and finds itself there.
+        master.command::<Value>(&["CLIENT", "KILL", "TYPE", "normal"]).await;
+        assert_eq!(saving.await.expect("a task").expect_err("not acknowledged").to_string(), ALONE);
+        cluster.servers()[replica].signal("-CONT").await;
+        checkpointer.save_after(&checkpoint("session-0", "b", "r", 2), Some("a")).await.expect("saved");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

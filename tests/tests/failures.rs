@@ -271,6 +271,18 @@ async fn a_connection_that_stalls_is_a_timeout_and_the_next_call_has_a_new_one()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_stalls_is_replaced_too_where_nobody_waits_for_the_time_out() {
+    let server = RedisServer::start().await;
+    let proxy = Proxy::before(server.port()).await;
+    let checkpointer = open(&proxy.url()).await;
+    checkpointer.save(&checkpoint("s", "c", "r", 1)).await.expect("saved");
+    proxy.fail(Fault::Stall);
+    let load = async || tokio::time::timeout(Duration::from_secs(1), checkpointer.load("s", None)).await;
+    load().await.expect_err("no answer");
+    assert!(load().await.expect("an answer").expect("loaded").is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_takes_no_more_clients_is_used_again_when_it_does() {
     let server = RedisServer::start().await;
     // This connection is the only one that there may be.

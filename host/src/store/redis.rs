@@ -18,6 +18,7 @@ mod scan;
 mod sentinel;
 mod server;
 mod tls;
+mod vote;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -40,8 +41,8 @@ use self::sentinel::Sentinels;
 use self::server::Server;
 use super::quota::{Limit, SETTLE_PAGE};
 use super::{
-    Batch, Condition, Effect, Entry, Expiry, IndexPage, KeyPage, Operation, Order, Position, Put, Query,
-    Quota, StorageError, StorageReason, Store, Value, check, invalid, size, storage_error, text_value,
+    Batch, Condition, Effect, Entry, Expiry, IndexPage, KeyPage, KeyText, Operation, Order, Position, Put,
+    Query, Quota, StorageError, StorageReason, Store, Value, check, invalid, size, storage_error, text_value,
     too_large,
 };
 
@@ -222,8 +223,9 @@ impl RedisStore {
     /// Which batches were applied, where a script says that these were.
     ///
     /// If the answer to an earlier try was lost, that may have done what this one
-    /// was refused for. What it put stands there then; if it does not, nothing is
-    /// left of that try. Of a commit that only removes, nobody could tell.
+    /// was refused for. What it put stands there then, and is put once more, so that it
+    /// is waited for as any other write is; if it does not, nothing is left of that
+    /// try. Of a commit that only removes, nobody could tell.
     async fn outcomes(
         &self,
         batches: &[Batch],
@@ -233,21 +235,23 @@ impl RedisStore {
         if !is_repeat {
             return Ok(applied);
         }
-        let unknown = || {
+        let unknown = |error: Option<StorageError>| {
             let message = "the connection to the store was lost, and what was to be done may be done already";
-            storage_error(StorageReason::Unavailable, Effect::Unknown, message)
+            let error =
+                error.unwrap_or_else(|| storage_error(StorageReason::Unavailable, Effect::Unknown, message));
+            StorageError { effect: Effect::Unknown, ..error }
         };
         let puts_something = batches.iter().any(|batch| puts(batch).next().is_some());
         for (batch, applied) in batches.iter().zip(&mut applied).filter(|(_, applied)| !**applied) {
             if !puts_something && removes(batch) {
-                return Err(unknown());
+                return Err(unknown(None));
             }
-            let keys: Vec<String> = puts(batch).map(|put| put.key.clone()).collect();
-            if !keys.is_empty() {
-                let standing = self.get(keys, None).await.map_err(|_| unknown())?;
-                let is_put =
-                    |(it, put): (&Value, &Put)| matches!(it, Value::Text(text) if *text == put.value);
-                *applied = standing.iter().zip(puts(batch)).all(is_put);
+            if puts(batch).next().is_some() {
+                let again = [put_again(batch)];
+                let call = CommitCall::of(&again, self.commit.check_argument());
+                let written = self.write(&self.commit, &call.keys, &call.arguments, false).await;
+                let (outcome, _): (Vec<bool>, _) = written.map_err(|error| unknown(Some(error)))?;
+                *applied = outcome == [true];
             }
         }
         Ok(applied)
@@ -469,6 +473,17 @@ fn puts(batch: &Batch) -> impl Iterator<Item = &Put> {
         Operation::Put(put) => Some(put),
         _ => None,
     })
+}
+
+/// The batch that puts again what a batch puts, if that stands there.
+fn put_again(batch: &Batch) -> Batch {
+    let stands =
+        |put: &Put| vec![Condition::StartsWith(KeyText { key: put.key.clone(), text: put.value.clone() })];
+    let is_put = |it: &&Operation| matches!(it, Operation::Put(_) | Operation::IndexPut(_));
+    Batch {
+        conditions: puts(batch).map(stands).collect(),
+        operations: batch.operations.iter().filter(is_put).cloned().collect(),
+    }
 }
 
 fn removes(batch: &Batch) -> bool {

@@ -16,6 +16,7 @@ mod scan;
 mod slots;
 
 use std::collections::{BTreeSet, HashMap};
+use std::fmt::Display;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -25,17 +26,17 @@ use ::redis::{
     ErrorKind, RedisError, ServerErrorKind, TlsCertificates, Value as Reply, cmd, make_extension_error,
 };
 use async_trait::async_trait;
-use tokio::task::JoinSet;
 use tracing::debug;
 
 use self::links::Links;
 use self::slots::{Survey, Topology};
 use super::address::{Node, RedisAddress};
 use super::client;
-use super::connection::{Answer, Connection, KeysPage, Persistence, Request, TRIES, most_say};
+use super::connection::{Answer, Connection, KeysPage, Persistence, Request, TRIES};
 use super::failure::is_lost;
 use super::latest::{Latest, Passing};
 use super::link::Link;
+use super::vote::most_say;
 use crate::store::{Effect, StorageError, StorageReason, storage_error};
 
 /// The code of the error if no server can be reached that knows of the slots.
@@ -44,12 +45,16 @@ pub(super) const NO_NODE: &str = "NONODE";
 /// The code of the error that says that a slot has no master now.
 pub(super) const NO_OWNER: &str = "NOOWNER";
 
+/// How long to wait for what more servers say of the slots, after the first answer.
+/// Whoever is asked for a slot that it does not have says so.
+const GRACE: Duration = Duration::from_millis(200);
+
+/// How long to go on without asking for the slots, and so for who has joined.
+const A_WHILE: Duration = Duration::from_secs(60);
+
 /// The masters of a cluster, and who has which slots.
 pub struct Cluster {
-    /// Those who are asked first.
-    seeds: BTreeSet<Node>,
-    /// All who were named by others, when they were last asked.
-    known: Mutex<BTreeSet<Node>>,
+    directory: Arc<Directory>,
     links: Arc<Links>,
     view: Latest<View>,
     /// What a scan knows of the masters.
@@ -68,13 +73,20 @@ impl Cluster {
         for node in nodes {
             client(address, node, tls.clone())?;
         }
-        Ok(Self {
-            seeds: nodes.iter().cloned().collect(),
+        let patience = address.response_timeout;
+        let links = Arc::new(Links::new(address.clone(), tls));
+        let directory = Directory {
+            seeds: nodes.to_vec(),
             known: Mutex::default(),
-            links: Arc::new(Links::new(address.clone(), tls)),
+            links: Arc::clone(&links),
+            limit: patience / TRIES / 2,
+        };
+        Ok(Self {
+            directory: Arc::new(directory),
+            links,
             view: Latest::default(),
             survey: Mutex::default(),
-            patience: address.response_timeout,
+            patience,
         })
     }
 
@@ -89,7 +101,8 @@ impl Cluster {
         persistence: &Persistence,
         action: impl AsyncFnOnce(&View) -> Result<T, RedisError>,
     ) -> Result<T, RedisError> {
-        self.view.with(persistence.deadline(self.step()), async || self.ask().await, action).await
+        let ask = || Arc::clone(&self.directory).ask();
+        self.view.with(persistence.deadline(self.step()), ask, action).await
     }
 
     /// Sends a command once, to whoever has its slot.
@@ -118,35 +131,60 @@ impl Cluster {
         }
         if let Err(error) = &answer {
             match (slot, redirection(error, &node)) {
-                (Some(slot), Some(other)) if is(error, ServerErrorKind::Moved) => view.learn(slot, other),
+                (Some(slot), Some(other)) if is(error, ServerErrorKind::Moved) => {
+                    // A new one knows of others that are new.
+                    if self.directory.add(&other) {
+                        view.give_up(error);
+                    }
+                    view.learn(slot, other);
+                }
                 _ if is_lost(error) || is_out_of_office(error) => view.give_up(error),
                 _ => {}
             }
         }
         answer
     }
+}
 
+/// Who can be asked for the slots.
+struct Directory {
+    /// Those who are asked first, in the order in which people wrote them.
+    seeds: Vec<Node>,
+    /// All who were named by others since they were last asked.
+    known: Mutex<BTreeSet<Node>>,
+    links: Arc<Links>,
+    /// How long an answer may take.
+    limit: Duration,
+}
+
+impl Directory {
     /// Asks all servers at once who has which slots. What most of them say counts: one
     /// that was away may not know yet that it has been replaced.
-    async fn ask(&self) -> Result<View, RedisError> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut answers = JoinSet::new();
-        for node in &self.seeds | &known {
-            let (links, deadline) = (Arc::clone(&self.links), Instant::now() + self.step() / 2);
-            answers.spawn(async move {
+    async fn ask(self: Arc<Self>) -> Result<View, RedisError> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        known.retain(|node| !self.seeds.contains(node));
+        let deadline = Instant::now() + self.limit;
+        let asked = self.seeds.iter().chain(&known).map(|node| {
+            let (node, links) = (node.clone(), Arc::clone(&self.links));
+            async move {
                 let question = cmd("CLUSTER").arg("SLOTS").clone();
                 let answer = links.with(&node, deadline, async |link| link.ask(&question, deadline).await);
                 let topology = Topology::read(answer.await?, &node)?;
                 // One that is alone, and knows of nobody yet or any more, says nothing.
                 if topology.is_empty() { Err(no_owner()) } else { Ok(topology) }
-            });
-        }
-        let topology = most_say(answers, NO_NODE).await?;
+            }
+        });
+        let topology = most_say(asked, GRACE, NO_NODE).await?;
         debug!(servers = topology.nodes.len(), "found who has which slots");
-        self.links.keep_only(&(&self.seeds | &topology.nodes));
-        let view = View { masters: Mutex::new(topology.masters()), is_outdated: AtomicBool::new(false) };
+        self.links.keep_only(|node| topology.nodes.contains(node) || self.seeds.contains(node));
+        let masters = Mutex::new(topology.masters());
         *self.known.lock().unwrap_or_else(PoisonError::into_inner) = topology.nodes;
-        Ok(view)
+        Ok(View { masters, asked: Instant::now(), is_outdated: AtomicBool::new(false) })
+    }
+
+    /// Takes down that there is a server; says whether nobody knew of it.
+    fn add(&self, node: &Node) -> bool {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(node.clone())
     }
 }
 
@@ -186,6 +224,7 @@ impl Connection for Cluster {
 /// Who has which slots.
 struct View {
     masters: Mutex<HashMap<Slot, Arc<Node>>>,
+    asked: Instant,
     is_outdated: AtomicBool,
 }
 
@@ -218,11 +257,11 @@ impl View {
 
 impl Passing for View {
     fn is_over(&self) -> bool {
-        self.is_outdated.load(Ordering::Acquire)
+        self.is_outdated.load(Ordering::Acquire) || self.asked.elapsed() >= A_WHILE
     }
 
-    fn give_up(&self, error: &RedisError) {
-        debug!(%error, "asking again who has which slots");
+    fn give_up(&self, why: &dyn Display) {
+        debug!(%why, "asking again who has which slots");
         self.is_outdated.store(true, Ordering::Release);
     }
 }

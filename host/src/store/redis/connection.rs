@@ -4,9 +4,8 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use ::redis::{Cmd, RedisError, Value as Reply, make_extension_error};
+use ::redis::{Cmd, RedisError, Value as Reply};
 use async_trait::async_trait;
-use tokio::task::JoinSet;
 use tracing::debug;
 
 use super::failure::{classify, may_pass};
@@ -87,7 +86,7 @@ pub struct Persistence {
     until: Instant,
     last_try: Instant,
     pause: Duration,
-    /// The first failure that leaves it unknown whether a write took effect.
+    /// The latest failure that leaves it unknown whether a write took effect.
     doubt: Option<RedisError>,
 }
 
@@ -107,7 +106,7 @@ impl Persistence {
         Self { access, until, last_try, pause: SHORTEST_PAUSE, doubt: None }
     }
 
-    /// When a step of a try that may take so long has to be done.
+    /// The end of a step of a try that begins now and may take so long.
     pub fn deadline(&self, step: Duration) -> Instant {
         self.until.min(Instant::now() + step)
     }
@@ -117,7 +116,8 @@ impl Persistence {
     /// # Errors
     /// What to tell whoever asked, if another try is of no use or comes too late.
     pub async fn pause_after(&mut self, error: RedisError) -> Result<(), RedisError> {
-        if self.doubt.is_none() && classify(&error, self.access).effect == Effect::Unknown {
+        // The latest one says best what is the matter.
+        if classify(&error, self.access).effect == Effect::Unknown {
             self.doubt = Some(error.clone());
         }
         if !may_pass(&error) || Instant::now() + self.pause >= self.last_try {
@@ -157,42 +157,4 @@ pub async fn before_sending<T>(
         debug!(%error, "nobody can be reached");
         io::Error::from(io::ErrorKind::ConnectionRefused).into()
     })
-}
-
-/// What most of those who are asked say; of those who say nothing, the error that
-/// tells most. `unreachable` is the code of the error if none of them can be reached.
-pub async fn most_say<T: PartialEq + Send + 'static>(
-    mut answers: JoinSet<Result<T, RedisError>>,
-    unreachable: &str,
-) -> Result<T, RedisError> {
-    let asked = answers.len();
-    let mut said: Vec<(T, usize)> = Vec::new();
-    let mut fault = make_extension_error(unreachable.to_owned(), None);
-    while let Some(answer) = answers.join_next().await {
-        match answer {
-            Ok(Ok(answer)) => {
-                let place = said.iter().position(|(other, _)| *other == answer).unwrap_or(said.len());
-                if place == said.len() {
-                    said.push((answer, 0));
-                }
-                said[place].1 += 1;
-                if said[place].1 * 2 > asked {
-                    break;
-                }
-            }
-            Ok(Err(error)) => {
-                debug!(%error, "one of those who are asked does not answer");
-                let is_out_of_reach = error.is_connection_refusal()
-                    || classify(&error, Access::Write).effect == Effect::Unknown;
-                // Whoever answers knows more than those who don't.
-                if !is_out_of_reach {
-                    fault = error;
-                } else if fault.code() == Some(unreachable) {
-                    fault = make_extension_error(unreachable.to_owned(), Some(error.to_string()));
-                }
-            }
-            Err(_) => {}
-        }
-    }
-    said.into_iter().max_by_key(|(_, count)| *count).map(|(answer, _)| answer).ok_or(fault)
 }

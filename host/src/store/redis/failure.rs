@@ -97,7 +97,8 @@ pub fn classify(error: &RedisError, access: Access) -> StorageError {
         Some(NOT_SENT) => (
             StorageReason::Timeout,
             Effect::None,
-            "the store did not take the write in time, since others wait for replicas".to_owned(),
+            "the store did not take the write in time: those before it wait for replicas, or it hangs"
+                .to_owned(),
         ),
         Some(NO_NODE) => {
             let message = "none of the store's servers can be reached".to_owned();

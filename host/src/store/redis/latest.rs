@@ -1,51 +1,102 @@
-//! What is good until it turns out not to be: it is found when it is needed, by one for
+//! What is good until it turns out not to be: it is found when it is needed, once for
 //! all who need it, and again when it is of no use any more.
 
+use std::fmt::Display;
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ::redis::RedisError;
-use tokio::sync::OnceCell;
+use tokio::sync::watch;
 
 use super::connection::before_sending;
 
 /// What may be of no use any more.
-pub trait Passing {
+pub trait Passing: Send + Sync + 'static {
     /// Whether it is.
     fn is_over(&self) -> bool;
 
     /// Sees to it that nobody else begins to use it.
-    fn give_up(&self, error: &RedisError);
+    fn give_up(&self, why: &dyn Display);
 }
 
 /// What was found last.
-pub struct Latest<T>(Mutex<Arc<OnceCell<Result<T, RedisError>>>>);
+pub struct Latest<T>(Mutex<watch::Receiver<Finding<T>>>);
+
+/// What came of looking for it, if that has ended.
+type Finding<T> = Option<Result<Arc<T>, RedisError>>;
+
+/// How long there has to be no answer for those to be believed that give up waiting:
+/// shorter than most people wait, and longer than most answers take.
+const SILENCE: Duration = Duration::from_millis(500);
 
 impl<T> Default for Latest<T> {
     fn default() -> Self {
-        Self(Mutex::default())
+        Self(Mutex::new(watch::channel(None).1))
     }
 }
 
 impl<T: Passing> Latest<T> {
-    /// Does something with it. It has to be found until then, which whoever needs it
-    /// awaits; nothing is sent before.
-    pub async fn with<R>(
+    /// Does something with it. It has to be found until then; nothing is sent before.
+    ///
+    /// It is looked for in a task of its own, so that nobody has to wait for whoever
+    /// was the first to need it, and went away.
+    pub async fn with<R, F>(
         &self,
         deadline: Instant,
-        find: impl AsyncFnOnce() -> Result<T, RedisError>,
+        find: impl FnOnce() -> F,
         action: impl AsyncFnOnce(&T) -> Result<R, RedisError>,
-    ) -> Result<R, RedisError> {
-        let found = self.current();
-        let finding = async { found.get_or_init(|| find()).await.as_ref().map_err(RedisError::clone) };
-        action(before_sending(deadline, finding).await?).await
+    ) -> Result<R, RedisError>
+    where
+        F: Future<Output = Result<T, RedisError>> + Send + 'static,
+    {
+        let mut finding = self.current(find);
+        let found = async {
+            match finding.wait_for(Option::is_some).await.as_deref() {
+                Ok(Some(found)) => found.clone(),
+                // The task went with its runtime.
+                _ => Err(io::Error::from(io::ErrorKind::ConnectionRefused).into()),
+            }
+        };
+        let found = before_sending(deadline, found).await?;
+        let mut patience = Patience { with: &*found, since: Instant::now(), has_ended: false };
+        let done = action(&found).await;
+        patience.has_ended = true;
+        done
     }
 
-    fn current(&self) -> Arc<OnceCell<Result<T, RedisError>>> {
+    fn current<F>(&self, find: impl FnOnce() -> F) -> watch::Receiver<Finding<T>>
+    where
+        F: Future<Output = Result<T, RedisError>> + Send + 'static,
+    {
         let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if current.get().is_some_and(|found| found.as_ref().map_or(true, T::is_over)) {
-            *current = Arc::default();
+        let is_of_use = match &*current.borrow() {
+            Some(found) => found.as_ref().is_ok_and(|found| !found.is_over()),
+            // Whoever looks for it is still there.
+            None => current.has_changed().is_ok(),
+        };
+        if !is_of_use {
+            let (found, finding) = watch::channel(None);
+            let looking = find();
+            tokio::spawn(async move { found.send(Some(looking.await.map(Arc::new))) });
+            *current = finding;
         }
-        Arc::clone(&current)
+        current.clone()
+    }
+}
+
+/// Waits with whoever uses something, and takes it that it is of no use if they go away
+/// before there is an answer: they would not come to see that it hangs.
+struct Patience<'a, T: Passing> {
+    with: &'a T,
+    since: Instant,
+    has_ended: bool,
+}
+
+impl<T: Passing> Drop for Patience<'_, T> {
+    fn drop(&mut self) {
+        if !self.has_ended && self.since.elapsed() >= SILENCE {
+            self.with.give_up(&"somebody has given up waiting");
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! looks again for a server.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,8 +17,8 @@ use ::redis::{
 use tokio::sync::OnceCell;
 use tracing::debug;
 
-use super::address::RedisAddress;
-use super::connection::{Access, Request, in_time};
+use super::address::Durability;
+use super::connection::{Access, Request, before_sending, in_time};
 use super::failure::is_without_script;
 use super::latest::Passing;
 use super::replicas::ReplicatedWrites;
@@ -25,24 +26,29 @@ use super::replicas::ReplicatedWrites;
 /// A server, over one multiplexed connection, and another one for writes where
 /// replicas are to have them.
 pub struct Link {
+    client: Client,
+    configuration: AsyncConnectionConfig,
     connection: MultiplexedConnection,
-    replicated: Option<ReplicatedWrites>,
+    durability: Option<Durability>,
+    /// How long an answer to a write may take, beside what it waits for.
+    patience: Duration,
+    replicated: OnceCell<ReplicatedWrites>,
     process: OnceCell<u64>,
     is_over: Arc<AtomicBool>,
 }
 
 impl Link {
-    /// Connects to a server, for however long that takes.
-    /// To a write there is an answer within `patience`, or it is given up.
+    /// Connects to a server, for however long that takes. A write is answered within
+    /// `patience`, or given up.
     pub async fn connect(
-        client: &Client,
-        address: &RedisAddress,
+        client: Client,
+        durability: Option<Durability>,
         patience: Duration,
     ) -> Result<Self, RedisError> {
         let is_over = Arc::new(AtomicBool::new(false));
         let lost = Arc::clone(&is_over);
         // Whoever sends something sees to the time.
-        let patient = AsyncConnectionConfig::new()
+        let configuration = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
             .set_response_timeout(None)
             .set_push_sender(move |push: PushInfo| {
@@ -51,15 +57,9 @@ impl Link {
                 }
                 Ok::<(), RedisError>(())
             });
-        let connection = client.get_multiplexed_async_connection_with_config(&patient).await?;
-        let replicated = match address.durability {
-            Some(durability) => {
-                let connection = client.get_multiplexed_async_connection_with_config(&patient).await?;
-                Some(ReplicatedWrites::new(connection, durability, patience))
-            }
-            None => None,
-        };
-        Ok(Self { connection, replicated, process: OnceCell::new(), is_over })
+        let connection = client.get_multiplexed_async_connection_with_config(&configuration).await?;
+        let (replicated, process) = (OnceCell::new(), OnceCell::new());
+        Ok(Self { client, configuration, connection, durability, patience, replicated, process, is_over })
     }
 
     /// A number of the server's process, of which a connection never sees another one.
@@ -122,8 +122,11 @@ impl Link {
         is_asking: bool,
         deadline: Instant,
     ) -> Result<Reply, RedisError> {
-        match (&self.replicated, access) {
-            (Some(replicated), Access::Write) => replicated.send(command, is_asking, deadline).await,
+        match self.durability {
+            Some(durability) if access == Access::Write => {
+                let replicated = before_sending(deadline, self.replicated(durability)).await?;
+                replicated.send(command, is_asking, deadline).await
+            }
             _ if is_asking => {
                 let mut pipeline = Pipeline::new();
                 pipeline.add_command(cmd("ASKING")).add_command(command.clone());
@@ -134,6 +137,15 @@ impl Link {
             _ => self.ask(command, deadline).await,
         }
     }
+
+    /// What writes go through that wait for replicas.
+    async fn replicated(&self, durability: Durability) -> Result<&ReplicatedWrites, RedisError> {
+        let connect = async || {
+            let connecting = self.client.get_multiplexed_async_connection_with_config(&self.configuration);
+            Ok(ReplicatedWrites::new(connecting.await?, durability, self.patience))
+        };
+        self.replicated.get_or_try_init(connect).await
+    }
 }
 
 impl Passing for Link {
@@ -141,8 +153,8 @@ impl Passing for Link {
         self.is_over.load(Ordering::Acquire)
     }
 
-    fn give_up(&self, error: &RedisError) {
-        debug!(%error, "giving up the connections to a server");
+    fn give_up(&self, why: &dyn Display) {
+        debug!(%why, "giving up the connections to a server");
         self.is_over.store(true, Ordering::Release);
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
 use super::address::Durability;
-use super::connection::in_time;
+use super::connection::{before_sending, in_time};
 
 /// The code of the error that says that too few replicas have a write.
 pub(super) const FEW_REPLICAS: &str = "FEWREPLICAS";
@@ -74,20 +74,25 @@ impl ReplicatedWrites {
         let (answer, answered) = oneshot::channel();
         let request = Request { command: command.clone(), is_asking, taken, answer };
         let turn = deadline + self.durability.timeout;
+        // The writer ends only with its runtime.
+        let ended = |kind: io::ErrorKind| RedisError::from(io::Error::from(kind));
         let queued = async {
-            // The writer ends only with the runtime.
             self.requests.send(request).await.ok()?;
             (&mut is_taken).await.ok()
         };
-        if tokio::time::timeout_at(turn.into(), queued).await.ok().flatten().is_none() {
-            // From here on it is not sent, if it was not at the last moment.
-            is_taken.close();
-            if is_taken.try_recv().is_err() {
-                return Err(make_extension_error(NOT_SENT.to_owned(), None));
+        match tokio::time::timeout_at(turn.into(), queued).await {
+            Ok(Some(())) => {}
+            Ok(None) => return Err(ended(io::ErrorKind::ConnectionRefused)),
+            Err(_) => {
+                // From here on it is not sent, if it was not at the last moment.
+                is_taken.close();
+                if is_taken.try_recv().is_err() {
+                    return Err(make_extension_error(NOT_SENT.to_owned(), None));
+                }
             }
         }
-        let ended = || RedisError::from(io::Error::from(io::ErrorKind::BrokenPipe));
-        in_time(turn + self.durability.timeout, async { answered.await.map_err(|_| ended())? }).await
+        let answer = async { answered.await.map_err(|_| ended(io::ErrorKind::BrokenPipe))? };
+        in_time(turn + self.durability.timeout, answer).await
     }
 }
 
@@ -116,8 +121,7 @@ impl Writer {
             if writes.is_empty() {
                 continue;
             }
-            let deadline = Instant::now() + self.patience + self.durability.timeout;
-            match in_time(deadline, self.write(writes)).await {
+            match self.write(writes).await {
                 Ok(replies) => {
                     for (reply, answer) in replies.into_iter().zip(answers) {
                         let _ = answer.send(reply);
@@ -137,9 +141,11 @@ impl Writer {
         &mut self,
         writes: Vec<(Cmd, bool)>,
     ) -> Result<Vec<Result<Reply, RedisError>>, RedisError> {
+        let deadline = Instant::now() + self.patience;
         if !self.may_wait {
-            let answer = self.durability.trial().query_async::<Reply>(&mut self.connection).await;
-            self.may_wait = Durability::tried(answer)?;
+            let trial = self.durability.trial();
+            let trying = async { Durability::tried(trial.query_async(&mut self.connection).await) };
+            self.may_wait = before_sending(deadline, trying).await?;
         }
         let mut pipeline = Pipeline::with_capacity(2 * writes.len() + 1);
         // The places of the answers.
@@ -152,7 +158,8 @@ impl Writer {
             pipeline.add_command(command);
         }
         pipeline.add_command(self.durability.wait());
-        let mut replies = self.connection.req_packed_commands(&pipeline, 0, pipeline.len()).await?;
+        let writing = self.connection.req_packed_commands(&pipeline, 0, pipeline.len());
+        let mut replies = in_time(deadline + self.durability.timeout, writing).await?;
         let few = self.durability.shortfall(replies.pop());
         // A permission may have been taken away.
         self.may_wait &= few.is_none();

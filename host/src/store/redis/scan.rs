@@ -16,7 +16,7 @@ use crate::store::{Effect, StorageError, StorageReason, invalid, storage_error};
 const COUNT: u32 = 1000;
 
 /// How often a scan begins again at the most.
-const RESTARTS: u32 = 20;
+const RESTARTS: u32 = 100;
 
 /// A step: where to go on, which is 0 at the end, and the keys.
 pub async fn step(

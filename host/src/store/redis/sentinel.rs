@@ -1,25 +1,26 @@
 //! Sentinels, which know who is the master of some servers now, and choose another
 //! one when it fails. They are asked before each connection to a master.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ::redis::{
     AsyncConnectionConfig, Client, ErrorKind, RedisError, TlsCertificates, cmd, make_extension_error,
 };
 use async_trait::async_trait;
-use tokio::task::JoinSet;
 use tracing::info;
 
 use super::address::{Node, RedisAddress};
 use super::client;
 use super::connection::{
-    Access, Answer, Connection, KeysPage, Persistence, Request, TRIES, before_sending, in_time, most_say,
+    Access, Answer, Connection, KeysPage, Persistence, Request, TRIES, before_sending, in_time,
 };
 use super::failure::{failure, is_lost, may_pass};
 use super::latest::{Latest, Passing};
 use super::link::Link;
 use super::replicas::{FEW_REPLICAS, NOT_SENT};
 use super::scan::Place;
+use super::vote::most_say;
 use crate::store::StorageError;
 
 /// The codes of the errors of a search.
@@ -31,7 +32,7 @@ pub(super) const NO_MASTER: &str = "NOMASTER";
 
 /// The server that sentinels name, whoever that is.
 pub struct Sentinels {
-    search: Search,
+    search: Arc<Search>,
     master: Latest<Link>,
     /// How long a command is tried.
     patience: Duration,
@@ -54,7 +55,7 @@ impl Sentinels {
             nodes.iter().map(|node| client(&address_of_sentinels, node, tls.clone())).collect();
         let patience = address.response_timeout;
         let search = Search { sentinels: sentinels?, name: name.to_owned(), tls, address: address.clone() };
-        Ok(Self { search, master: Latest::default(), patience })
+        Ok(Self { search: Arc::new(search), master: Latest::default(), patience })
     }
 
     /// Does something over the link to the master, once.
@@ -73,7 +74,7 @@ impl Sentinels {
             }
             done
         };
-        self.master.with(persistence.deadline(step), async || self.search.find().await, act).await
+        self.master.with(persistence.deadline(step), || Arc::clone(&self.search).find(), act).await
     }
 }
 
@@ -124,11 +125,12 @@ struct Search {
 impl Search {
     /// Asks the sentinels, and connects to the server that they name, if that
     /// takes itself for a master too.
-    async fn find(&self) -> Result<Link, RedisError> {
+    async fn find(self: Arc<Self>) -> Result<Link, RedisError> {
         let node = self.ask().await?;
         let connecting = async {
             let client = client(&self.address, &node, self.tls.clone())?;
-            let link = Link::connect(&client, &self.address, self.address.response_timeout / TRIES).await?;
+            let patience = self.address.response_timeout / TRIES;
+            let link = Link::connect(client, self.address.durability, patience).await?;
             if link.role().await? == "master" {
                 return Ok(link);
             }
@@ -148,11 +150,9 @@ impl Search {
     /// Asks all sentinels at once where the master is. What most of them say
     /// counts: one that was away may not know yet that it is another server.
     async fn ask(&self) -> Result<Node, RedisError> {
-        let mut answers = JoinSet::new();
-        for sentinel in &self.sentinels {
-            answers.spawn(in_time(self.deadline(), ask(sentinel.clone(), self.name.clone())));
-        }
-        most_say(answers, NO_SENTINEL).await
+        let deadline = self.deadline();
+        let ask = |sentinel: &Client| in_time(deadline, ask(sentinel.clone(), self.name.clone()));
+        most_say(self.sentinels.iter().map(ask), self.address.response_timeout, NO_SENTINEL).await
     }
 }
 

@@ -6,7 +6,7 @@ use ::redis::{Client, RedisError, Value as Reply};
 use async_trait::async_trait;
 
 use super::address::RedisAddress;
-use super::connection::{Access, Answer, Connection, KeysPage, Request};
+use super::connection::{Access, Answer, Connection, KeysPage, Request, in_time};
 use super::failure::{failure, is_lost};
 use super::latest::{Latest, Passing};
 use super::link::Link;
@@ -31,10 +31,14 @@ impl Server {
         &self,
         action: impl AsyncFnOnce(&Link, Instant) -> Result<T, RedisError>,
     ) -> Result<T, RedisError> {
-        let address = &self.address;
-        let connect = async || Link::connect(&self.client, address, address.response_timeout).await;
+        let RedisAddress { connect_timeout, response_timeout, durability, .. } = self.address;
+        let connecting_ends = Instant::now() + connect_timeout;
+        let connect = || {
+            let connecting = Link::connect(self.client.clone(), durability, response_timeout);
+            in_time(connecting_ends, connecting)
+        };
         let act = async |link: &Link| {
-            let done = action(link, Instant::now() + address.response_timeout).await;
+            let done = action(link, Instant::now() + response_timeout).await;
             if let Err(error) = &done
                 && is_lost(error)
             {
@@ -42,7 +46,7 @@ impl Server {
             }
             done
         };
-        self.link.with(Instant::now() + address.connect_timeout, connect, act).await
+        self.link.with(connecting_ends, connect, act).await
     }
 
     async fn try_to_run(&self, request: &Request<'_>) -> Result<Reply, RedisError> {

@@ -1,6 +1,6 @@
 //! Links to the servers of a cluster, each made when it is needed.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -15,14 +15,13 @@ use crate::store::redis::link::Link;
 
 pub struct Links {
     /// How to connect, but for where.
-    address: RedisAddress,
-    tls: Option<TlsCertificates>,
+    reach: Arc<(RedisAddress, Option<TlsCertificates>)>,
     latest: Mutex<HashMap<Node, Arc<Latest<Link>>>>,
 }
 
 impl Links {
     pub fn new(address: RedisAddress, tls: Option<TlsCertificates>) -> Self {
-        Self { address, tls, latest: Mutex::default() }
+        Self { reach: Arc::new((address, tls)), latest: Mutex::default() }
     }
 
     /// Does something over the link to a server, which has to be there until then.
@@ -45,19 +44,24 @@ impl Links {
             }
             done
         };
-        latest.with(deadline, async || self.connect(node).await, act).await
+        let connect = || connect(Arc::clone(&self.reach), node.clone());
+        latest.with(deadline, connect, act).await
     }
 
     /// Forgets the links to all other servers.
-    pub fn keep_only(&self, nodes: &BTreeSet<Node>) {
-        self.latest.lock().unwrap_or_else(PoisonError::into_inner).retain(|node, _| nodes.contains(node));
+    pub fn keep_only(&self, is_to_stay: impl Fn(&Node) -> bool) {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner).retain(|node, _| is_to_stay(node));
     }
+}
 
-    /// Connects, so quickly that there is the time for other tries.
-    async fn connect(&self, node: &Node) -> Result<Link, RedisError> {
-        let patience = self.address.response_timeout / TRIES;
-        let limit = self.address.connect_timeout.min(patience / 2);
-        let client = client(&self.address, node, self.tls.clone())?;
-        before_sending(Instant::now() + limit, Link::connect(&client, &self.address, patience)).await
-    }
+/// Connects, so quickly that there is the time for other tries.
+async fn connect(
+    reach: Arc<(RedisAddress, Option<TlsCertificates>)>,
+    node: Node,
+) -> Result<Link, RedisError> {
+    let (address, tls) = &*reach;
+    let patience = address.response_timeout / TRIES;
+    let deadline = Instant::now() + address.connect_timeout.min(patience / 2);
+    let client = client(address, &node, tls.clone())?;
+    before_sending(deadline, Link::connect(client, address.durability, patience)).await
 }

@@ -10,7 +10,7 @@ use ::redis::{RedisError, Value as Reply, from_redis_value};
 use crate::store::redis::address::Node;
 
 /// Who has which slots, as one server sees it.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub struct Topology {
     /// The first and the last slot of a range, and their master.
     ranges: Vec<(u16, u16, Node)>,
@@ -56,6 +56,13 @@ impl Topology {
     }
 }
 
+/// Replicas do not count, of which not all servers know at once.
+impl PartialEq for Topology {
+    fn eq(&self, other: &Self) -> bool {
+        self.ranges == other.ranges
+    }
+}
+
 /// A server, if it is known where that is. One that says no host is where whoever
 /// was asked is.
 fn node_of(parts: Reply, asked: &Node) -> Result<Option<Node>, RedisError> {
@@ -73,7 +80,7 @@ fn node_of(parts: Reply, asked: &Node) -> Result<Option<Node>, RedisError> {
 pub struct Survey {
     /// Where each master is, in an order that lasts.
     pub masters: Vec<Node>,
-    /// Differs if any master has other slots.
+    /// Differs if any master has, or had meanwhile, other slots.
     pub fingerprint: u32,
     /// Whether any slot is being moved.
     pub is_moving: bool,
@@ -83,11 +90,12 @@ impl Survey {
     /// From the answers of the masters to `CLUSTER NODES`. None if some slots have a
     /// master that did not answer.
     ///
-    /// In each answer a line for a node ends with its slots, `0-5460 5462`, and the
-    /// line of the node itself with those that are on their way, `[93->-node]`.
+    /// In each answer a line for a node ends with its epoch, a word on its connection,
+    /// and its slots, `0-5460 5462`; the line of the node itself with those that are on
+    /// their way, `[93->-node]`. With each slot that comes, the epoch is another one.
     /// <https://redis.io/docs/latest/commands/cluster-nodes/>
     pub fn read(answers: &[(Node, String)]) -> Option<Self> {
-        let mut own: Vec<(&str, Vec<&str>, &Node)> = Vec::new();
+        let mut own: Vec<(&str, &str, Vec<&str>, &Node)> = Vec::new();
         let mut known = 0;
         for (node, lines) in answers {
             let lines = lines.lines().map(|line| line.split(' ').collect::<Vec<_>>());
@@ -95,18 +103,19 @@ impl Survey {
             for words in lines.filter(|words| words.len() > 8) {
                 of_all += words[8..].iter().map(|slots| count(slots)).sum::<usize>();
                 if words[2].split(',').any(|flag| flag == "myself") {
-                    own.push((words[0], words[8..].to_vec(), node));
+                    own.push((words[0], words[6], words[8..].to_vec(), node));
                 }
             }
             known = known.max(of_all);
         }
-        let answered: usize = own.iter().flat_map(|(_, slots, _)| slots).map(|slots| count(slots)).sum();
+        let answered: usize = own.iter().flat_map(|(_, _, slots, _)| slots).map(|slots| count(slots)).sum();
         own.sort_unstable();
-        let text: String = own.iter().map(|(id, slots, _)| format!("{id} {}\n", slots.join(" "))).collect();
+        let text: String =
+            own.iter().map(|(id, epoch, slots, _)| format!("{id} {epoch} {}\n", slots.join(" "))).collect();
         (answered == known && known > 0).then(|| Self {
             fingerprint: checksum(&text),
             is_moving: text.contains('['),
-            masters: own.into_iter().map(|(_, _, node)| node.clone()).collect(),
+            masters: own.into_iter().map(|(.., node)| node.clone()).collect(),
         })
     }
 }
@@ -175,8 +184,12 @@ mod tests {
         let again = Survey::read(&[first_answer.clone(), second_answer.clone()]).expect("all slots");
         assert_eq!(survey.fingerprint, again.fingerprint);
         let settled = (node("h1", 7001), first.replace(" [93->-b2]", ""));
+        let second_again = second_answer.clone();
         let later = Survey::read(&[settled, second_answer]).expect("all slots");
         assert!(!later.is_moving && later.fingerprint != survey.fingerprint);
+        let back_again = (node("h1", 7001), first.replace(" 0 0 1 ", " 0 0 3 "));
+        let later = Survey::read(&[back_again, second_again]).expect("all slots");
+        assert_ne!(later.fingerprint, survey.fingerprint, "a slot went away and came back");
         assert!(Survey::read(&[first_answer]).is_none(), "a master did not answer");
         assert!(Survey::read(&[]).is_none());
     }
