@@ -437,8 +437,10 @@ async fn a_copy_begins_again_where_a_store_refuses_the_place() {
     let (redis, cluster) = (server.url(), cluster.url());
     for (store, refused, why) in [
         (&redis, "checkpoints:nowhere", "a page begins only where the one before said"),
-        // Since then all slots moved, and before that 20 times.
-        (&cluster, "checkpoints:0.17.1.20", "the store keeps moving keys to other machines"),
+        // Since then slots moved, and before that 100 times.
+        (&cluster, "checkpoints:0.17.1.1.100", "the store keeps moving keys, or changing servers"),
+        // The server was restarted, and before that 100 times.
+        (&redis, "checkpoints:17.1.100", "the store keeps moving keys, or changing servers"),
     ] {
         let layout = ["--layout", "partitioned"];
         let filled = place.copy(&["--from", &file, "--to", store, "--to-layout", "partitioned"]);

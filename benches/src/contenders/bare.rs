@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{Client, Cmd, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo, Value};
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, Cmd, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo, Value};
 
 use crate::recording::Words;
 
@@ -15,15 +15,13 @@ use crate::recording::Words;
 ///
 /// # Errors
 /// The server is not there.
-pub async fn connect(url: &str) -> Result<ConnectionManager> {
+pub async fn connect(url: &str) -> Result<MultiplexedConnection> {
     let settings = RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP3);
     let client = Client::open(url.into_connection_info()?.set_redis_settings(settings))?;
-    let configuration = ConnectionManagerConfig::new()
+    let configuration = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(Duration::from_secs(5)))
-        .set_response_timeout(Some(Duration::from_secs(10)))
-        .set_number_of_retries(1)
-        .set_min_delay(Duration::from_millis(50));
-    Ok(client.get_connection_manager_with_config(configuration).await?)
+        .set_response_timeout(Some(Duration::from_secs(10)));
+    Ok(client.get_multiplexed_async_connection_with_config(&configuration).await?)
 }
 
 /// Sends a command. To copy its words into one is what every user of the client
@@ -31,7 +29,7 @@ pub async fn connect(url: &str) -> Result<ConnectionManager> {
 ///
 /// # Errors
 /// The server refuses it, or is gone.
-pub async fn send(connection: &mut ConnectionManager, words: &Words) -> Result<Value> {
+pub async fn send(connection: &mut MultiplexedConnection, words: &Words) -> Result<Value> {
     let mut command = Cmd::new();
     for word in words {
         command.arg(word);
