@@ -508,11 +508,16 @@ async fn a_store_that_does_not_answer_is_not_told_of() {
     let _beside_others = QUIET.read().await;
     let server = RedisServer::start().await;
     let port = server.port().to_string();
-    let deaf = redis_store(&format!(
-        "redis://{USER}:{PASSWORD}@127.0.0.1:{port}?connect_timeout=0.1&response_timeout=0.1"
-    ));
-    server.signal("-STOP").await;
+    let password = format!(">{PASSWORD}");
+    server.command::<()>(&["ACL", "SETUSER", USER, "on", &password, "~*", "+@all"]).await;
+    let deaf = redis_store(&format!("redis://{USER}:{PASSWORD}@127.0.0.1:{port}?response_timeout=0.5"));
+    // It lets clients in, and runs no script.
+    server.command::<()>(&["CLIENT", "PAUSE", "600000", "WRITE"]).await;
     let texts = texts_about(&deaf, &[&port]).await;
+    server.signal("-STOP").await;
+    let expected = set(["StorageReason::Unavailable, Effect::None: the store can't be reached"]);
+    let unreached = redis_store(&format!("redis://{USER}:{PASSWORD}@127.0.0.1:{port}?connect_timeout=0.1"));
+    assert_eq!(texts_about(&unreached, &[&port]).await, expected);
     server.signal("-CONT").await;
     assert_eq!(
         texts,
