@@ -150,6 +150,11 @@ impl RedisCluster {
         let id = async |server: &RedisServer| server.command::<String>(&["CLUSTER", "MYID"]).await;
         let (from, to) = (id(&self.servers[from]).await, id(&self.servers[to]).await);
         let address = format!("127.0.0.1:{}", self.servers[0].port());
+        // What was moved before has to have come round, or redis-cli refuses.
+        eventually("the servers agree about the slots", async || {
+            try_redis_cli(&["--cluster", "check", &address]).await.is_ok()
+        })
+        .await;
         let (from, to, count) = (
             format!("--cluster-from={from}"),
             format!("--cluster-to={to}"),
@@ -161,11 +166,16 @@ impl RedisCluster {
     }
 }
 
-/// Runs redis-cli, and gives what it printed.
-pub async fn redis_cli(words: &[&str]) -> String {
+/// Runs redis-cli, which has to succeed.
+async fn redis_cli(words: &[&str]) {
+    if let Err(printed) = try_redis_cli(words).await {
+        panic!("redis-cli {words:?}: {printed}");
+    }
+}
+
+/// Runs redis-cli; if it fails, gives what it printed.
+async fn try_redis_cli(words: &[&str]) -> Result<(), String> {
     let mut cli = Command::new("redis-cli");
     let output = cli.args(words).stdin(Stdio::null()).output().await.expect("redis-cli is installed");
-    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "redis-cli {words:?}: {printed}");
-    printed
+    output.status.success().then_some(()).ok_or_else(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -18,7 +18,7 @@ macro_rules! store_contract {
         })*
     };
     // A key costs what it has in bytes, and on a cluster it has a tag besides: how
-    // quotas are kept to there is tested in `cluster.rs`.
+    // quotas are kept to there is tested in `cluster/main.rs`.
     (@@ quota $promises:tt) => {};
     (@@ $part:ident $promises:tt) => {
         store_contract!(@ cluster $part RedisSlot $promises);

@@ -235,23 +235,19 @@ impl RedisStore {
         if !is_repeat {
             return Ok(applied);
         }
-        let unknown = |error: Option<StorageError>| {
-            let message = "the connection to the store was lost, and what was to be done may be done already";
-            let error =
-                error.unwrap_or_else(|| storage_error(StorageReason::Unavailable, Effect::Unknown, message));
-            StorageError { effect: Effect::Unknown, ..error }
-        };
         let puts_something = batches.iter().any(|batch| puts(batch).next().is_some());
         for (batch, applied) in batches.iter().zip(&mut applied).filter(|(_, applied)| !**applied) {
-            if !puts_something && removes(batch) {
-                return Err(unknown(None));
-            }
             if puts(batch).next().is_some() {
                 let again = [put_again(batch)];
                 let call = CommitCall::of(&again, self.commit.check_argument());
                 let written = self.write(&self.commit, &call.keys, &call.arguments, false).await;
-                let (outcome, _): (Vec<bool>, _) = written.map_err(|error| unknown(Some(error)))?;
+                let (outcome, _): (Vec<bool>, _) =
+                    written.map_err(|error| StorageError { effect: Effect::Unknown, ..error })?;
                 *applied = outcome == [true];
+            } else if !puts_something && removes(batch) {
+                let message =
+                    "the connection to the store was lost, and what was to be removed may be gone already";
+                return Err(storage_error(StorageReason::Unavailable, Effect::Unknown, message));
             }
         }
         Ok(applied)

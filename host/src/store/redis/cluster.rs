@@ -84,7 +84,7 @@ impl Cluster {
         Ok(Self {
             directory: Arc::new(directory),
             links,
-            view: Latest::default(),
+            view: Latest::new(may_have_changed),
             survey: Mutex::default(),
             patience,
         })
@@ -129,18 +129,15 @@ impl Cluster {
         {
             answer = run(&other, true).await;
         }
-        if let Err(error) = &answer {
-            match (slot, redirection(error, &node)) {
-                (Some(slot), Some(other)) if is(error, ServerErrorKind::Moved) => {
-                    // A new one knows of others that are new.
-                    if self.directory.add(&other) {
-                        view.give_up(error);
-                    }
-                    view.learn(slot, other);
-                }
-                _ if is_lost(error) || is_out_of_office(error) => view.give_up(error),
-                _ => {}
+        if let Err(error) = &answer
+            && is(error, ServerErrorKind::Moved)
+            && let (Some(slot), Some(other)) = (slot, redirection(error, &node))
+        {
+            // A new one knows of others that are new.
+            if self.directory.add(&other) {
+                view.give_up(error);
             }
+            view.learn(slot, other);
         }
         answer
     }
@@ -236,11 +233,7 @@ impl View {
             Some(slot) => masters.get(&slot),
             None => masters.values().next(),
         };
-        master.map(Arc::clone).ok_or_else(|| {
-            let error = no_owner();
-            self.give_up(&error);
-            error
-        })
+        master.map(Arc::clone).ok_or_else(no_owner)
     }
 
     /// All masters.
@@ -274,9 +267,11 @@ fn is(error: &RedisError, kind: ServerErrorKind) -> bool {
     error.kind() == ErrorKind::Server(kind)
 }
 
-/// Whether a server says that it does not serve its slots now, so that another one may.
-fn is_out_of_office(error: &RedisError) -> bool {
-    matches!(error.code(), Some("CLUSTERDOWN" | "LOADING" | "MASTERDOWN" | "READONLY"))
+/// Whether another server may have the slots by now: where one is out of reach, or says
+/// that it does not serve them, or nobody has them.
+fn may_have_changed(error: &RedisError) -> bool {
+    let codes = ["CLUSTERDOWN", "LOADING", "MASTERDOWN", "READONLY", NO_OWNER];
+    is_lost(error) || error.code().is_some_and(|code| codes.contains(&code))
 }
 
 /// The server that one names which has not, or not all of, what it was asked for. No

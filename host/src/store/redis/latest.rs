@@ -21,7 +21,11 @@ pub trait Passing: Send + Sync + 'static {
 }
 
 /// What was found last.
-pub struct Latest<T>(Mutex<watch::Receiver<Finding<T>>>);
+pub struct Latest<T> {
+    finding: Mutex<watch::Receiver<Finding<T>>>,
+    /// Whether it is of no use after a failure.
+    is_over_by: fn(&RedisError) -> bool,
+}
 
 /// What came of looking for it, if that has ended.
 type Finding<T> = Option<Result<Arc<T>, RedisError>>;
@@ -30,13 +34,12 @@ type Finding<T> = Option<Result<Arc<T>, RedisError>>;
 /// shorter than most people wait, and longer than most answers take.
 const SILENCE: Duration = Duration::from_millis(500);
 
-impl<T> Default for Latest<T> {
-    fn default() -> Self {
-        Self(Mutex::new(watch::channel(None).1))
-    }
-}
-
 impl<T: Passing> Latest<T> {
+    /// Nothing yet. It is given up after a failure of which `is_over_by` says so.
+    pub fn new(is_over_by: fn(&RedisError) -> bool) -> Self {
+        Self { finding: Mutex::new(watch::channel(None).1), is_over_by }
+    }
+
     /// Does something with it. It has to be found until then; nothing is sent before.
     ///
     /// It is looked for in a task of its own, so that nobody has to wait for whoever
@@ -62,6 +65,11 @@ impl<T: Passing> Latest<T> {
         let mut patience = Patience { with: &*found, since: Instant::now(), has_ended: false };
         let done = action(&found).await;
         patience.has_ended = true;
+        if let Err(error) = &done
+            && (self.is_over_by)(error)
+        {
+            found.give_up(error);
+        }
         done
     }
 
@@ -69,7 +77,7 @@ impl<T: Passing> Latest<T> {
     where
         F: Future<Output = Result<T, RedisError>> + Send + 'static,
     {
-        let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.finding.lock().unwrap_or_else(PoisonError::into_inner);
         let is_of_use = match &*current.borrow() {
             Some(found) => found.as_ref().is_ok_and(|found| !found.is_over()),
             // Whoever looks for it is still there.

@@ -18,18 +18,6 @@ const COUNT: u32 = 1000;
 /// How often a scan begins again at the most.
 const RESTARTS: u32 = 100;
 
-/// A step: where to go on, which is 0 at the end, and the keys.
-pub async fn step(
-    link: &Link,
-    cursor: u64,
-    pattern: &str,
-    deadline: Instant,
-) -> Result<(u64, Vec<Vec<u8>>), RedisError> {
-    let mut command = cmd("SCAN");
-    command.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(COUNT);
-    Ok(from_redis_value(link.ask(&command, deadline).await?)?)
-}
-
 /// How far the scan of one server has come.
 #[derive(Clone, Copy, Default)]
 pub struct Place {
@@ -54,20 +42,54 @@ impl Place {
         pattern: &str,
         deadline: Instant,
     ) -> Result<Result<KeysPage, StorageError>, RedisError> {
+        let step = self.step(link, pattern, deadline).await?;
+        Ok(step.map(|(keys, next)| KeysPage { keys, next: (!next.is_beginning()).then(|| next.to_string()) }))
+    }
+
+    /// The keys of a step, and where to go on, which is the beginning at the end.
+    pub async fn step(
+        self,
+        link: &Link,
+        pattern: &str,
+        deadline: Instant,
+    ) -> Result<Result<(Vec<Vec<u8>>, Self), StorageError>, RedisError> {
         let place = match self.of(link.process(deadline).await?) {
             Ok(place) => place,
             Err(error) => return Ok(Err(error)),
         };
-        let (cursor, keys) = step(link, place.cursor, pattern, deadline).await?;
-        Ok(Ok(KeysPage { keys, next: (cursor != 0).then(|| Self { cursor, ..place }.to_string()) }))
+        let mut command = cmd("SCAN");
+        command.arg(place.cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(COUNT);
+        let (cursor, keys) = from_redis_value(link.ask(&command, deadline).await?)?;
+        Ok(Ok((keys, Self { cursor, ..place })))
+    }
+
+    pub fn is_beginning(self) -> bool {
+        self.cursor == 0
+    }
+
+    /// How often it began again.
+    pub fn restarts(self) -> u32 {
+        self.restarts
     }
 
     /// The same of a process: where another one went on means nothing to it.
     fn of(self, process: u64) -> Result<Self, StorageError> {
-        if self.cursor == 0 || self.process == process {
-            return Ok(Self { process, ..self });
+        let place = if self.is_beginning() || self.process == process { self } else { self.begin_again()? };
+        Ok(Self { process, ..place })
+    }
+
+    /// The beginning, once more.
+    ///
+    /// # Errors
+    /// It began again too often.
+    pub fn begin_again(self) -> Result<Self, StorageError> {
+        if self.restarts >= RESTARTS {
+            let message = "the store keeps moving keys, or changing servers; try again when that is done";
+            return Err(storage_error(StorageReason::Unavailable, Effect::None, message));
         }
-        Ok(Self { cursor: 0, process, restarts: restart(self.restarts)? })
+        let restarts = self.restarts + 1;
+        debug!(restarts, "a scan begins again");
+        Ok(Self { restarts, ..Self::default() })
     }
 }
 
@@ -76,19 +98,6 @@ impl fmt::Display for Place {
         let Self { cursor, process, restarts } = self;
         write!(formatter, "{cursor}.{process}.{restarts}")
     }
-}
-
-/// Counts that a scan begins again.
-///
-/// # Errors
-/// It did too often.
-pub fn restart(restarts: u32) -> Result<u32, StorageError> {
-    if restarts >= RESTARTS {
-        let message = "the store keeps moving keys, or changing servers; try again when that is done";
-        return Err(storage_error(StorageReason::Unavailable, Effect::None, message));
-    }
-    debug!(restarts = restarts + 1, "a scan begins again");
-    Ok(restarts + 1)
 }
 
 /// Where a page said to go on: numbers, with points between them.

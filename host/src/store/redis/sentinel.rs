@@ -16,7 +16,7 @@ use super::connection::{
     Access, Answer, Connection, KeysPage, Persistence, Request, TRIES, before_sending, in_time,
 };
 use super::failure::{failure, is_lost, may_pass};
-use super::latest::{Latest, Passing};
+use super::latest::Latest;
 use super::link::Link;
 use super::replicas::{FEW_REPLICAS, NOT_SENT};
 use super::scan::Place;
@@ -55,7 +55,7 @@ impl Sentinels {
             nodes.iter().map(|node| client(&address_of_sentinels, node, tls.clone())).collect();
         let patience = address.response_timeout;
         let search = Search { sentinels: sentinels?, name: name.to_owned(), tls, address: address.clone() };
-        Ok(Self { search: Arc::new(search), master: Latest::default(), patience })
+        Ok(Self { search: Arc::new(search), master: Latest::new(calls_for_a_search), patience })
     }
 
     /// Does something over the link to the master, once.
@@ -65,15 +65,7 @@ impl Sentinels {
         action: impl AsyncFnOnce(&Link, Instant) -> Result<T, RedisError>,
     ) -> Result<T, RedisError> {
         let step = self.patience / TRIES;
-        let act = async |master: &Link| {
-            let done = action(master, persistence.deadline(step)).await;
-            if let Err(error) = &done
-                && calls_for_a_search(error)
-            {
-                master.give_up(error);
-            }
-            done
-        };
+        let act = async |master: &Link| action(master, persistence.deadline(step)).await;
         self.master.with(persistence.deadline(step), || Arc::clone(&self.search).find(), act).await
     }
 }

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use super::address::RedisAddress;
 use super::connection::{Access, Answer, Connection, KeysPage, Request, in_time};
 use super::failure::{failure, is_lost};
-use super::latest::{Latest, Passing};
+use super::latest::Latest;
 use super::link::Link;
 use super::scan::Place;
 use crate::store::StorageError;
@@ -23,7 +23,7 @@ pub struct Server {
 impl Server {
     /// Gets ready; nothing is sent yet.
     pub fn new(client: Client, address: &RedisAddress) -> Self {
-        Self { client, address: address.clone(), link: Latest::default() }
+        Self { client, address: address.clone(), link: Latest::new(is_lost) }
     }
 
     /// Does something over the link, once.
@@ -37,15 +37,7 @@ impl Server {
             let connecting = Link::connect(self.client.clone(), durability, response_timeout);
             in_time(connecting_ends, connecting)
         };
-        let act = async |link: &Link| {
-            let done = action(link, Instant::now() + response_timeout).await;
-            if let Err(error) = &done
-                && is_lost(error)
-            {
-                link.give_up(error);
-            }
-            done
-        };
+        let act = async |link: &Link| action(link, Instant::now() + response_timeout).await;
         self.link.with(connecting_ends, connect, act).await
     }
 

@@ -10,7 +10,7 @@ use crate::store::redis::address::{Node, RedisAddress};
 use crate::store::redis::client;
 use crate::store::redis::connection::{TRIES, before_sending};
 use crate::store::redis::failure::is_lost;
-use crate::store::redis::latest::{Latest, Passing};
+use crate::store::redis::latest::Latest;
 use crate::store::redis::link::Link;
 
 pub struct Links {
@@ -33,19 +33,12 @@ impl Links {
     ) -> Result<T, RedisError> {
         let latest = {
             let mut all = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(all.entry(node.clone()).or_default())
-        };
-        let act = async |link: &Link| {
-            let done = action(link).await;
-            if let Err(error) = &done
-                && is_lost(error)
-            {
-                link.give_up(error);
+            match all.get(node) {
+                Some(latest) => Arc::clone(latest),
+                None => Arc::clone(all.entry(node.clone()).or_insert(Arc::new(Latest::new(is_lost)))),
             }
-            done
         };
-        let connect = || connect(Arc::clone(&self.reach), node.clone());
-        latest.with(deadline, connect, act).await
+        latest.with(deadline, || connect(Arc::clone(&self.reach), node.clone()), action).await
     }
 
     /// Forgets the links to all other servers.

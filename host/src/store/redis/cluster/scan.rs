@@ -14,8 +14,7 @@ use super::{Cluster, View, no_owner};
 use crate::store::StorageError;
 use crate::store::redis::connection::{Access, KeysPage, Persistence};
 use crate::store::redis::failure::failure;
-use crate::store::redis::latest::Passing;
-use crate::store::redis::scan::{no_place, numbers, restart, step};
+use crate::store::redis::scan::{self, no_place};
 
 /// How long a scan that begins again waits at the most for slots to have moved.
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
@@ -52,22 +51,14 @@ impl Cluster {
         }
         let Some(master) = survey.masters.get(place.master) else { return Ok(Err(no_place())) };
         let scanned = self.links.with(master, persistence.deadline(self.step()), async |link| {
-            let process = link.process(persistence.deadline(self.step())).await?;
-            if place.cursor != 0 && place.process != process {
-                match restart(place.restarts) {
-                    Ok(restarts) => place = Place { cursor: 0, restarts, ..place },
-                    Err(error) => return Ok(Err(error)),
-                }
-            }
-            place.process = process;
-            step(link, place.cursor, pattern, persistence.deadline(self.step())).await.map(Ok)
+            place.of_master.step(link, pattern, persistence.deadline(self.step())).await
         });
-        let (cursor, keys) = match scanned.await? {
-            Ok(page) => page,
+        let (keys, next) = match scanned.await? {
+            Ok(step) => step,
             Err(error) => return Ok(Err(error)),
         };
-        place.cursor = cursor;
-        if cursor == 0 {
+        place.of_master = next;
+        if next.is_beginning() {
             place.master += 1;
         }
         if place.master < survey.masters.len() {
@@ -82,13 +73,7 @@ impl Cluster {
 
     /// Asks all masters which slots they have.
     async fn survey(&self, persistence: &Persistence) -> Result<Arc<Survey>, RedisError> {
-        let ask = async |view: &View| {
-            let survey = self.ask_masters(view, persistence).await;
-            if let Err(error) = &survey {
-                view.give_up(error);
-            }
-            survey
-        };
+        let ask = async |view: &View| self.ask_masters(view, persistence).await;
         let survey = Arc::new(self.with_view(persistence, ask).await?);
         *self.survey.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&survey);
         Ok(survey)
@@ -114,13 +99,9 @@ impl Cluster {
 struct Place {
     /// Which master, in the order of their ids.
     master: usize,
-    /// Where that master said to go on,
-    cursor: u64,
-    /// and the number of its process.
-    process: u64,
     /// What the slots were in the beginning.
     fingerprint: u32,
-    restarts: u32,
+    of_master: scan::Place,
 }
 
 impl Place {
@@ -129,29 +110,31 @@ impl Place {
     }
 
     fn read(text: &str) -> Result<Self, StorageError> {
-        let [master, cursor, process, fingerprint, restarts] = numbers(text)?;
+        let mut parts = text.splitn(3, '.');
+        let (Some(master), Some(fingerprint), Some(of_master)) = (parts.next(), parts.next(), parts.next())
+        else {
+            return Err(no_place());
+        };
         Ok(Self {
-            master: usize::try_from(master).map_err(|_| no_place())?,
-            cursor,
-            process,
-            fingerprint: u32::try_from(fingerprint).map_err(|_| no_place())?,
-            restarts: u32::try_from(restarts).map_err(|_| no_place())?,
+            master: master.parse().map_err(|_| no_place())?,
+            fingerprint: fingerprint.parse().map_err(|_| no_place())?,
+            of_master: scan::Place::read(Some(of_master))?,
         })
     }
 
     /// A page of nothing, behind which all masters are gone through again.
     async fn begin_again(self, survey: &Survey) -> Result<KeysPage, StorageError> {
-        let restarts = restart(self.restarts)?;
-        tokio::time::sleep((restarts * LONGEST_WAIT / 10).min(LONGEST_WAIT)).await;
-        let place = Self { restarts, ..Self::beginning_of(survey) };
+        let of_master = self.of_master.begin_again()?;
+        tokio::time::sleep((of_master.restarts() * LONGEST_WAIT / 10).min(LONGEST_WAIT)).await;
+        let place = Self { of_master, ..Self::beginning_of(survey) };
         Ok(KeysPage { keys: Vec::new(), next: Some(place.to_string()) })
     }
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { master, cursor, process, fingerprint, restarts } = self;
-        write!(formatter, "{master}.{cursor}.{process}.{fingerprint}.{restarts}")
+        let Self { master, fingerprint, of_master } = self;
+        write!(formatter, "{master}.{fingerprint}.{of_master}")
     }
 }
 
@@ -161,10 +144,10 @@ mod tests {
 
     #[test]
     fn a_scan_goes_on_where_it_said() {
-        let place = Place { master: 2, cursor: u64::MAX, process: 5, fingerprint: u32::MAX, restarts: 3 };
-        let again = Place::read(&place.to_string()).expect("a place");
-        assert_eq!(again.to_string(), "2.18446744073709551615.5.4294967295.3");
-        for text in ["", "17", "1.2.3.4", "1.2.3.4.x", "1.2.3.4294967296.0"] {
+        let place = Place::read("2.4294967295.18446744073709551615.5.3").expect("a place");
+        assert_eq!((place.master, place.fingerprint), (2, u32::MAX));
+        assert_eq!(place.to_string(), "2.4294967295.18446744073709551615.5.3");
+        for text in ["", "17", "1.2.3.4", "1.2.3.4.x", "1.4294967296.2.3.0"] {
             assert!(Place::read(text).is_err(), "{text}");
         }
     }
