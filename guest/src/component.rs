@@ -2,8 +2,8 @@
 //! bucket.
 
 use crate::bindings::exports::flow::checkpoint::checkpointer::{
-    Checkpoint, Checkpointer as Resource, Documents, Error, Guest, GuestCheckpointer, History, Listing,
-    Metadata, Options, Outcome,
+    Checkpoint, Checkpointer as Resource, RawHistory, Error, Guest, GuestCheckpointer, History, ScanPage,
+    Metadata, Options, SaveOutcome,
 };
 use crate::bindings::flow::checkpoint::keyvalue::{self, Bucket};
 use crate::keyvalue::{Batch, Expiry, IndexPage, KeyPage, Keyvalue, Query, StorageError, Value};
@@ -18,12 +18,12 @@ impl Guest for Component {
 }
 
 impl Keyvalue for Bucket {
-    fn get(&self, keys: &[String], head: Option<u32>) -> Result<Vec<Value>, StorageError> {
-        Bucket::get(self, keys, head)
+    fn get(&self, keys: &[String], max_value_bytes: Option<u32>) -> Result<Vec<Value>, StorageError> {
+        Bucket::get(self, keys, max_value_bytes)
     }
 
-    fn time_left(&self, keys: &[String]) -> Result<Vec<Option<Expiry>>, StorageError> {
-        Bucket::time_left(self, keys)
+    fn ttl(&self, keys: &[String]) -> Result<Vec<Option<Expiry>>, StorageError> {
+        Bucket::ttl(self, keys)
     }
 
     fn range(&self, query: &Query) -> Result<IndexPage, StorageError> {
@@ -38,8 +38,8 @@ impl Keyvalue for Bucket {
         Bucket::scan(self, prefix, after)
     }
 
-    fn keeps_together(&self, prefix: &str) -> bool {
-        Bucket::keeps_together(self, prefix)
+    fn is_colocated(&self, prefix: &str) -> bool {
+        Bucket::is_colocated(self, prefix)
     }
 }
 
@@ -49,19 +49,19 @@ impl GuestCheckpointer for Checkpointer<Bucket> {
         Ok(Resource::new(Checkpointer::open(bucket, &options)?))
     }
 
-    fn save(&self, checkpoint: Checkpoint) -> Result<Outcome, Error> {
+    fn save(&self, checkpoint: Checkpoint) -> Result<SaveOutcome, Error> {
         Checkpointer::save(self, checkpoint)
     }
 
-    fn save_after(&self, checkpoint: Checkpoint, latest: Option<String>) -> Result<Outcome, Error> {
+    fn save_after(&self, checkpoint: Checkpoint, latest: Option<String>) -> Result<SaveOutcome, Error> {
         Checkpointer::save_after(self, checkpoint, latest.as_deref())
     }
 
-    fn save_document(&self, document: String) -> Result<(Metadata, Outcome), Error> {
+    fn save_document(&self, document: String) -> Result<(Metadata, SaveOutcome), Error> {
         Checkpointer::save_document(self, document)
     }
 
-    fn restore(&self, document: String, milliseconds: Option<u64>) -> Result<(Metadata, Outcome), Error> {
+    fn restore(&self, document: String, milliseconds: Option<u64>) -> Result<(Metadata, SaveOutcome), Error> {
         Checkpointer::restore(self, document, milliseconds)
     }
 
@@ -86,11 +86,11 @@ impl GuestCheckpointer for Checkpointer<Bucket> {
         session: String,
         run: Option<String>,
         limit: Option<u32>,
-    ) -> Result<Documents, Error> {
+    ) -> Result<RawHistory, Error> {
         Checkpointer::list_documents(self, &session, run.as_deref(), limit)
     }
 
-    fn scan(&self, after: Option<String>) -> Result<Listing, Error> {
+    fn scan(&self, after: Option<String>) -> Result<ScanPage, Error> {
         Checkpointer::scan(self, after.as_deref())
     }
 

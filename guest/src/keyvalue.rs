@@ -4,8 +4,8 @@
 //! described.
 
 pub use crate::bindings::flow::checkpoint::keyvalue::{
-    Batch, Condition, Entry, Expire, Expiry, IndexHighest, IndexMember, IndexPage, IndexPut, IndexSize,
-    KeyPage, KeyText, Operation, Order, Position, Put, Query, Value,
+    Batch, Condition, Entry, Expire, Expiry, IndexMax, IndexMember, IndexPage, IndexPut, IndexSize,
+    KeyPage, ValuePrefix, Operation, Order, Position, Put, Query, Value,
 };
 pub use crate::bindings::flow::checkpoint::types::{Effect, StorageError, StorageReason};
 
@@ -16,13 +16,13 @@ pub trait Keyvalue {
     ///
     /// # Errors
     /// The store failed; nothing is known about the keys.
-    fn get(&self, keys: &[String], head: Option<u32>) -> Result<Vec<Value>, StorageError>;
+    fn get(&self, keys: &[String], max_value_bytes: Option<u32>) -> Result<Vec<Value>, StorageError>;
 
     /// When each of `keys` goes away by itself; none where nothing stands.
     ///
     /// # Errors
     /// The store failed, or can't say; nothing is known about the keys.
-    fn time_left(&self, keys: &[String]) -> Result<Vec<Option<Expiry>>, StorageError>;
+    fn ttl(&self, keys: &[String]) -> Result<Vec<Option<Expiry>>, StorageError>;
 
     /// Entries of an index, joined with the values that they name.
     ///
@@ -46,5 +46,5 @@ pub trait Keyvalue {
 
     /// Whether all keys that begin with `prefix` can be in one commit, and in
     /// one range. No I/O.
-    fn keeps_together(&self, prefix: &str) -> bool;
+    fn is_colocated(&self, prefix: &str) -> bool;
 }

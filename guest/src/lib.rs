@@ -24,7 +24,7 @@
 mod bindings {
     wit_bindgen::generate!({
         path: "../wit",
-        world: "component",
+        world: "flow:checkpoint/component",
         additional_derives: [PartialEq],
         pub_export_macro: false,
     });
@@ -42,9 +42,9 @@ pub mod timestamp;
 #[cfg(target_family = "wasm")]
 mod component;
 
-pub use bindings::exports::flow::checkpoint::checkpointer::{
-    Checkpoint, Conflict, Documents, Error, Excess, History, Layout, Lifetime, Listed, Listing, Metadata,
-    Options, Outcome, Run, Taken, Ttl, Unreadable,
+pub use bindings::flow::checkpoint::types::{
+    Checkpoint, Conflict, DocumentDump, Error, History, HistoryQuery, IdConflict, Layout, Metadata, NamedValue,
+    NewerCheckpoint, Options, RawHistory, Run, SaveOutcome, ScanEntry, ScanPage, SizeExcess, Ttl, TtlScope, Unreadable,
 };
 pub use keyvalue::Keyvalue;
 pub use operations::Checkpointer;

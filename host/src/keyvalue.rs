@@ -154,19 +154,19 @@ impl HostBucket for KeyvalueCtxView<'_> {
         &mut self,
         bucket: Resource<Bucket>,
         keys: Vec<String>,
-        head: Option<u32>,
+        max_value_bytes: Option<u32>,
     ) -> Result<Result<Vec<Value>, StorageError>> {
-        let values = self.table.get(&bucket)?.store.get(keys, head).await;
+        let values = self.table.get(&bucket)?.store.get(keys, max_value_bytes).await;
         let most = self.ctx.answer_bytes.unwrap_or(MAX_ANSWER_BYTES);
         Ok(values.and_then(|values| bounded(&values, most).map(|()| values)))
     }
 
-    async fn time_left(
+    async fn ttl(
         &mut self,
         bucket: Resource<Bucket>,
         keys: Vec<String>,
     ) -> Result<Result<Vec<Option<Expiry>>, StorageError>> {
-        Ok(self.table.get(&bucket)?.store.time_left(keys).await)
+        Ok(self.table.get(&bucket)?.store.ttl(keys).await)
     }
 
     async fn range(
@@ -208,9 +208,9 @@ impl HostBucket for KeyvalueCtxView<'_> {
         Ok(self.table.get(&bucket)?.store.scan(prefix, after).await)
     }
 
-    async fn keeps_together(&mut self, bucket: Resource<Bucket>, prefix: String) -> Result<bool> {
+    async fn is_colocated(&mut self, bucket: Resource<Bucket>, prefix: String) -> Result<bool> {
         let bucket = self.table.get(&bucket)?;
-        Ok(bucket.store.keeps_together(&prefix))
+        Ok(bucket.store.is_colocated(&prefix))
     }
 
     async fn drop(&mut self, bucket: Resource<Bucket>) -> Result<()> {

@@ -20,8 +20,8 @@ pub use self::quota::Quota;
 pub use self::redis::RedisStore;
 pub use self::sqlite::SqliteStore;
 pub use crate::bindings::flow::checkpoint::keyvalue::{
-    Batch, Condition, Entry, Expire, Expiry, IndexHighest, IndexMember, IndexPage, IndexPut, IndexSize,
-    KeyPage, KeyText, Operation, Order, Position, Put, Query, Value,
+    Batch, Condition, Entry, Expire, Expiry, IndexMax, IndexMember, IndexPage, IndexPut, IndexSize,
+    KeyPage, ValuePrefix, Operation, Order, Position, Put, Query, Value,
 };
 pub use crate::bindings::flow::checkpoint::types::{Effect, StorageError, StorageReason};
 
@@ -33,14 +33,14 @@ pub use crate::bindings::flow::checkpoint::types::{Effect, StorageError, Storage
 pub trait Store: Send + Sync + 'static {
     /// What stands at each of `keys`, in their order; of each value no more
     /// than `head` bytes, if given.
-    async fn get(&self, keys: Vec<String>, head: Option<u32>) -> Result<Vec<Value>, StorageError>;
+    async fn get(&self, keys: Vec<String>, max_value_bytes: Option<u32>) -> Result<Vec<Value>, StorageError>;
 
     /// When each of `keys` goes away by itself, in their order; none where nothing
     /// stands.
     ///
     /// # Errors
     /// [`StorageReason::Unsupported`] by a store that can't say.
-    async fn time_left(&self, keys: Vec<String>) -> Result<Vec<Option<Expiry>>, StorageError> {
+    async fn ttl(&self, keys: Vec<String>) -> Result<Vec<Option<Expiry>>, StorageError> {
         let _ = keys;
         Err(unsupported("the store can't say when a key goes away"))
     }
@@ -66,7 +66,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// Whether all keys that begin with `prefix` can be in one commit, in one get
     /// and in one range, as they can where a store is on one machine. No I/O.
-    fn keeps_together(&self, prefix: &str) -> bool {
+    fn is_colocated(&self, prefix: &str) -> bool {
         let _ = prefix;
         true
     }
@@ -111,7 +111,7 @@ const MAX_EXPIRY_MS: u64 = 9_000_000_000_000_000_000;
 /// place in an order, a key that changes its type half-way.
 fn check(batches: &[Batch]) -> Result<(), StorageError> {
     for condition in batches.iter().flat_map(|batch| &batch.conditions).flatten() {
-        if matches!(condition, Condition::IndexHighest(highest) if !highest.at_most.score.is_finite()) {
+        if matches!(condition, Condition::IndexMax(highest) if !highest.upper_bound.score.is_finite()) {
             return Err(invalid("a score must be a finite number"));
         }
     }
@@ -151,7 +151,7 @@ fn unsupported(what: &str) -> StorageError {
 /// How many bytes a value has as it was read.
 pub(crate) fn size(value: &Value) -> usize {
     match value {
-        Value::Text(text) | Value::Head(text) => text.len(),
+        Value::Text(text) | Value::Truncated(text) => text.len(),
         Value::Absent | Value::Unreadable(_) => 0,
     }
 }
@@ -176,7 +176,7 @@ fn storage_error(reason: StorageReason, effect: Effect, message: impl Into<Strin
 
 /// A whole value, or what is left of it when no more than `head` bytes are
 /// wanted; cut at the end of a character.
-fn text_value(bytes: Vec<u8>, head: Option<u32>) -> Value {
+fn text_value(bytes: Vec<u8>, max_value_bytes: Option<u32>) -> Value {
     let limit = head.map_or(usize::MAX, |head| head as usize);
     if bytes.len() <= limit {
         return match String::from_utf8(bytes) {
@@ -188,12 +188,12 @@ fn text_value(bytes: Vec<u8>, head: Option<u32>) -> Value {
     let mut bytes = bytes;
     bytes.truncate(limit);
     match String::from_utf8(bytes) {
-        Ok(text) => Value::Head(text),
+        Ok(text) => Value::Truncated(text),
         Err(error) if error.utf8_error().error_len().is_none() => {
             let valid = error.utf8_error().valid_up_to();
             let mut bytes = error.into_bytes();
             bytes.truncate(valid);
-            Value::Head(String::from_utf8(bytes).unwrap_or_default())
+            Value::Truncated(String::from_utf8(bytes).unwrap_or_default())
         }
         Err(_) => Value::Unreadable(NOT_UTF8.to_owned()),
     }
@@ -210,10 +210,10 @@ mod tests {
         for (head, expected) in [
             (None, Value::Text("aé☀".into())),
             (Some(6), Value::Text("aé☀".into())),
-            (Some(5), Value::Head("aé".into())),
-            (Some(3), Value::Head("aé".into())),
-            (Some(2), Value::Head("a".into())),
-            (Some(0), Value::Head(String::new())),
+            (Some(5), Value::Truncated("aé".into())),
+            (Some(3), Value::Truncated("aé".into())),
+            (Some(2), Value::Truncated("a".into())),
+            (Some(0), Value::Truncated(String::new())),
         ] {
             assert_eq!(text_value("aé☀".into(), head), expected);
         }

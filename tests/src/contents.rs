@@ -57,7 +57,7 @@ impl Contents {
             let what = match value {
                 Value::Text(text) => What::Text(text),
                 Value::Absent => continue,
-                Value::Head(_) | Value::Unreadable(_) => What::Index(members(place, &name).await),
+                Value::Truncated(_) | Value::Unreadable(_) => What::Index(members(place, &name).await),
             };
             let expires = expiring.contains(&name);
             keys.insert(name, Content { what, expires });
@@ -233,10 +233,10 @@ async fn members(place: &Place, index: &str) -> BTreeMap<String, f64> {
             order: Order::Ascending,
             after,
             limit: 1000,
-            values_at: String::new(),
-            head: Some(0),
-            resumable: true,
-            counted: false,
+            value_key_prefix: String::new(),
+            max_value_bytes: Some(0),
+            with_next: true,
+            with_count: false,
         };
         let page = place.store.range(query).await.expect("a page of an index");
         members.extend(page.entries.into_iter().map(|entry| (entry.member, entry.score.expect("a score"))));

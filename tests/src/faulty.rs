@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 /// What a caller asked of the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
-    /// [`Store::get`] and [`Store::time_left`].
+    /// [`Store::get`] and [`Store::ttl`].
     Get,
     /// [`Store::range`].
     Range,
@@ -153,12 +153,12 @@ impl Faulty {
 
 #[async_trait]
 impl Store for Faulty {
-    async fn get(&self, keys: Vec<String>, head: Option<u32>) -> Result<Vec<Value>, StorageError> {
-        self.call(Call::Get, self.inner.get(keys, head)).await
+    async fn get(&self, keys: Vec<String>, max_value_bytes: Option<u32>) -> Result<Vec<Value>, StorageError> {
+        self.call(Call::Get, self.inner.get(keys, max_value_bytes)).await
     }
 
-    async fn time_left(&self, keys: Vec<String>) -> Result<Vec<Option<Expiry>>, StorageError> {
-        self.call(Call::Get, self.inner.time_left(keys)).await
+    async fn ttl(&self, keys: Vec<String>) -> Result<Vec<Option<Expiry>>, StorageError> {
+        self.call(Call::Get, self.inner.ttl(keys)).await
     }
 
     async fn range(&self, query: Query) -> Result<IndexPage, StorageError> {
@@ -185,8 +185,8 @@ impl Store for Faulty {
         self.call(Call::Scan, self.inner.scan(prefix, after)).await
     }
 
-    fn keeps_together(&self, prefix: &str) -> bool {
-        self.inner.keeps_together(prefix)
+    fn is_colocated(&self, prefix: &str) -> bool {
+        self.inner.is_colocated(prefix)
     }
 }
 

@@ -18,13 +18,13 @@ pub struct Blocking {
 }
 
 impl guest::Keyvalue for Blocking {
-    fn get(&self, keys: &[String], head: Option<u32>) -> Result<Vec<guest::Value>, guest::StorageError> {
-        let values = self.runtime.block_on(self.store.get(keys.to_vec(), head)).map_err(error)?;
+    fn get(&self, keys: &[String], max_value_bytes: Option<u32>) -> Result<Vec<guest::Value>, guest::StorageError> {
+        let values = self.runtime.block_on(self.store.get(keys.to_vec(), max_value_bytes)).map_err(error)?;
         Ok(values.into_iter().map(value).collect())
     }
 
-    fn time_left(&self, keys: &[String]) -> Result<Vec<Option<guest::Expiry>>, guest::StorageError> {
-        let lives = self.runtime.block_on(self.store.time_left(keys.to_vec())).map_err(error)?;
+    fn ttl(&self, keys: &[String]) -> Result<Vec<Option<guest::Expiry>>, guest::StorageError> {
+        let lives = self.runtime.block_on(self.store.ttl(keys.to_vec())).map_err(error)?;
         let expiry = |expiry| match expiry {
             host::Expiry::Never => guest::Expiry::Never,
             host::Expiry::AfterMs(milliseconds) => guest::Expiry::AfterMs(milliseconds),
@@ -44,10 +44,10 @@ impl guest::Keyvalue for Blocking {
                 .as_ref()
                 .map(|after| host::Position { score: after.score, member: after.member.clone() }),
             limit: query.limit,
-            values_at: query.values_at.clone(),
-            head: query.head,
-            resumable: query.resumable,
-            counted: query.counted,
+            value_key_prefix: query.value_key_prefix.clone(),
+            head: query.max_value_bytes,
+            with_next: query.with_next,
+            counted: query.with_count,
         };
         let page = self.runtime.block_on(self.store.range(query)).map_err(error)?;
         let entries = page.entries.into_iter();
@@ -74,8 +74,8 @@ impl guest::Keyvalue for Blocking {
         page.map(|page| guest::KeyPage { keys: page.keys, next: page.next }).map_err(error)
     }
 
-    fn keeps_together(&self, prefix: &str) -> bool {
-        self.store.keeps_together(prefix)
+    fn is_colocated(&self, prefix: &str) -> bool {
+        self.store.is_colocated(prefix)
     }
 }
 
@@ -83,7 +83,7 @@ fn value(value: host::Value) -> guest::Value {
     match value {
         host::Value::Absent => guest::Value::Absent,
         host::Value::Text(text) => guest::Value::Text(text),
-        host::Value::Head(text) => guest::Value::Head(text),
+        host::Value::Truncated(text) => guest::Value::Truncated(text),
         host::Value::Unreadable(what) => guest::Value::Unreadable(what),
     }
 }
@@ -100,17 +100,17 @@ fn condition(condition: &guest::Condition) -> host::Condition {
     match condition.clone() {
         guest::Condition::Absent(key) => host::Condition::Absent(key),
         guest::Condition::StartsWith(wanted) => {
-            host::Condition::StartsWith(host::KeyText { key: wanted.key, text: wanted.text })
+            host::Condition::StartsWith(host::ValuePrefix { key: wanted.key, text: wanted.text })
         }
-        guest::Condition::IndexAtMost(most) => {
-            host::Condition::IndexAtMost(host::IndexSize { index: most.index, size: most.size })
+        guest::Condition::IndexSizeAtMost(most) => {
+            host::Condition::IndexSizeAtMost(host::IndexSize { index: most.index, size: most.size })
         }
-        guest::Condition::IndexHighest(wanted) => host::Condition::IndexHighest(host::IndexHighest {
+        guest::Condition::IndexMax(wanted) => host::Condition::IndexMax(host::IndexMax {
             index: wanted.index,
-            values_at: wanted.values_at,
-            besides: wanted.besides,
+            value_key_prefix: wanted.value_key_prefix,
+            excluding: wanted.excluding,
             member: wanted.member,
-            at_most: host::Position { score: wanted.at_most.score, member: wanted.at_most.member },
+            upper_bound: host::Position { score: wanted.upper_bound.score, member: wanted.upper_bound.member },
         }),
         guest::Condition::IndexHas(wanted) => host::Condition::IndexHas(index_member(wanted)),
     }

@@ -21,17 +21,17 @@ impl Paged {
 
 #[async_trait]
 impl Store for Paged {
-    async fn get(&self, keys: Vec<String>, head: Option<u32>) -> Result<Vec<Value>, StorageError> {
-        self.inner.get(keys, head).await
+    async fn get(&self, keys: Vec<String>, max_value_bytes: Option<u32>) -> Result<Vec<Value>, StorageError> {
+        self.inner.get(keys, max_value_bytes).await
     }
 
-    async fn time_left(&self, keys: Vec<String>) -> Result<Vec<Option<Expiry>>, StorageError> {
-        self.inner.time_left(keys).await
+    async fn ttl(&self, keys: Vec<String>) -> Result<Vec<Option<Expiry>>, StorageError> {
+        self.inner.ttl(keys).await
     }
 
     async fn range(&self, query: Query) -> Result<IndexPage, StorageError> {
         // Whoever can't go on gets all at once.
-        let limit = if query.resumable { query.limit.min(self.size as u32) } else { query.limit };
+        let limit = if query.with_next { query.limit.min(self.size as u32) } else { query.limit };
         self.inner.range(Query { limit, ..query }).await
     }
 
@@ -65,7 +65,7 @@ impl Store for Paged {
         Ok(KeyPage { keys, next })
     }
 
-    fn keeps_together(&self, prefix: &str) -> bool {
-        self.inner.keeps_together(prefix)
+    fn is_colocated(&self, prefix: &str) -> bool {
+        self.inner.is_colocated(prefix)
     }
 }

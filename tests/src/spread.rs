@@ -25,18 +25,18 @@ impl Spread {
 
 #[async_trait]
 impl Store for Spread {
-    async fn get(&self, keys: Vec<String>, head: Option<u32>) -> Result<Vec<Value>, StorageError> {
+    async fn get(&self, keys: Vec<String>, max_value_bytes: Option<u32>) -> Result<Vec<Value>, StorageError> {
         assert_together("get", keys.iter().map(String::as_str));
-        self.inner.get(keys, head).await
+        self.inner.get(keys, max_value_bytes).await
     }
 
-    async fn time_left(&self, keys: Vec<String>) -> Result<Vec<Option<Expiry>>, StorageError> {
-        assert_together("time_left", keys.iter().map(String::as_str));
-        self.inner.time_left(keys).await
+    async fn ttl(&self, keys: Vec<String>) -> Result<Vec<Option<Expiry>>, StorageError> {
+        assert_together("ttl", keys.iter().map(String::as_str));
+        self.inner.ttl(keys).await
     }
 
     async fn range(&self, query: Query) -> Result<IndexPage, StorageError> {
-        assert_together("range", [query.index.as_str(), &query.values_at]);
+        assert_together("range", [query.index.as_str(), &query.value_key_prefix]);
         self.inner.range(query).await
     }
 
@@ -49,7 +49,7 @@ impl Store for Spread {
         self.inner.scan(prefix, after).await
     }
 
-    fn keeps_together(&self, prefix: &str) -> bool {
+    fn is_colocated(&self, prefix: &str) -> bool {
         hash_tag(prefix) != prefix
     }
 }
@@ -70,8 +70,8 @@ fn touched(batch: &Batch) -> Vec<&str> {
             Condition::Absent(key) => keys.push(key.as_str()),
             Condition::StartsWith(wanted) => keys.push(&wanted.key),
             Condition::IndexHas(wanted) => keys.push(&wanted.index),
-            Condition::IndexAtMost(most) => keys.push(&most.index),
-            Condition::IndexHighest(wanted) => keys.extend([wanted.index.as_str(), &wanted.values_at]),
+            Condition::IndexSizeAtMost(most) => keys.push(&most.index),
+            Condition::IndexMax(wanted) => keys.extend([wanted.index.as_str(), &wanted.value_key_prefix]),
         }
     }
     keys.extend(batch.operations.iter().map(|operation| match operation {

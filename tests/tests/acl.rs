@@ -75,10 +75,10 @@ fn from_the_middle() -> Query {
         order: Order::Descending,
         after: Some(Position { score: 1767225602.0, member: "b".into() }),
         limit: 5,
-        values_at: format!("{DEFAULT_PREFIX}checkpoint:"),
-        head: Some(0),
-        resumable: true,
-        counted: false,
+        value_key_prefix: format!("{DEFAULT_PREFIX}checkpoint:"),
+        max_value_bytes: Some(0),
+        with_next: true,
+        with_count: false,
     }
 }
 

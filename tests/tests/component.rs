@@ -84,14 +84,14 @@ impl Moody {
 
 #[async_trait]
 impl Store for Moody {
-    async fn get(&self, keys: Vec<String>, head: Option<u32>) -> Result<Vec<Value>, StorageError> {
+    async fn get(&self, keys: Vec<String>, max_value_bytes: Option<u32>) -> Result<Vec<Value>, StorageError> {
         self.mood().await;
-        self.inner.get(keys, head).await
+        self.inner.get(keys, max_value_bytes).await
     }
 
-    async fn time_left(&self, keys: Vec<String>) -> Result<Vec<Option<Expiry>>, StorageError> {
+    async fn ttl(&self, keys: Vec<String>) -> Result<Vec<Option<Expiry>>, StorageError> {
         self.mood().await;
-        self.inner.time_left(keys).await
+        self.inner.ttl(keys).await
     }
 
     async fn range(&self, query: Query) -> Result<IndexPage, StorageError> {
@@ -109,8 +109,8 @@ impl Store for Moody {
         self.inner.scan(prefix, after).await
     }
 
-    fn keeps_together(&self, prefix: &str) -> bool {
-        self.inner.keeps_together(prefix)
+    fn is_colocated(&self, prefix: &str) -> bool {
+        self.inner.is_colocated(prefix)
     }
 }
 

@@ -17,7 +17,7 @@ macro_rules! store_contract {
             store_contract!(@@ $part $promises);
         })*
     };
-    // A key costs what it has in bytes, and on a cluster it has a tag besides: how
+    // A key costs what it has in bytes, and on a cluster it has a tag excluding: how
     // quotas are kept to there is tested in `cluster/main.rs`.
     (@@ quota $promises:tt) => {};
     (@@ $part:ident $promises:tt) => {

@@ -117,14 +117,14 @@ impl keyvalue::Keyvalue for Direct<'_> {
     fn get(
         &self,
         keys: &[String],
-        head: Option<u32>,
+        max_value_bytes: Option<u32>,
     ) -> Result<Vec<keyvalue::Value>, keyvalue::StorageError> {
-        let values = self.runtime.block_on(self.store.get(keys.to_vec(), head)).map_err(error)?;
+        let values = self.runtime.block_on(self.store.get(keys.to_vec(), max_value_bytes)).map_err(error)?;
         Ok(values.into_iter().map(value).collect())
     }
 
-    fn time_left(&self, keys: &[String]) -> Result<Vec<Option<keyvalue::Expiry>>, keyvalue::StorageError> {
-        let lives = self.runtime.block_on(self.store.time_left(keys.to_vec())).map_err(error)?;
+    fn ttl(&self, keys: &[String]) -> Result<Vec<Option<keyvalue::Expiry>>, keyvalue::StorageError> {
+        let lives = self.runtime.block_on(self.store.ttl(keys.to_vec())).map_err(error)?;
         let expiry = |life| match life {
             host::Expiry::Never => keyvalue::Expiry::Never,
             host::Expiry::AfterMs(milliseconds) => keyvalue::Expiry::AfterMs(milliseconds),
@@ -141,10 +141,10 @@ impl keyvalue::Keyvalue for Direct<'_> {
             },
             after: query.after.as_ref().map(position),
             limit: query.limit,
-            values_at: query.values_at.clone(),
-            head: query.head,
-            resumable: query.resumable,
-            counted: query.counted,
+            value_key_prefix: query.value_key_prefix.clone(),
+            head: query.max_value_bytes,
+            with_next: query.with_next,
+            counted: query.with_count,
         };
         let page = self.runtime.block_on(self.store.range(query)).map_err(error)?;
         let entries = page.entries.into_iter().map(|entry| keyvalue::Entry {
@@ -172,8 +172,8 @@ impl keyvalue::Keyvalue for Direct<'_> {
         page.map(|page| keyvalue::KeyPage { keys: page.keys, next: page.next }).map_err(error)
     }
 
-    fn keeps_together(&self, prefix: &str) -> bool {
-        self.store.keeps_together(prefix)
+    fn is_colocated(&self, prefix: &str) -> bool {
+        self.store.is_colocated(prefix)
     }
 }
 
@@ -181,7 +181,7 @@ fn value(value: host::Value) -> keyvalue::Value {
     match value {
         host::Value::Absent => keyvalue::Value::Absent,
         host::Value::Text(text) => keyvalue::Value::Text(text),
-        host::Value::Head(text) => keyvalue::Value::Head(text),
+        host::Value::Truncated(text) => keyvalue::Value::Truncated(text),
         host::Value::Unreadable(what) => keyvalue::Value::Unreadable(what),
     }
 }
@@ -190,18 +190,18 @@ fn condition(condition: &keyvalue::Condition) -> host::Condition {
     match condition.clone() {
         keyvalue::Condition::Absent(key) => host::Condition::Absent(key),
         keyvalue::Condition::StartsWith(wanted) => {
-            host::Condition::StartsWith(host::KeyText { key: wanted.key, text: wanted.text })
+            host::Condition::StartsWith(host::ValuePrefix { key: wanted.key, text: wanted.text })
         }
         keyvalue::Condition::IndexHas(wanted) => host::Condition::IndexHas(member(wanted)),
-        keyvalue::Condition::IndexAtMost(most) => {
-            host::Condition::IndexAtMost(host::IndexSize { index: most.index, size: most.size })
+        keyvalue::Condition::IndexSizeAtMost(most) => {
+            host::Condition::IndexSizeAtMost(host::IndexSize { index: most.index, size: most.size })
         }
-        keyvalue::Condition::IndexHighest(wanted) => host::Condition::IndexHighest(host::IndexHighest {
+        keyvalue::Condition::IndexMax(wanted) => host::Condition::IndexMax(host::IndexMax {
             index: wanted.index,
-            values_at: wanted.values_at,
-            besides: wanted.besides,
+            value_key_prefix: wanted.value_key_prefix,
+            excluding: wanted.excluding,
             member: wanted.member,
-            at_most: position(&wanted.at_most),
+            upper_bound: position(&wanted.upper_bound),
         }),
     }
 }

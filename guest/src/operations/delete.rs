@@ -73,7 +73,7 @@ impl<K: Keyvalue> Checkpointer<K> {
         let mut after = None;
         loop {
             let query = self.query(&index, Order::Ascending, PAGE);
-            let page = self.bucket.range(&Query { after, head: Some(HEAD), resumable: true, ..query })?;
+            let page = self.bucket.range(&Query { after, max_value_bytes: Some(HEAD), with_next: true, ..query })?;
             let mut going = Vec::new();
             for found in page.entries {
                 match self.deletion(session, &found.member, found.value)? {
@@ -226,7 +226,7 @@ impl Tally {
 /// The last document of each run, to go if the index of the run names nothing
 /// else; and the latest of all, to go if there is none of those left.
 fn guarded(last: &BTreeMap<String, Deletion>, latest: Option<&Deletion>) -> Vec<Deletion> {
-    let is_last_of = |run: &String| vec![Condition::IndexAtMost(IndexSize { index: run.clone(), size: 1 })];
+    let is_last_of = |run: &String| vec![Condition::IndexSizeAtMost(IndexSize { index: run.clone(), size: 1 })];
     let with = |deletion: &Deletion, conditions: Vec<Vec<Condition>>| {
         let mut deletion = deletion.clone();
         deletion.batches[0].conditions.extend(conditions);

@@ -5,7 +5,7 @@ use super::load::Reading;
 use super::{Checkpointer, Found};
 use crate::id::Id;
 use crate::keyvalue::{Entry, Keyvalue, Order, Query, StorageReason, Value};
-use crate::{Documents, Error, History, Unreadable};
+use crate::{RawHistory, Error, History, Unreadable};
 
 /// llmfy's defaults as well.
 const DEFAULT_LIMIT: u32 = 10;
@@ -51,9 +51,9 @@ impl<K: Keyvalue> Checkpointer<K> {
         session: &str,
         run: Option<&str>,
         limit: Option<u32>,
-    ) -> Result<Documents, Error> {
+    ) -> Result<RawHistory, Error> {
         let (history, documents) = self.history(session, run, limit, true)?;
-        Ok(Documents { documents, unreadable: history.unreadable })
+        Ok(RawHistory { documents, unreadable: history.unreadable })
     }
 
     fn history(
@@ -128,7 +128,7 @@ impl<K: Keyvalue> Checkpointer<K> {
             // Entries that count for nothing come in rows: look further ahead
             // the more of them there were, unless that is more than fits.
             let limit = missing.saturating_add(ahead).min(PAGE);
-            let query = Query { after, resumable: true, ..self.query(&index, Order::Descending, limit) };
+            let query = Query { after, with_next: true, ..self.query(&index, Order::Descending, limit) };
             let page = match self.bucket.range(&query) {
                 Err(error) if error.reason == StorageReason::TooLarge && ahead > 0 => {
                     self.bucket.range(&Query { limit: missing.min(PAGE), ..query })?
@@ -177,7 +177,7 @@ impl Walk<'_> {
                     continue;
                 }
                 Value::Unreadable(what) => Err(format!("its key holds {what}")),
-                Value::Text(text) | Value::Head(text) => self.reading.read(text),
+                Value::Text(text) | Value::Truncated(text) => self.reading.read(text),
             };
             match read {
                 Ok(found) if !self.is_wanted(&found, &entry.member) => self.passed += 1,

@@ -3,7 +3,7 @@
 use super::{Checkpointer, HEAD, Held, entry, starts_with, storage_error};
 use crate::document;
 use crate::id::Id;
-use crate::keyvalue::{Condition, Effect, IndexHighest, Keyvalue, Order, Position, Query, StorageReason};
+use crate::keyvalue::{Condition, Effect, IndexMax, Keyvalue, Order, Position, Query, StorageReason};
 use crate::{Conflict, Error};
 
 /// How many entries to look at in one round trip. Those before the latest name
@@ -51,14 +51,14 @@ impl<K: Keyvalue> Checkpointer<K> {
         session: &Id,
         place: &Position,
     ) -> Vec<Vec<Condition>> {
-        let highest = IndexHighest {
+        let highest = IndexMax {
             index: self.keys.session(session),
-            values_at: self.keys.documents(session),
-            besides: expected.above.strays.iter().map(|stray| stray.member.clone()).collect(),
+            value_key_prefix: self.keys.documents(session),
+            excluding: expected.above.strays.iter().map(|stray| stray.member.clone()).collect(),
             member: expected.latest.as_ref().map(Id::to_string),
-            at_most: place.clone(),
+            upper_bound: place.clone(),
         };
-        let mut conditions = vec![Condition::IndexHighest(highest)];
+        let mut conditions = vec![Condition::IndexMax(highest)];
         // An entry alone does not make it a checkpoint of this session.
         match (&expected.above.condition, &expected.latest) {
             (Some(as_found), _) => conditions.push(as_found.clone()),
@@ -84,7 +84,7 @@ impl<K: Keyvalue> Checkpointer<K> {
     ) -> Result<(), Error> {
         let (latest, above) = self.latest(session)?;
         if latest.as_ref().map(|latest| latest.member.as_str()) != expected.latest.as_ref().map(Id::as_str) {
-            return Err(Error::Conflict(Conflict::Latest(latest.map(|latest| latest.member))));
+            return Err(Error::Conflict(Conflict::NotLatest(latest.map(|latest| latest.member))));
         }
         if let Some(latest) = latest.filter(|latest| is_above(latest, place)) {
             return Err(Error::InvalidArgument(format!(
@@ -105,7 +105,7 @@ impl<K: Keyvalue> Checkpointer<K> {
         let (mut unswept, mut after) = (0, None);
         loop {
             let query = self.query(&index, Order::Descending, PAGE);
-            let page = self.bucket.range(&Query { after, head: Some(HEAD), resumable: true, ..query })?;
+            let page = self.bucket.range(&Query { after, max_value_bytes: Some(HEAD), with_next: true, ..query })?;
             let (mut dead, mut latest) = (Vec::new(), None);
             for found in page.entries {
                 let key = self.keys.documents(session) + &found.member;

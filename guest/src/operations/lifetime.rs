@@ -12,7 +12,7 @@ use crate::keyvalue::{
     Batch, Condition, Effect, Expire, Expiry, Keyvalue, Operation, Order, Position, Put, Query,
     StorageReason, Value,
 };
-use crate::{Error, Lifetime};
+use crate::{Error, TtlScope};
 
 /// Until when something is to live.
 #[derive(Clone)]
@@ -93,7 +93,7 @@ impl<K: Keyvalue> Checkpointer<K> {
 
     /// Whether sessions live as a whole.
     pub(super) fn lives_as_a_whole(&self) -> bool {
-        self.ttl.is_some_and(|ttl| ttl.lifetime == Lifetime::OfSession)
+        self.ttl.is_some_and(|ttl| ttl.scope == TtlScope::Session)
     }
 
     /// Whether what is read lives on.
@@ -183,7 +183,7 @@ impl<K: Keyvalue> Checkpointer<K> {
     ) -> Result<(Vec<Batch>, Option<Position>), Error> {
         let order = if until.shorten { Order::Ascending } else { Order::Descending };
         let query = self.query(&self.keys.session(session), order, PAGE);
-        let page = self.bucket.range(&Query { after, head: Some(HEAD), resumable: true, ..query })?;
+        let page = self.bucket.range(&Query { after, max_value_bytes: Some(HEAD), with_next: true, ..query })?;
         let mut batches = Vec::new();
         for found in page.entries {
             let key = self.keys.documents(session) + &found.member;
@@ -246,7 +246,7 @@ impl<K: Keyvalue> Checkpointer<K> {
     pub(super) fn is_pinned(&self, session: &Id) -> Result<bool, Error> {
         match self.get(&self.keys.pin(session), Some(0))? {
             Value::Absent => Ok(false),
-            Value::Text(_) | Value::Head(_) => Ok(true),
+            Value::Text(_) | Value::Truncated(_) => Ok(true),
             Value::Unreadable(what) => {
                 let message = format!("the key for the mark of a pinned session holds {what}");
                 Err(storage_error(StorageReason::WrongType, Effect::None, message))

@@ -46,7 +46,7 @@ impl<K: Keyvalue> Checkpointer<K> {
         let text = match self.get(&self.keys.document(session, checkpoint), None)? {
             Value::Absent => return Ok(None),
             Value::Unreadable(what) => return Err(corrupt(format!("its key holds {what}"))),
-            Value::Text(text) | Value::Head(text) => text,
+            Value::Text(text) | Value::Truncated(text) => text,
         };
         let found = self.reading(with_text).read(text).map_err(corrupt)?;
         Ok(found.is_of(checkpoint.as_str(), session).then_some(found))

@@ -16,7 +16,7 @@ use crate::document::{self, Owner};
 use crate::id::Id;
 use crate::keys::Keys;
 use crate::keyvalue::{
-    Batch, Condition, Effect, Expiry, IndexMember, KeyText, Keyvalue, Operation, Order, Query, StorageError,
+    Batch, Condition, Effect, Expiry, IndexMember, ValuePrefix, Keyvalue, Operation, Order, Query, StorageError,
     StorageReason, Value,
 };
 use crate::{Checkpoint, Error, Layout, Options, Ttl};
@@ -75,8 +75,8 @@ impl<K: Keyvalue> Checkpointer<K> {
     }
 
     /// What stands at one key, no more than `head` bytes of it.
-    fn get(&self, key: &str, head: Option<u32>) -> Result<Value, Error> {
-        let values = self.bucket.get(&[key.to_owned()], head)?;
+    fn get(&self, key: &str, max_value_bytes: Option<u32>) -> Result<Value, Error> {
+        let values = self.bucket.get(&[key.to_owned()], max_value_bytes)?;
         values.into_iter().next().ok_or_else(|| broken("gave no value for a key"))
     }
 
@@ -93,10 +93,10 @@ impl<K: Keyvalue> Checkpointer<K> {
             order,
             after: None,
             limit,
-            values_at: self.keys.documents_of(index),
-            head: None,
-            resumable: false,
-            counted: false,
+            value_key_prefix: self.keys.documents_of(index),
+            max_value_bytes: None,
+            with_next: false,
+            with_count: false,
         }
     }
 
@@ -114,7 +114,7 @@ impl<K: Keyvalue> Checkpointer<K> {
             Value::Absent => return Ok(Held::Nothing),
             Value::Unreadable(what) => return Ok(Held::Alien(what)),
             Value::Text(text) => (text, true),
-            Value::Head(text) => (text, false),
+            Value::Truncated(text) => (text, false),
         };
         match document::read_owner(&text) {
             Ok(owner) => {
@@ -180,7 +180,7 @@ impl<K: Keyvalue> Checkpointer<K> {
         let mut after = None;
         loop {
             let query = self.query(index, Order::Ascending, PAGE);
-            let page = match self.bucket.range(&Query { after, head: Some(1), resumable: true, ..query }) {
+            let page = match self.bucket.range(&Query { after, max_value_bytes: Some(1), with_next: true, ..query }) {
                 // A value under a longer prefix, not an index.
                 Err(error) if error.reason == StorageReason::WrongType => return Ok(()),
                 page => page?,
@@ -216,9 +216,9 @@ fn expiry_after(what: &str, milliseconds: u64) -> Result<Expiry, Error> {
 fn check_partitions(bucket: &impl Keyvalue, prefix: &Id, layout: Layout) -> Result<(), Error> {
     let prefix = prefix.as_str();
     let message = match layout {
-        Layout::Llmfy if !bucket.keeps_together(prefix) => {
+        Layout::Llmfy if !bucket.is_colocated(prefix) => {
             let tagged = format!("{{{}}}:", prefix.trim_end_matches(':'));
-            let remedy = if bucket.keeps_together(&tagged) {
+            let remedy = if bucket.is_colocated(&tagged) {
                 format!("a prefix with a hash tag, for instance {tagged:?}, or the layout `partitioned`")
             } else {
                 "the layout `partitioned`".to_owned()
@@ -228,7 +228,7 @@ fn check_partitions(bucket: &impl Keyvalue, prefix: &Id, layout: Layout) -> Resu
                  not stay together; take {remedy}"
             )
         }
-        Layout::Partitioned if !bucket.keeps_together(&format!("{prefix}{{session}}")) => format!(
+        Layout::Partitioned if !bucket.is_colocated(&format!("{prefix}{{session}}")) => format!(
             "the store spreads keys over several machines by the first text in braces, which is empty in \
              the prefix {prefix:?} or before it; take one without \"{{}}\""
         ),
@@ -254,7 +254,7 @@ fn entry(index: String, member: &str) -> IndexMember {
 }
 
 fn starts_with(key: String, text: String) -> Condition {
-    Condition::StartsWith(KeyText { key, text })
+    Condition::StartsWith(ValuePrefix { key, text })
 }
 
 /// The error of a store that does not keep to the interface.

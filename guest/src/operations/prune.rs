@@ -50,7 +50,7 @@ impl<K: Keyvalue> Checkpointer<K> {
         let census = self.census(session, &index, newcomer)?;
         let excess = (census.living + u64::from(newcomer.is_some())).saturating_sub(most);
         let mut room = Room {
-            conditions: vec![vec![Condition::IndexAtMost(IndexSize {
+            conditions: vec![vec![Condition::IndexSizeAtMost(IndexSize {
                 index: index.clone(),
                 size: census.size.unwrap_or_default(),
             })]],
@@ -68,7 +68,7 @@ impl<K: Keyvalue> Checkpointer<K> {
         let values = self.bucket.get(&keys, Some(HEAD))?;
         for ((key, member), value) in keys.into_iter().zip(&census.oldest).zip(values) {
             let text = match &value {
-                Value::Text(text) | Value::Head(text) => text.clone(),
+                Value::Text(text) | Value::Truncated(text) => text.clone(),
                 Value::Absent | Value::Unreadable(_) => String::new(),
             };
             // If somebody has removed it since, the count is not true any more.
@@ -109,7 +109,7 @@ impl<K: Keyvalue> Checkpointer<K> {
             let counted = census.size.is_none();
             let query = self.query(index, Order::Ascending, PAGE);
             let page =
-                self.bucket.range(&Query { after, head: Some(HEAD), resumable: true, counted, ..query })?;
+                self.bucket.range(&Query { after, max_value_bytes: Some(HEAD), with_next: true, counted, ..query })?;
             census.size = census.size.or(page.size);
             for found in page.entries {
                 if newcomer.is_some_and(|newcomer| newcomer.member == found.member) {

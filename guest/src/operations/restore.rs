@@ -3,7 +3,7 @@
 use super::save::Newcomer;
 use super::{Checkpointer, expiry_after};
 use crate::keyvalue::{Expiry, Keyvalue};
-use crate::{Error, Metadata, Outcome};
+use crate::{Error, Metadata, SaveOutcome};
 
 impl<K: Keyvalue> Checkpointer<K> {
     /// Saves a checkpoint given as a document of either generation, to live for so
@@ -14,7 +14,7 @@ impl<K: Keyvalue> Checkpointer<K> {
     /// # Errors
     /// As [`Checkpointer::save_document`], and [`Error::InvalidArgument`] for a life
     /// that no store can count.
-    pub fn restore(&self, document: String, milliseconds: Option<u64>) -> Result<(Metadata, Outcome), Error> {
+    pub fn restore(&self, document: String, milliseconds: Option<u64>) -> Result<(Metadata, SaveOutcome), Error> {
         let left = match milliseconds {
             None => Expiry::Never,
             Some(milliseconds) => expiry_after("time that is left", milliseconds)?,

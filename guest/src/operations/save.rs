@@ -11,7 +11,7 @@ use crate::json;
 use crate::keys::Keys;
 use crate::keyvalue::{Batch, Condition, Expiry, IndexPut, Keyvalue, Operation, Position, Put, Value};
 use crate::timestamp::Timestamp;
-use crate::{Checkpoint, Conflict, Error, Excess, Metadata, Outcome, Taken};
+use crate::{Checkpoint, Conflict, Error, SizeExcess, Metadata, SaveOutcome, IdConflict};
 
 /// Redis keeps no longer text.
 const MAX_DOCUMENT_BYTES: u64 = 512 * 1024 * 1024;
@@ -27,7 +27,7 @@ impl<K: Keyvalue> Checkpointer<K> {
     /// # Errors
     /// [`Error::InvalidArgument`], [`Error::TooLarge`], [`Error::Conflict`]:
     /// nothing was written. [`Error::Storage`]: see its effect.
-    pub fn save(&self, checkpoint: Checkpoint) -> Result<Outcome, Error> {
+    pub fn save(&self, checkpoint: Checkpoint) -> Result<SaveOutcome, Error> {
         let newcomer = Newcomer::new(self, checkpoint)?;
         self.in_steps(|it| it.put(newcomer, None))
     }
@@ -36,10 +36,10 @@ impl<K: Keyvalue> Checkpointer<K> {
     /// none. One round trip, as for [`Checkpointer::save`].
     ///
     /// # Errors
-    /// [`Conflict::Latest`] says what the latest is if it is another;
+    /// [`Conflict::NotLatest`] says what the latest is if it is another;
     /// [`Error::InvalidArgument`] if the checkpoint would not be the latest
     /// itself; else as [`Checkpointer::save`].
-    pub fn save_after(&self, checkpoint: Checkpoint, latest: Option<&str>) -> Result<Outcome, Error> {
+    pub fn save_after(&self, checkpoint: Checkpoint, latest: Option<&str>) -> Result<SaveOutcome, Error> {
         let latest = latest.map(|id| Id::new("id of the latest checkpoint", id)).transpose()?;
         let newcomer = Newcomer::new(self, checkpoint)?;
         self.in_steps(|it| it.put(newcomer, Some(Expected::new(latest))))
@@ -50,7 +50,7 @@ impl<K: Keyvalue> Checkpointer<K> {
     /// # Errors
     /// [`Error::InvalidArgument`] if it can't be read, else as
     /// [`Checkpointer::save`].
-    pub fn save_document(&self, text: String) -> Result<(Metadata, Outcome), Error> {
+    pub fn save_document(&self, text: String) -> Result<(Metadata, SaveOutcome), Error> {
         let checkpoint = self.given(text)?;
         let metadata = checkpoint.metadata.clone();
         let outcome = self.save(checkpoint)?;
@@ -67,7 +67,7 @@ impl<K: Keyvalue> Checkpointer<K> {
         &self,
         mut newcomer: Newcomer,
         mut expected: Option<Expected>,
-    ) -> Result<Outcome, Error> {
+    ) -> Result<SaveOutcome, Error> {
         let (mut standing, mut is_pinned) = (Standing::New, false);
         // At the limit of a session each save is in the way of all others, and one
         // gets ahead each time.
@@ -130,7 +130,7 @@ impl<K: Keyvalue> Checkpointer<K> {
                 if let Some(until) = rest_lives.filter(|_| rest.is_some()) {
                     self.session_lives(&newcomer.session, &until, rest)?;
                 }
-                return Ok(Outcome::Kept);
+                return Ok(SaveOutcome::Kept);
             }
             newcomer.take_back(batches);
             standing = self.standing(&newcomer)?;
@@ -140,7 +140,7 @@ impl<K: Keyvalue> Checkpointer<K> {
                     if let Some(until) = rest_lives {
                         self.session_lives(&newcomer.session, &until, None)?;
                     }
-                    return Ok(Outcome::Kept);
+                    return Ok(SaveOutcome::Kept);
                 }
                 self.look_again(expected, &newcomer.session, &newcomer.place())?;
             }
@@ -151,12 +151,12 @@ impl<K: Keyvalue> Checkpointer<K> {
 
     /// Ends the save of a checkpoint that is too old to be kept: an earlier
     /// version of it goes too.
-    fn prune_newcomer(&self, newcomer: &Newcomer, most: u64) -> Result<Outcome, Error> {
+    fn prune_newcomer(&self, newcomer: &Newcomer, most: u64) -> Result<SaveOutcome, Error> {
         if let Standing::Ours { .. } = self.standing(newcomer)? {
             self.delete_one(&newcomer.session, &newcomer.id)?;
         }
         let _ = self.prune(&newcomer.session, most);
-        Ok(Outcome::Pruned)
+        Ok(SaveOutcome::Pruned)
     }
 
     /// Looks at what stands in the way of a save that was refused.
@@ -222,7 +222,7 @@ impl Newcomer {
         let Checkpoint { mut metadata, state } = checkpoint;
         let (size, limit) = (state.len() as u64, checkpointer.max_state_bytes);
         if size > limit {
-            return Err(Error::TooLarge(Excess { size, limit }));
+            return Err(Error::TooLarge(SizeExcess { size, limit }));
         }
         json::check(&state).map_err(|fault| invalid(format!("the state is not JSON: {fault}")))?;
         let timestamp = Timestamp::parse(&metadata.timestamp).ok_or_else(|| {
@@ -239,7 +239,7 @@ impl Newcomer {
         };
         let (size, limit) = (text.len() as u64, MAX_DOCUMENT_BYTES);
         if size > limit {
-            return Err(Error::TooLarge(Excess { size, limit }));
+            return Err(Error::TooLarge(SizeExcess { size, limit }));
         }
         let keys = &checkpointer.keys;
         Ok(Self {
@@ -300,7 +300,7 @@ impl Newcomer {
     }
 
     fn taken(&self, reason: String) -> Error {
-        Error::Conflict(Conflict::Taken(Taken { checkpoint_id: self.id.to_string(), reason }))
+        Error::Conflict(Conflict::IdInUse(IdConflict { checkpoint_id: self.id.to_string(), reason }))
     }
 }
 

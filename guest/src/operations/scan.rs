@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::{Checkpointer, HEAD, Held};
 use crate::keys::{Kind, Name};
 use crate::keyvalue::{Expiry, Keyvalue};
-use crate::{Error, Listed, Listing, Unreadable};
+use crate::{Error, ScanEntry, ScanPage, Unreadable};
 
 /// Keys with what they say.
 type Named = Vec<(String, Name)>;
@@ -58,10 +58,10 @@ impl<K: Keyvalue> Checkpointer<K> {
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] where no page begins; [`Error::Storage`].
-    pub fn scan(&self, after: Option<&str>) -> Result<Listing, Error> {
+    pub fn scan(&self, after: Option<&str>) -> Result<ScanPage, Error> {
         let place = Place::read(after)?;
         let (groups, next) = self.page(place.kind, place.after)?;
-        let mut listing = Listing {
+        let mut listing = ScanPage {
             checkpoints: Vec::new(),
             unreadable: Vec::new(),
             pinned: Vec::new(),
@@ -85,7 +85,7 @@ impl<K: Keyvalue> Checkpointer<K> {
         after: Option<&str>,
     ) -> Result<(Vec<Named>, Option<String>), Error> {
         let page = self.bucket.scan(&self.keys.all(kind), after)?;
-        let is_one_place = self.bucket.keeps_together(self.keys.prefix());
+        let is_one_place = self.bucket.is_colocated(self.keys.prefix());
         let mut groups = BTreeMap::<_, Named>::new();
         for key in page.keys {
             if let Some(name) = self.keys.read(kind, &key) {
@@ -97,11 +97,11 @@ impl<K: Keyvalue> Checkpointer<K> {
     }
 
     /// Lists what stands at the keys of documents.
-    fn look_at(&self, documents: Named, listing: &mut Listing) -> Result<(), Error> {
+    fn look_at(&self, documents: Named, listing: &mut ScanPage) -> Result<(), Error> {
         let keys: Vec<String> = documents.iter().map(|(key, _)| key.clone()).collect();
         let heads = self.bucket.get(&keys, Some(HEAD))?;
         // In this order: of what goes in between, nothing is left.
-        let lives = self.bucket.time_left(&keys)?;
+        let lives = self.bucket.ttl(&keys)?;
         for (((key, name), head), life) in documents.into_iter().zip(heads).zip(lives) {
             let milliseconds = match life {
                 None => continue,
@@ -111,7 +111,7 @@ impl<K: Keyvalue> Checkpointer<K> {
             let reason = match self.owner(&key, head)? {
                 Held::Document(owner, _) if name.is_of(&owner) => {
                     let (session_id, checkpoint_id) = (owner.session_id, owner.checkpoint_id);
-                    listing.checkpoints.push(Listed { session_id, checkpoint_id, milliseconds });
+                    listing.checkpoints.push(ScanEntry { session_id, checkpoint_id, milliseconds });
                     continue;
                 }
                 Held::Document(..) | Held::Nothing => continue,

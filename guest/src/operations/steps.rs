@@ -39,12 +39,12 @@ impl<K: Keyvalue> Checkpointer<K> {
 }
 
 impl<K: Keyvalue> Keyvalue for Steps<'_, K> {
-    fn get(&self, keys: &[String], head: Option<u32>) -> Result<Vec<Value>, StorageError> {
-        self.bucket.get(keys, head)
+    fn get(&self, keys: &[String], max_value_bytes: Option<u32>) -> Result<Vec<Value>, StorageError> {
+        self.bucket.get(keys, max_value_bytes)
     }
 
-    fn time_left(&self, keys: &[String]) -> Result<Vec<Option<Expiry>>, StorageError> {
-        self.bucket.time_left(keys)
+    fn ttl(&self, keys: &[String]) -> Result<Vec<Option<Expiry>>, StorageError> {
+        self.bucket.ttl(keys)
     }
 
     fn range(&self, query: &Query) -> Result<IndexPage, StorageError> {
@@ -67,7 +67,7 @@ impl<K: Keyvalue> Keyvalue for Steps<'_, K> {
         self.bucket.scan(prefix, after)
     }
 
-    fn keeps_together(&self, prefix: &str) -> bool {
-        self.bucket.keeps_together(prefix)
+    fn is_colocated(&self, prefix: &str) -> bool {
+        self.bucket.is_colocated(prefix)
     }
 }

@@ -52,11 +52,11 @@ impl Fake {
         }
     }
 
-    fn read(&self, key: &str, head: Option<u32>) -> Value {
-        match (self.value(key), head) {
+    fn read(&self, key: &str, max_value_bytes: Option<u32>) -> Value {
+        match (self.value(key), max_value_bytes) {
             (None, _) => Value::Absent,
-            (Some(value), Some(head)) if value.len() > head as usize => {
-                Value::Head(value[..head as usize].to_owned())
+            (Some(value), Some(max_value_bytes)) if value.len() > max_value_bytes as usize => {
+                Value::Truncated(value[..max_value_bytes as usize].to_owned())
             }
             (Some(value), _) => Value::Text(value),
         }
@@ -68,20 +68,20 @@ impl Fake {
             Condition::StartsWith(wanted) => {
                 self.value(&wanted.key).is_some_and(|value| value.starts_with(&wanted.text))
             }
-            Condition::IndexHighest(wanted) => {
+            Condition::IndexMax(wanted) => {
                 let counts = |member: &String| {
-                    !wanted.besides.contains(member)
-                        && self.value(&format!("{}{member}", wanted.values_at)).is_some()
+                    !wanted.excluding.contains(member)
+                        && self.value(&format!("{}{member}", wanted.value_key_prefix)).is_some()
                 };
                 let members = self.members(&wanted.index).into_iter();
                 let highest = members
                     .filter(|(member, _)| counts(member))
                     .max_by(|(a, x), (b, y)| x.total_cmp(y).then_with(|| a.cmp(b)));
-                let at_most = &wanted.at_most;
+                let at_most = &wanted.upper_bound;
                 highest.as_ref().map(|(member, _)| member) == wanted.member.as_ref()
                     && highest.is_none_or(|(a, x)| (x, &a) <= (at_most.score, &at_most.member))
             }
-            Condition::IndexAtMost(most) => self.members(&most.index).len() as u64 <= most.size,
+            Condition::IndexSizeAtMost(most) => self.members(&most.index).len() as u64 <= most.size,
             Condition::IndexHas(wanted) => self.members(&wanted.index).contains_key(&wanted.member),
         }
     }
@@ -161,13 +161,13 @@ impl Fake {
 }
 
 impl Keyvalue for Fake {
-    fn get(&self, keys: &[String], head: Option<u32>) -> Result<Vec<Value>, StorageError> {
+    fn get(&self, keys: &[String], max_value_bytes: Option<u32>) -> Result<Vec<Value>, StorageError> {
         self.call("get", keys.iter().map(String::as_str));
-        Ok(keys.iter().map(|key| self.read(key, head)).collect())
+        Ok(keys.iter().map(|key| self.read(key, max_value_bytes)).collect())
     }
 
-    fn time_left(&self, keys: &[String]) -> Result<Vec<Option<Expiry>>, StorageError> {
-        self.call("time_left", keys.iter().map(String::as_str));
+    fn ttl(&self, keys: &[String]) -> Result<Vec<Option<Expiry>>, StorageError> {
+        self.call("ttl", keys.iter().map(String::as_str));
         let (values, indexes) = (self.shared.values.borrow(), self.shared.indexes.borrow());
         let left = |key: &String| {
             let value = values.get(key).map(|(_, until)| *until);
@@ -183,7 +183,7 @@ impl Keyvalue for Fake {
     }
 
     fn range(&self, query: &Query) -> Result<IndexPage, StorageError> {
-        self.call("range", [query.index.as_str(), query.values_at.as_str()]);
+        self.call("range", [query.index.as_str(), query.value_key_prefix.as_str()]);
         let mut members: Vec<_> = self.members(&query.index).into_iter().collect();
         members.sort_by(|(a, x), (b, y)| x.total_cmp(y).then_with(|| a.cmp(b)));
         if query.order == Order::Descending {
@@ -196,14 +196,14 @@ impl Keyvalue for Fake {
             };
             members.retain(behind);
         }
-        let size = query.counted.then(|| self.members(&query.index).len() as u64);
+        let size = query.with_count.then(|| self.members(&query.index).len() as u64);
         let more = members.len() > query.limit as usize;
         members.truncate(query.limit as usize);
-        let last = members.last().filter(|_| more && query.resumable);
+        let last = members.last().filter(|_| more && query.with_next);
         let next = last.map(|(member, score)| Position { score: *score, member: member.clone() });
         let entry = |(member, score): (String, f64)| Entry {
-            score: query.resumable.then_some(score),
-            value: self.read(&format!("{}{member}", query.values_at), query.head),
+            score: query.with_next.then_some(score),
+            value: self.read(&format!("{}{member}", query.value_key_prefix), query.max_value_bytes),
             member,
         };
         Ok(IndexPage { entries: members.into_iter().map(entry).collect(), next, size })
@@ -233,7 +233,7 @@ impl Keyvalue for Fake {
         Ok(KeyPage { keys, next: None })
     }
 
-    fn keeps_together(&self, prefix: &str) -> bool {
+    fn is_colocated(&self, prefix: &str) -> bool {
         !self.shared.is_spread.get() || hash_tag(prefix) != prefix
     }
 }
@@ -252,8 +252,8 @@ fn touched(batch: &Batch) -> Vec<&str> {
             Condition::Absent(key) => keys.push(key.as_str()),
             Condition::StartsWith(wanted) => keys.push(&wanted.key),
             Condition::IndexHas(wanted) => keys.push(&wanted.index),
-            Condition::IndexAtMost(most) => keys.push(&most.index),
-            Condition::IndexHighest(wanted) => keys.extend([wanted.index.as_str(), &wanted.values_at]),
+            Condition::IndexSizeAtMost(most) => keys.push(&most.index),
+            Condition::IndexMax(wanted) => keys.extend([wanted.index.as_str(), &wanted.value_key_prefix]),
         }
     }
     for operation in &batch.operations {

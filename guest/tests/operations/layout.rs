@@ -2,7 +2,7 @@
 //! which layouts such a store is opened with.
 
 use checkpointer_guest::keyvalue::Keyvalue;
-use checkpointer_guest::{Checkpointer, Error, Layout, Lifetime, Options, Ttl};
+use checkpointer_guest::{Checkpointer, Error, Layout, TtlScope, Options, Ttl};
 
 use super::fake::Fake;
 use super::{checkpoint, ids, open_with, options};
@@ -70,7 +70,7 @@ fn one_machine_keeps_everything_together() {
 
 #[test]
 fn every_operation_of_a_session_stays_on_its_machine() {
-    let lifetimes = [None, Some(Lifetime::OfCheckpoint), Some(Lifetime::OfSession)];
+    let lifetimes = [None, Some(TtlScope::Checkpoint), Some(TtlScope::Session)];
     for (lifetime, max_checkpoints) in lifetimes.into_iter().flat_map(|it| [(it, None), (it, Some(2))]) {
         let store = spread();
         let ttl = lifetime.map(|lifetime| Ttl { milliseconds: 100, lifetime, refresh_on_read: true });

@@ -4,7 +4,7 @@ use checkpointer_guest::keyvalue::{
     Batch, Effect, Expire, Expiry, IndexPage, IndexPut, KeyPage, Keyvalue, Operation, Put, Query,
     StorageError, StorageReason, Value,
 };
-use checkpointer_guest::{Checkpointer, Error, Lifetime, Options, Ttl};
+use checkpointer_guest::{Checkpointer, Error, TtlScope, Options, Ttl};
 
 use super::fake::Fake;
 use super::{checkpoint, ids, open, open_with, options};
@@ -13,7 +13,7 @@ use super::{checkpoint, ids, open, open_with, options};
 fn a_session_of_many_pages_lives_and_goes_as_a_whole() {
     let store = Fake::default();
     let of_session = |milliseconds| {
-        let ttl = Ttl { milliseconds, lifetime: Lifetime::OfSession, refresh_on_read: true };
+        let ttl = Ttl { milliseconds, lifetime: TtlScope::Session, refresh_on_read: true };
         open_with(store.clone(), &Options { ttl: Some(ttl), ..options(None) })
     };
     let (short, long) = (of_session(100), of_session(1000));
@@ -59,7 +59,7 @@ fn a_pin_that_comes_between_holds_for_the_save_that_it_overtakes() {
 #[test]
 fn a_save_that_is_refused_lets_nothing_live_longer() {
     let store = Fake::default();
-    let ttl = Ttl { milliseconds: 100, lifetime: Lifetime::OfSession, refresh_on_read: false };
+    let ttl = Ttl { milliseconds: 100, lifetime: TtlScope::Session, refresh_on_read: false };
     let checkpointer = open_with(store.clone(), &Options { ttl: Some(ttl), ..options(None) });
     checkpointer.save(checkpoint("s", "a", "r", 1)).expect("saved");
     checkpointer.save(checkpoint("s", "b", "r", 2)).expect("saved");
@@ -74,7 +74,7 @@ fn a_save_that_is_refused_lets_nothing_live_longer() {
 #[test]
 fn of_a_long_session_the_latest_lives_longest_whatever_fails() {
     let store = Fake::default();
-    let ttl = Ttl { milliseconds: 100, lifetime: Lifetime::OfSession, refresh_on_read: true };
+    let ttl = Ttl { milliseconds: 100, lifetime: TtlScope::Session, refresh_on_read: true };
     let checkpointer = open_with(store.clone(), &Options { ttl: Some(ttl), ..options(None) });
     let each_by_itself = open(store.clone(), Some(100));
     for number in 0..400 {
@@ -98,7 +98,7 @@ fn of_a_long_session_the_latest_lives_longest_whatever_fails() {
 #[test]
 fn of_a_long_session_that_took_several_steps_nothing_outlives_the_latest() {
     let store = Fake::default();
-    let ttl = Ttl { milliseconds: 100, lifetime: Lifetime::OfSession, refresh_on_read: true };
+    let ttl = Ttl { milliseconds: 100, lifetime: TtlScope::Session, refresh_on_read: true };
     let whole = Options { ttl: Some(ttl), ..options(None) };
     let checkpointer = open_with(store.clone(), &whole);
     let each_by_itself = open(store.clone(), Some(100));
@@ -128,7 +128,7 @@ fn of_a_long_session_that_took_several_steps_nothing_outlives_the_latest() {
 #[test]
 fn a_save_that_is_repeated_goes_on_with_the_life_of_its_session() {
     let store = Fake::default();
-    let ttl = Ttl { milliseconds: 100, lifetime: Lifetime::OfSession, refresh_on_read: false };
+    let ttl = Ttl { milliseconds: 100, lifetime: TtlScope::Session, refresh_on_read: false };
     let checkpointer = open_with(store.clone(), &Options { ttl: Some(ttl), ..options(None) });
     let each_by_itself = open(store.clone(), Some(100));
     for number in 0..400 {
@@ -145,7 +145,7 @@ fn a_save_that_is_repeated_goes_on_with_the_life_of_its_session() {
 #[test]
 fn the_end_of_a_pin_holds_for_the_rest_of_a_save_that_it_overtakes() {
     let store = Fake::default();
-    let ttl = Ttl { milliseconds: 100, lifetime: Lifetime::OfSession, refresh_on_read: false };
+    let ttl = Ttl { milliseconds: 100, lifetime: TtlScope::Session, refresh_on_read: false };
     let checkpointer = open_with(store.clone(), &Options { ttl: Some(ttl), ..options(None) });
     let theirs = open(store.clone(), Some(100));
     for number in 0..400 {
@@ -165,7 +165,7 @@ fn the_end_of_a_pin_holds_for_the_rest_of_a_save_that_it_overtakes() {
 #[test]
 fn a_checkpoint_that_moves_to_another_session_gets_no_life_of_the_one_it_was_in() {
     let store = Fake::default();
-    let ttl = Ttl { milliseconds: 1000, lifetime: Lifetime::OfSession, refresh_on_read: false };
+    let ttl = Ttl { milliseconds: 1000, lifetime: TtlScope::Session, refresh_on_read: false };
     let ours = open_with(store.clone(), &Options { ttl: Some(ttl), ..options(None) });
     let theirs = open(store.clone(), Some(50));
     ours.save(checkpoint("s", "a", "r", 1)).expect("saved");
@@ -215,12 +215,12 @@ fn a_delete_takes_what_was_saved_while_the_session_was_pinned() {
 struct Unexpiring(Fake);
 
 impl Keyvalue for Unexpiring {
-    fn get(&self, keys: &[String], head: Option<u32>) -> Result<Vec<Value>, StorageError> {
-        self.0.get(keys, head)
+    fn get(&self, keys: &[String], max_value_bytes: Option<u32>) -> Result<Vec<Value>, StorageError> {
+        self.0.get(keys, max_value_bytes)
     }
 
-    fn time_left(&self, keys: &[String]) -> Result<Vec<Option<Expiry>>, StorageError> {
-        self.0.time_left(keys)
+    fn ttl(&self, keys: &[String]) -> Result<Vec<Option<Expiry>>, StorageError> {
+        self.0.ttl(keys)
     }
 
     fn range(&self, query: &Query) -> Result<IndexPage, StorageError> {
@@ -248,8 +248,8 @@ impl Keyvalue for Unexpiring {
         self.0.scan(prefix, after)
     }
 
-    fn keeps_together(&self, prefix: &str) -> bool {
-        self.0.keeps_together(prefix)
+    fn is_colocated(&self, prefix: &str) -> bool {
+        self.0.is_colocated(prefix)
     }
 }
 

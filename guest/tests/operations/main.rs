@@ -13,7 +13,7 @@ use checkpointer_guest::keyvalue::{
     Batch, Effect, Expiry, IndexPage, KeyPage, Keyvalue, Operation, Query, StorageError, StorageReason, Value,
 };
 use checkpointer_guest::{
-    Checkpoint, Checkpointer, Conflict, Error, Layout, Lifetime, Metadata, Options, Outcome, Run, Ttl,
+    Checkpoint, Checkpointer, Conflict, Error, Layout, TtlScope, Metadata, Options, SaveOutcome, Run, Ttl,
 };
 
 use fake::Fake;
@@ -25,7 +25,7 @@ fn options(ttl_ms: Option<u64>) -> Options {
         layout: Layout::Llmfy,
         ttl: ttl_ms.map(|milliseconds| Ttl {
             milliseconds,
-            lifetime: Lifetime::OfCheckpoint,
+            lifetime: TtlScope::Checkpoint,
             refresh_on_read: false,
         }),
         max_state_bytes: None,
@@ -205,7 +205,7 @@ fn a_limit_does_not_count_what_is_another_sessions() {
     assert_eq!(unlimited.load("t", Some("stray")).expect("loaded"), Some(theirs));
     for number in 1..4 {
         let saved = limited.save(checkpoint("s", &format!("c{number}"), "r", number));
-        assert_eq!(saved, Ok(Outcome::Kept));
+        assert_eq!(saved, Ok(SaveOutcome::Kept));
     }
     assert_eq!(ids(&limited, "s"), ["c3", "c2"]);
 }
@@ -217,7 +217,7 @@ fn what_stands_in_the_index_of_a_session_is_not_its_latest_for_that() {
     // The run of one session, and a session of the same name.
     checkpointer.save(checkpoint("s", "theirs", "r", 1)).expect("saved");
     let refused = checkpointer.save_after(checkpoint("s:run:r", "n", "q", 2), Some("theirs"));
-    assert!(matches!(refused, Err(Error::Conflict(Conflict::Latest(None)))), "{refused:?}");
+    assert!(matches!(refused, Err(Error::Conflict(Conflict::NotLatest(None)))), "{refused:?}");
     checkpointer.save_after(checkpoint("s:run:r", "n", "q", 2), None).expect("saved");
     checkpointer.save_after(checkpoint("s:run:r", "o", "q", 3), Some("n")).expect("saved");
     // Nor does the spelling of its document make it another's.
@@ -246,12 +246,12 @@ fn too_many_of_others_above_the_latest_are_said_to_be_the_reason() {
 struct Silent(Fake);
 
 impl Keyvalue for Silent {
-    fn get(&self, keys: &[String], head: Option<u32>) -> Result<Vec<Value>, StorageError> {
-        self.0.get(keys, head)
+    fn get(&self, keys: &[String], max_value_bytes: Option<u32>) -> Result<Vec<Value>, StorageError> {
+        self.0.get(keys, max_value_bytes)
     }
 
-    fn time_left(&self, keys: &[String]) -> Result<Vec<Option<Expiry>>, StorageError> {
-        self.0.time_left(keys)
+    fn ttl(&self, keys: &[String]) -> Result<Vec<Option<Expiry>>, StorageError> {
+        self.0.ttl(keys)
     }
 
     fn range(&self, query: &Query) -> Result<IndexPage, StorageError> {
@@ -272,8 +272,8 @@ impl Keyvalue for Silent {
         self.0.scan(prefix, after)
     }
 
-    fn keeps_together(&self, prefix: &str) -> bool {
-        self.0.keeps_together(prefix)
+    fn is_colocated(&self, prefix: &str) -> bool {
+        self.0.is_colocated(prefix)
     }
 }
 
@@ -290,7 +290,7 @@ fn to_tidy_up_fails_nothing_where_nobody_knows_what_became_of_it() {
     // What expired is above the latest, on more than a page.
     let refused = silent.save_after(checkpoint("s", "n", "r", 10), Some("other"));
     let latest = Some("latest".to_owned());
-    assert_eq!(refused, Err(Error::Conflict(Conflict::Latest(latest))));
+    assert_eq!(refused, Err(Error::Conflict(Conflict::NotLatest(latest))));
     assert!(store.members("p:session:s").len() <= 51);
     let history = silent.list("s", None).expect("a history");
     assert_eq!(history.checkpoints, [checkpoint("s", "latest", "r", 0)]);
@@ -309,7 +309,7 @@ impl Keyvalue for Down {
         down()
     }
 
-    fn time_left(&self, _: &[String]) -> Result<Vec<Option<Expiry>>, StorageError> {
+    fn ttl(&self, _: &[String]) -> Result<Vec<Option<Expiry>>, StorageError> {
         down()
     }
 
@@ -325,7 +325,7 @@ impl Keyvalue for Down {
         down()
     }
 
-    fn keeps_together(&self, _: &str) -> bool {
+    fn is_colocated(&self, _: &str) -> bool {
         true
     }
 }

@@ -114,14 +114,14 @@ impl Bounded {
 
 #[async_trait]
 impl Store for Bounded {
-    async fn get(&self, keys: Vec<String>, head: Option<u32>) -> Result<Vec<Value>, StorageError> {
+    async fn get(&self, keys: Vec<String>, max_value_bytes: Option<u32>) -> Result<Vec<Value>, StorageError> {
         self.turn().await;
-        self.inner.get(keys, head).await
+        self.inner.get(keys, max_value_bytes).await
     }
 
-    async fn time_left(&self, keys: Vec<String>) -> Result<Vec<Option<Expiry>>, StorageError> {
+    async fn ttl(&self, keys: Vec<String>) -> Result<Vec<Option<Expiry>>, StorageError> {
         self.turn().await;
-        self.inner.time_left(keys).await
+        self.inner.ttl(keys).await
     }
 
     async fn range(&self, query: Query) -> Result<IndexPage, StorageError> {
@@ -161,8 +161,8 @@ impl Store for Bounded {
         self.inner.scan(prefix, after).await
     }
 
-    fn keeps_together(&self, prefix: &str) -> bool {
-        self.inner.keeps_together(prefix)
+    fn is_colocated(&self, prefix: &str) -> bool {
+        self.inner.is_colocated(prefix)
     }
 }
 

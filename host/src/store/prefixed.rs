@@ -28,7 +28,7 @@ impl Prefixed {
     }
 
     fn query(&self, query: Query) -> Query {
-        Query { index: self.key(query.index), values_at: self.key(query.values_at), ..query }
+        Query { index: self.key(query.index), value_key_prefix: self.key(query.value_key_prefix), ..query }
     }
 
     /// The ledger is in this part, too.
@@ -43,9 +43,9 @@ impl Prefixed {
                 Condition::Absent(key) => key,
                 Condition::StartsWith(text) => &mut text.key,
                 Condition::IndexHas(member) => &mut member.index,
-                Condition::IndexAtMost(most) => &mut most.index,
-                Condition::IndexHighest(highest) => {
-                    prefix(&mut highest.values_at);
+                Condition::IndexSizeAtMost(most) => &mut most.index,
+                Condition::IndexMax(highest) => {
+                    prefix(&mut highest.value_key_prefix);
                     &mut highest.index
                 }
             });
@@ -65,14 +65,14 @@ impl Prefixed {
 
 #[async_trait]
 impl Store for Prefixed {
-    async fn get(&self, keys: Vec<String>, head: Option<u32>) -> Result<Vec<Value>, StorageError> {
+    async fn get(&self, keys: Vec<String>, max_value_bytes: Option<u32>) -> Result<Vec<Value>, StorageError> {
         let keys = keys.into_iter().map(|key| self.key(key)).collect();
-        self.store.get(keys, head).await
+        self.store.get(keys, max_value_bytes).await
     }
 
-    async fn time_left(&self, keys: Vec<String>) -> Result<Vec<Option<Expiry>>, StorageError> {
+    async fn ttl(&self, keys: Vec<String>) -> Result<Vec<Option<Expiry>>, StorageError> {
         let keys = keys.into_iter().map(|key| self.key(key)).collect();
-        self.store.time_left(keys).await
+        self.store.ttl(keys).await
     }
 
     async fn range(&self, query: Query) -> Result<IndexPage, StorageError> {
@@ -87,8 +87,8 @@ impl Store for Prefixed {
         self.store.commit(self.batches(batches)).await
     }
 
-    fn keeps_together(&self, prefix: &str) -> bool {
-        self.store.keeps_together(&[&*self.prefix, prefix].concat())
+    fn is_colocated(&self, prefix: &str) -> bool {
+        self.store.is_colocated(&[&*self.prefix, prefix].concat())
     }
 
     async fn scan(&self, prefix: String, after: Option<String>) -> Result<KeyPage, StorageError> {

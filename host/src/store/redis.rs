@@ -41,7 +41,7 @@ use self::sentinel::Sentinels;
 use self::server::Server;
 use super::quota::{Limit, SETTLE_PAGE};
 use super::{
-    Batch, Condition, Effect, Entry, Expiry, IndexPage, KeyPage, KeyText, Operation, Order, Position, Put,
+    Batch, Condition, Effect, Entry, Expiry, IndexPage, KeyPage, ValuePrefix, Operation, Order, Position, Put,
     Query, Quota, StorageError, StorageReason, Store, Value, check, invalid, size, storage_error, text_value,
     too_large,
 };
@@ -55,7 +55,7 @@ pub struct RedisStore {
     settle: Program,
     range: Program,
     get: Program,
-    time_left: Program,
+    ttl: Program,
     /// Whether the server lets this user sort, which an ACL may forbid.
     may_sort: AtomicBool,
 }
@@ -145,7 +145,7 @@ impl RedisStore {
             )),
             range: Program::new(concat!(include_str!("prelude.lua"), include_str!("range.lua"))),
             get: Program::new(concat!(include_str!("prelude.lua"), include_str!("get.lua"))),
-            time_left: Program::new(concat!(include_str!("prelude.lua"), include_str!("time_left.lua"))),
+            ttl: Program::new(concat!(include_str!("prelude.lua"), include_str!("ttl.lua"))),
             may_sort: AtomicBool::new(!matches!(address.endpoint, Endpoint::Cluster(_))),
         })
     }
@@ -255,14 +255,14 @@ impl RedisStore {
 
     /// Reads the beginning of an index in one command, if that is enough.
     async fn sort(&self, query: &Query) -> Option<Result<IndexPage, StorageError>> {
-        let fits = query.after.is_none() && query.head.is_none() && !query.resumable && !query.counted;
+        let fits = query.after.is_none() && query.max_value_bytes.is_none() && !query.with_next && !query.with_count;
         // In SORT's patterns, the first `*` stands for the member, and a NUL is their end.
-        if !fits || query.values_at.contains(['*', '\0']) || !self.may_sort.load(Ordering::Relaxed) {
+        if !fits || query.value_key_prefix.contains(['*', '\0']) || !self.may_sort.load(Ordering::Relaxed) {
             return None;
         }
         let mut command = cmd("SORT_RO");
         command.arg(&query.index).arg("BY").arg("nosort").arg("LIMIT").arg(0).arg(query.limit);
-        command.arg("GET").arg("#").arg("GET").arg(format!("{}*", query.values_at));
+        command.arg("GET").arg("#").arg("GET").arg(format!("{}*", query.value_key_prefix));
         if query.order == Order::Descending {
             command.arg("DESC");
         }
@@ -291,15 +291,15 @@ impl RedisStore {
     /// Reads a page of an index by a script; of its values no more than `most` bytes,
     /// if given.
     async fn page(&self, query: Query, most: Option<usize>) -> Result<IndexPage, StorageError> {
-        self.connection.check_slot(&[&query.index, &query.values_at])?;
+        self.connection.check_slot(&[&query.index, &query.value_key_prefix])?;
         let mut arguments: Vec<Vec<u8>> = vec![
             match query.order {
                 Order::Ascending => "ascending".into(),
                 Order::Descending => "descending".into(),
             },
             Vec::new(),
-            query.values_at.into(),
-            head_argument(query.head).into(),
+            query.value_key_prefix.into(),
+            head_argument(query.max_value_bytes).into(),
             most.map_or_else(Vec::new, |most| most.to_string().into()),
         ];
         if let Some(after) = query.after {
@@ -322,7 +322,7 @@ impl RedisStore {
             let is_full = missing > 0 && replies.len() > 3 * missing;
             let mut replies = replies.into_iter();
             let counted = replies.next().and_then(|size| u64::from_redis_value(size).ok());
-            size = size.or(counted).filter(|_| query.counted);
+            size = size.or(counted).filter(|_| query.with_count);
             let mut last = None;
             while let (Some(member), Some(score), Some(value)) =
                 (replies.next(), replies.next(), replies.next())
@@ -331,7 +331,7 @@ impl RedisStore {
                 // Somebody else's member, which no text can name, is passed over.
                 if let Ok(member) = String::from_utf8(member.clone()) {
                     let score = std::str::from_utf8(&score).ok().and_then(|score| score.parse().ok());
-                    entries.push(Entry { member, score, value: value_of(value, query.head) });
+                    entries.push(Entry { member, score, value: value_of(value, query.max_value_bytes) });
                 }
                 last = Some((score, member));
             }
@@ -341,11 +341,11 @@ impl RedisStore {
                     arguments.extend([score, member]);
                 }
                 _ => {
-                    let last = entries.last().filter(|_| is_full && query.resumable);
+                    let last = entries.last().filter(|_| is_full && query.with_next);
                     let next = last
                         .and_then(|last| Some(Position { score: last.score?, member: last.member.clone() }));
                     for entry in &mut entries {
-                        entry.score = entry.score.filter(|_| query.resumable);
+                        entry.score = entry.score.filter(|_| query.with_next);
                     }
                     return Ok(IndexPage { entries, next, size });
                 }
@@ -356,8 +356,8 @@ impl RedisStore {
 
 #[async_trait]
 impl Store for RedisStore {
-    async fn get(&self, keys: Vec<String>, head: Option<u32>) -> Result<Vec<Value>, StorageError> {
-        if let ([key], None) = (keys.as_slice(), head) {
+    async fn get(&self, keys: Vec<String>, max_value_bytes: Option<u32>) -> Result<Vec<Value>, StorageError> {
+        if let ([key], None) = (keys.as_slice(), max_value_bytes) {
             return match self.read(cmd("GET").arg(key), key).await {
                 Ok(reply) => Ok(vec![value_of(reply, None)]),
                 Err(error) if error.code() == Some("WRONGTYPE") => {
@@ -366,17 +366,17 @@ impl Store for RedisStore {
                 Err(error) => Err(failure(error, Access::Read)),
             };
         }
-        let replies = self.read_each(&self.get, &keys, &[head_argument(head)]).await?;
-        Ok(replies.into_iter().map(|reply| value_of(reply, head)).collect())
+        let replies = self.read_each(&self.get, &keys, &[head_argument(max_value_bytes)]).await?;
+        Ok(replies.into_iter().map(|reply| value_of(reply, max_value_bytes)).collect())
     }
 
-    async fn time_left(&self, keys: Vec<String>) -> Result<Vec<Option<Expiry>>, StorageError> {
-        let replies = self.read_each(&self.time_left, &keys, &[] as &[&str]).await?;
+    async fn ttl(&self, keys: Vec<String>) -> Result<Vec<Option<Expiry>>, StorageError> {
+        let replies = self.read_each(&self.ttl, &keys, &[] as &[&str]).await?;
         replies.into_iter().map(life_of).collect()
     }
 
-    fn keeps_together(&self, prefix: &str) -> bool {
-        self.connection.keeps_together(prefix)
+    fn is_colocated(&self, prefix: &str) -> bool {
+        self.connection.is_colocated(prefix)
     }
 
     async fn range(&self, query: Query) -> Result<IndexPage, StorageError> {
@@ -460,7 +460,7 @@ fn replies_of(answer: Result<Answer, RedisError>) -> Result<Vec<Reply>, RedisErr
 /// Whether a commit looks at values that it does not name.
 fn reads_unnamed(batches: &[Batch]) -> bool {
     let mut conditions = batches.iter().flat_map(|batch| &batch.conditions).flatten();
-    conditions.any(|condition| matches!(condition, Condition::IndexHighest(_)))
+    conditions.any(|condition| matches!(condition, Condition::IndexMax(_)))
 }
 
 /// The values that a batch puts.
@@ -474,7 +474,7 @@ fn puts(batch: &Batch) -> impl Iterator<Item = &Put> {
 /// The batch that puts again what a batch puts, if that stands there.
 fn put_again(batch: &Batch) -> Batch {
     let stands =
-        |put: &Put| vec![Condition::StartsWith(KeyText { key: put.key.clone(), text: put.value.clone() })];
+        |put: &Put| vec![Condition::StartsWith(ValuePrefix { key: put.key.clone(), text: put.value.clone() })];
     let is_put = |it: &&Operation| matches!(it, Operation::Put(_) | Operation::IndexPut(_));
     Batch {
         conditions: puts(batch).map(stands).collect(),
@@ -496,15 +496,15 @@ const OTHER_TYPE: &str = "a value of another Redis type than string";
 
 /// Lua counts both ends, so this asks for one byte more than is wanted: it
 /// tells whether there is more.
-fn head_argument(head: Option<u32>) -> String {
-    head.map_or(String::new(), |head| head.to_string())
+fn head_argument(max_value_bytes: Option<u32>) -> String {
+    max_value_bytes.map_or(String::new(), |max_value_bytes| max_value_bytes.to_string())
 }
 
-fn value_of(reply: Reply, head: Option<u32>) -> Value {
+fn value_of(reply: Reply, max_value_bytes: Option<u32>) -> Value {
     match reply {
         Reply::Nil | Reply::Boolean(false) => Value::Absent,
-        Reply::BulkString(bytes) => text_value(bytes, head),
-        Reply::SimpleString(text) => text_value(text.into_bytes(), head),
+        Reply::BulkString(bytes) => text_value(bytes, max_value_bytes),
+        Reply::SimpleString(text) => text_value(text.into_bytes(), max_value_bytes),
         Reply::Array(mut kind) if kind.len() == 1 => {
             let kind = bytes_of(kind.remove(0));
             Value::Unreadable(format!("a {} instead of a string", String::from_utf8_lossy(&kind)))

@@ -136,16 +136,16 @@ impl From<rusqlite::Error> for Failure {
 
 #[async_trait]
 impl Store for SqliteStore {
-    async fn get(&self, keys: Vec<String>, head: Option<u32>) -> Result<Vec<Value>, StorageError> {
+    async fn get(&self, keys: Vec<String>, max_value_bytes: Option<u32>) -> Result<Vec<Value>, StorageError> {
         self.with(Effect::None, move |connection| {
             let moment = connection.transaction()?;
             let now = now();
-            keys.iter().map(|key| Ok(read(&moment, key, now, head)?)).collect()
+            keys.iter().map(|key| Ok(read(&moment, key, now, max_value_bytes)?)).collect()
         })
         .await
     }
 
-    async fn time_left(&self, keys: Vec<String>) -> Result<Vec<Option<Expiry>>, StorageError> {
+    async fn ttl(&self, keys: Vec<String>) -> Result<Vec<Option<Expiry>>, StorageError> {
         self.with(Effect::None, move |connection| {
             let moment = connection.transaction()?;
             let now = now();
@@ -166,7 +166,7 @@ impl Store for SqliteStore {
                 return match holds_value(&moment, &query.index, now)? {
                     true => Err(Failure::Told(wrong_type("a text"))),
                     false => {
-                        Ok(IndexPage { entries: Vec::new(), next: None, size: query.counted.then_some(0) })
+                        Ok(IndexPage { entries: Vec::new(), next: None, size: query.with_count.then_some(0) })
                     }
                 };
             };
@@ -244,13 +244,13 @@ fn now() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-fn read(connection: &Connection, key: &str, now: i64, head: Option<u32>) -> rusqlite::Result<Value> {
+fn read(connection: &Connection, key: &str, now: i64, max_value_bytes: Option<u32>) -> rusqlite::Result<Value> {
     let value = connection
         .prepare_cached(
             "SELECT iif(?3 IS NULL, value, coalesce(substr(CAST(value AS BLOB), 1, ?3 + 1), x'')) FROM checkpointer_value
               WHERE key = ?1 AND (expires_at IS NULL OR expires_at > ?2)",
         )?
-        .query_row(params![key, now, head], |row| Ok(value_of(row.get_ref(0)?, head)))
+        .query_row(params![key, now, max_value_bytes], |row| Ok(value_of(row.get_ref(0)?, max_value_bytes)))
         .optional()?;
     match value {
         Some(value) => Ok(value),
@@ -259,11 +259,11 @@ fn read(connection: &Connection, key: &str, now: i64, head: Option<u32>) -> rusq
     }
 }
 
-fn value_of(value: ValueRef<'_>, head: Option<u32>) -> Value {
+fn value_of(value: ValueRef<'_>, max_value_bytes: Option<u32>) -> Value {
     match value {
-        ValueRef::Text(bytes) => text_value(bytes.to_vec(), head),
+        ValueRef::Text(bytes) => text_value(bytes.to_vec(), max_value_bytes),
         // The head of a text is cut as bytes.
-        ValueRef::Blob(bytes) if head.is_some() => text_value(bytes.to_vec(), head),
+        ValueRef::Blob(bytes) if max_value_bytes.is_some() => text_value(bytes.to_vec(), max_value_bytes),
         ValueRef::Null => Value::Absent,
         other => Value::Unreadable(format!("a value of the SQLite type {}", other.data_type())),
     }
@@ -326,33 +326,33 @@ fn page(
     let after = query.after.as_ref();
     let parameters = params![
         index,
-        query.values_at,
+        query.value_key_prefix,
         now,
-        query.head,
+        query.max_value_bytes,
         after.map(|after| after.score),
         after.map(|after| &after.member),
         query.limit
     ];
     let rows = statement.query_map(parameters, |row| {
-        Ok((row.get::<_, String>(0)?, row.get::<_, f64>(1)?, value_of(row.get_ref(2)?, query.head)))
+        Ok((row.get::<_, String>(0)?, row.get::<_, f64>(1)?, value_of(row.get_ref(2)?, query.max_value_bytes)))
     })?;
     let (mut entries, mut last_score, mut bytes) = (Vec::new(), None, 0);
     for row in rows {
         let (member, score, mut value) = row?;
         if value == Value::Absent {
-            value = read(connection, &format!("{}{member}", query.values_at), now, query.head)?;
+            value = read(connection, &format!("{}{member}", query.value_key_prefix), now, query.max_value_bytes)?;
         }
         bytes += size(&value);
         if bytes > most {
             return Err(Failure::Told(too_large(most)));
         }
-        entries.push(Entry { member, score: query.resumable.then_some(score), value });
+        entries.push(Entry { member, score: query.with_next.then_some(score), value });
         last_score = Some(score);
     }
-    let full = query.resumable && query.limit > 0 && entries.len() == query.limit as usize;
+    let full = query.with_next && query.limit > 0 && entries.len() == query.limit as usize;
     let last = full.then(|| entries.last()).flatten();
     let next = last.zip(last_score).map(|(last, score)| Position { score, member: last.member.clone() });
-    let size = if query.counted { Some(size_of(connection, index)?) } else { None };
+    let size = if query.with_count { Some(size_of(connection, index)?) } else { None };
     Ok(IndexPage { entries, next, size })
 }
 

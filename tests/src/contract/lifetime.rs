@@ -41,10 +41,10 @@ async fn index_members(place: &Place, index: &str) -> Vec<String> {
         after: None,
         limit: 1000,
         // On a cluster it has to be where the index is.
-        values_at: index.to_owned(),
-        head: Some(1),
-        resumable: true,
-        counted: false,
+        value_key_prefix: index.to_owned(),
+        max_value_bytes: Some(1),
+        with_next: true,
+        with_count: false,
     };
     let page = place.store.range(query).await.expect("a page");
     page.entries.into_iter().map(|entry| entry.member).collect()

@@ -161,7 +161,7 @@ pub async fn a_scan_says_how_long_each_checkpoint_has_left(place: &Place, mode: 
 
 /// When a key goes away, in milliseconds from `start` on, to the nearest minute.
 async fn end(place: &Place, key: &str, start: Instant) -> Option<Expiry> {
-    let life = place.store.time_left(vec![key.to_owned()]).await.expect("lives").remove(0)?;
+    let life = place.store.ttl(vec![key.to_owned()]).await.expect("lives").remove(0)?;
     let elapsed = start.elapsed().as_millis() as u64;
     Some(match life {
         Expiry::Never => Expiry::Never,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use checkpointer::store::{
-    Batch, Condition, Effect, Entry, Expire, Expiry, IndexHighest, IndexMember, IndexPut, IndexSize, KeyText,
+    Batch, Condition, Effect, Entry, Expire, Expiry, IndexMax, IndexMember, IndexPut, IndexSize, ValuePrefix,
     Operation, Order, Position, Put, Query, StorageReason, Value,
 };
 
@@ -23,7 +23,7 @@ fn index_delete(index: &str, member: &str) -> Operation {
 }
 
 fn starts_with(key: &str, text: &str) -> Condition {
-    Condition::StartsWith(KeyText { key: key.into(), text: text.into() })
+    Condition::StartsWith(ValuePrefix { key: key.into(), text: text.into() })
 }
 
 fn query(index: &str, order: Order, limit: u32) -> Query {
@@ -32,10 +32,10 @@ fn query(index: &str, order: Order, limit: u32) -> Query {
         order,
         after: None,
         limit,
-        values_at: "v:".into(),
-        head: None,
-        resumable: true,
-        counted: false,
+        value_key_prefix: "v:".into(),
+        max_value_bytes: None,
+        with_next: true,
+        with_count: false,
     }
 }
 
@@ -44,8 +44,8 @@ async fn members(place: &Place, query: Query) -> Vec<String> {
     page.entries.into_iter().map(|entry| entry.member).collect()
 }
 
-async fn get(place: &Place, keys: &[&str], head: Option<u32>) -> Vec<Value> {
-    place.store.get(keys.iter().map(|key| (*key).to_owned()).collect(), head).await.expect("values")
+async fn get(place: &Place, keys: &[&str], max_value_bytes: Option<u32>) -> Vec<Value> {
+    place.store.get(keys.iter().map(|key| (*key).to_owned()).collect(), max_value_bytes).await.expect("values")
 }
 
 /// Values are given in the order of their keys, whole or as heads.
@@ -53,7 +53,7 @@ pub async fn gives_values_in_order_and_heads_at_characters(place: &Place) {
     place.write(vec![put("a", "é☀x", Expiry::Never), put("b", "", Expiry::Never)]).await;
     let (a, b) = (Value::Text("é☀x".into()), Value::Text(String::new()));
     assert_eq!(get(place, &["b", "none", "a"], None).await, [b.clone(), Value::Absent, a.clone()]);
-    assert_eq!(get(place, &["a", "b"], Some(4)).await, [Value::Head("é".into()), b]);
+    assert_eq!(get(place, &["a", "b"], Some(4)).await, [Value::Truncated("é".into()), b]);
     assert_eq!(get(place, &["a"], Some(6)).await, std::slice::from_ref(&a));
     assert_eq!(get(place, &["a"], None).await, [a]);
     assert_eq!(get(place, &[], None).await, []);
@@ -78,21 +78,21 @@ pub async fn keeps_an_index_in_order_of_scores_then_bytes(place: &Place) {
     let mut descending = ascending;
     descending.reverse();
     assert_eq!(members(place, query("i", Order::Descending, 10)).await, descending);
-    for resumable in [true, false] {
+    for with_next in [true, false] {
         let page = place
             .store
-            .range(Query { resumable, ..query("i", Order::Descending, 10) })
+            .range(Query { with_next, ..query("i", Order::Descending, 10) })
             .await
             .expect("a page");
-        let score = resumable.then_some(1.5);
+        let score = with_next.then_some(1.5);
         let named = Entry { member: "b".into(), score, value: Value::Text("value of b".into()) };
         assert_eq!(page.entries[3], named);
         assert!(page.entries.iter().all(|entry| entry.member == "b" || entry.value == Value::Absent));
         assert_eq!((page.next, page.size), (None, None));
-        let counted = Query { resumable, counted: true, ..query("i", Order::Descending, 2) };
+        let counted = Query { with_next, with_count: true, ..query("i", Order::Descending, 2) };
         assert_eq!(place.store.range(counted).await.expect("a page").size, Some(6));
     }
-    let counted = Query { counted: true, ..query("none", Order::Descending, 2) };
+    let counted = Query { with_count: true, ..query("none", Order::Descending, 2) };
     assert_eq!(place.store.range(counted).await.expect("a page").size, Some(0));
     assert_eq!(members(place, query("i", Order::Descending, 0)).await, [""; 0]);
     assert_eq!(members(place, query("none", Order::Descending, 5)).await, [""; 0]);
@@ -142,7 +142,7 @@ pub async fn gives_no_more_bytes_than_asked_for(place: &Place) {
     place.write(entries.into()).await;
     place.write(vec![put("v:a", "12345", Expiry::Never), put("v:b", "é☀", Expiry::Never)]).await;
     place.write(vec![index_put("v:c", "no text", 1.0, Expiry::Never)]).await;
-    for (limit, head, most, fits) in [
+    for (limit, max_value_bytes, most, fits) in [
         (3, None, 10, true),
         (3, None, 9, false),
         (1, None, 5, true),
@@ -151,7 +151,7 @@ pub async fn gives_no_more_bytes_than_asked_for(place: &Place) {
         (2, Some(3), 4, false),
         (0, None, 0, true),
     ] {
-        let query = Query { head, ..query("i", Order::Ascending, limit) };
+        let query = Query { max_value_bytes, ..query("i", Order::Ascending, limit) };
         let page = place.store.range_of_at_most(query.clone(), most).await;
         if fits {
             assert_eq!(page, place.store.range(query).await, "{limit} of {most} bytes");
@@ -167,7 +167,7 @@ pub async fn applies_a_batch_only_if_its_conditions_hold(place: &Place) {
     place.write(vec![put("a", "text*of?a", Expiry::Never), index_put("i", "m", 1.0, Expiry::Never)]).await;
     place.put("empty", "").await;
     let has = |member: &str| Condition::IndexHas(IndexMember { index: "i".into(), member: member.into() });
-    let at_most = |index: &str, size| Condition::IndexAtMost(IndexSize { index: index.into(), size });
+    let at_most = |index: &str, size| Condition::IndexSizeAtMost(IndexSize { index: index.into(), size });
     let absent = |key: &str| Condition::Absent(key.into());
     for (conditions, expected) in [
         (vec![], true),
@@ -213,13 +213,13 @@ pub async fn knows_the_highest_entry_that_counts(place: &Place) {
         place.put(&format!("v:{member}"), "").await;
     }
     place.put("text", "").await;
-    let holds = async |index: &str, besides: &[&str], member: Option<&str>, at_most: (f64, &str)| {
-        let highest = Condition::IndexHighest(IndexHighest {
+    let holds = async |index: &str, excluding: &[&str], member: Option<&str>, upper_bound: (f64, &str)| {
+        let highest = Condition::IndexMax(IndexMax {
             index: index.into(),
-            values_at: "v:".into(),
-            besides: besides.iter().map(|member| (*member).to_owned()).collect(),
+            value_key_prefix: "v:".into(),
+            excluding: besides.iter().map(|member| (*member).to_owned()).collect(),
             member: member.map(str::to_owned),
-            at_most: Position { score: at_most.0, member: at_most.1.into() },
+            upper_bound: Position { score: at_most.0, member: at_most.1.into() },
         });
         let batch = Batch { conditions: vec![vec![highest]], operations: Vec::new() };
         place.store.commit(vec![batch]).await.expect("an outcome")[0]
@@ -244,7 +244,7 @@ pub async fn knows_the_highest_entry_that_counts(place: &Place) {
         ("text", &[], Some("a"), far, false),
     ] {
         let found = holds(index, besides, member, at_most).await;
-        assert_eq!(found, expected, "{index} {besides:?} {member:?} {at_most:?}");
+        assert_eq!(found, expected, "{index} {excluding:?} {member:?} {upper_bound:?}");
     }
     // A store looks at 1,000 entries.
     let dead = |count: u32| {
@@ -354,7 +354,7 @@ pub async fn says_how_long_each_key_has_left(place: &Place) {
     place.write(vec![index_put("endless index", "a", 1.0, Expiry::Never)]).await;
     tokio::time::sleep(Duration::from_millis(150)).await;
     let keys = ["never", "hour", "nothing", "endless index", "gone", "index", "hour"].map(str::to_owned);
-    let left = place.store.time_left(keys.into()).await.expect("lives");
+    let left = place.store.ttl(keys.into()).await.expect("lives");
     let elapsed = start.elapsed().as_millis() as u64;
     // 150 have passed, if not more; a store counts whole milliseconds.
     let is_of_hour = |life: &Option<Expiry>| matches!(life, Some(Expiry::AfterMs(left)) if (3_599_998 - elapsed..=3_599_850).contains(left));
@@ -362,8 +362,8 @@ pub async fn says_how_long_each_key_has_left(place: &Place) {
     assert_eq!([left[0], left[2], left[3], left[4]], [never, None, never, None]);
     assert!([left[1], left[5], left[6]].iter().all(is_of_hour), "{left:?}");
     assert_eq!(left.len(), 7);
-    assert_eq!(place.store.time_left(vec!["never".to_owned()]).await, Ok(vec![never]));
-    assert_eq!(place.store.time_left(Vec::new()).await, Ok(Vec::new()));
+    assert_eq!(place.store.ttl(vec!["never".to_owned()]).await, Ok(vec![never]));
+    assert_eq!(place.store.ttl(Vec::new()).await, Ok(Vec::new()));
 }
 
 /// An index without members is gone, and so is what is deleted.
@@ -398,11 +398,11 @@ pub async fn a_value_is_no_index_and_an_index_no_value(place: &Place) {
     let error = place.store.range(query("value", Order::Ascending, 1)).await.expect_err("refused");
     assert_eq!((error.reason, error.effect), (StorageReason::WrongType, Effect::None));
     place.write(vec![index_put("names", "index", 1.0, Expiry::Never)]).await;
-    for (resumable, head) in [(true, None), (false, None), (true, Some(1))] {
-        let query = Query { resumable, head, ..query("names", Order::Descending, 1) };
+    for (with_next, max_value_bytes) in [(true, None), (false, None), (true, Some(1))] {
+        let query = Query { with_next, max_value_bytes, ..query("names", Order::Descending, 1) };
         let page = place.store.range(query).await.expect("a page");
         assert!(matches!(page.entries[0].value, Value::Unreadable(_)), "{page:?}");
-        assert!(matches!(get(place, &["v:index"], head).await[0], Value::Unreadable(_)));
+        assert!(matches!(get(place, &["v:index"], max_value_bytes).await[0], Value::Unreadable(_)));
     }
 }
 

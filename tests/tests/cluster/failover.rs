@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use checkpointer::store::{
-    Batch, Condition, Effect, Expire, Expiry, KeyText, Operation, Put, Quota, StorageReason, Value as Held,
+    Batch, Condition, Effect, Expire, Expiry, ValuePrefix, Operation, Put, Quota, StorageReason, Value as Held,
 };
 use checkpointer_tests::contract::{keys_after, redis_store};
 use checkpointer_tests::eventually::eventually;
@@ -261,7 +261,7 @@ async fn what_an_earlier_try_may_have_done_is_never_said_not_to_be() {
     let store = redis_store(&format!("{}?response_timeout=4", cluster.url()));
     let quota = Quota { ledger: "{s}\0quota".to_owned(), values: Some(1), bytes: None };
     let starts_with =
-        |key: &str, text: &str| Condition::StartsWith(KeyText { key: key.to_owned(), text: text.to_owned() });
+        |key: &str, text: &str| Condition::StartsWith(ValuePrefix { key: key.to_owned(), text: text.to_owned() });
     let putting = || vec![batch(vec![absent("{s}new")], vec![put("{s}new", "n")])];
     let taken = || vec![batch(vec![absent("{s}there")], vec![put("{s}there", "n")])];
     let removing = || vec![batch(vec![starts_with("{s}goes", "g")], vec![delete("{s}goes")])];

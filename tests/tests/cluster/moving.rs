@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use checkpointer::store::{
-    Condition, Effect, Expire, Expiry, IndexHighest, IndexMember, IndexPut, IndexSize, KeyText, Operation,
+    Condition, Effect, Expire, Expiry, IndexMax, IndexMember, IndexPut, IndexSize, ValuePrefix, Operation,
     Position, Quota, StorageReason, Value as Held,
 };
 use checkpointer::{Checkpointer, Error};
@@ -184,17 +184,17 @@ async fn a_commit_looks_again_at_what_it_removed_while_the_slot_moves() {
     assert_eq!(store.commit(vec![batch(vec![], operations)]).await, Ok(vec![true]));
     let half_moved = HalfMoved::new(&checkpointer, cluster, &[]).await;
     let starts_with =
-        |text: &str| Condition::StartsWith(KeyText { key: value.to_owned(), text: text.to_owned() });
+        |text: &str| Condition::StartsWith(ValuePrefix { key: value.to_owned(), text: text.to_owned() });
     let highest = |index: &str, member: Option<&str>| {
-        Condition::IndexHighest(IndexHighest {
+        Condition::IndexMax(IndexMax {
             index: index.to_owned(),
-            values_at: "{s}".to_owned(),
-            besides: Vec::new(),
+            value_key_prefix: "{s}".to_owned(),
+            excluding: Vec::new(),
             member: member.map(str::to_owned),
-            at_most: Position { score: 2.0, member: String::new() },
+            upper_bound: Position { score: 2.0, member: String::new() },
         })
     };
-    let at_most = Condition::IndexAtMost(IndexSize { index: index.to_owned(), size: 0 });
+    let at_most = Condition::IndexSizeAtMost(IndexSize { index: index.to_owned(), size: 0 });
     let expire =
         |key: &str| Operation::Expire(Expire { key: key.to_owned(), expiry: Expiry::Never, shorten: true });
     let batches = vec![

@@ -70,17 +70,17 @@ pub struct Watched(pub Arc<dyn Store>);
 
 #[async_trait]
 impl Store for Watched {
-    async fn get(&self, keys: Vec<String>, head: Option<u32>) -> Result<Vec<Value>, StorageError> {
+    async fn get(&self, keys: Vec<String>, max_value_bytes: Option<u32>) -> Result<Vec<Value>, StorageError> {
         if LAST.try_with(|_| ()).is_err() {
-            return self.0.get(keys, head).await;
+            return self.0.get(keys, max_value_bytes).await;
         }
         let lives = async {
-            let lives = self.0.time_left(keys.clone()).await?;
+            let lives = self.0.ttl(keys.clone()).await?;
             // Now, and not when it was asked: the store may have tried for a while. It
             // is asked first, so that the answer does not come behind a large value.
             Ok(lives.first().copied().flatten().map(Life::now))
         };
-        let (life, values) = tokio::try_join!(biased; lives, self.0.get(keys.clone(), head))?;
+        let (life, values) = tokio::try_join!(biased; lives, self.0.get(keys.clone(), max_value_bytes))?;
         LAST.with(|last| last.set(life));
         Ok(values)
     }
@@ -98,8 +98,8 @@ impl Store for Watched {
         Ok(applied)
     }
 
-    async fn time_left(&self, keys: Vec<String>) -> Result<Vec<Option<Expiry>>, StorageError> {
-        self.0.time_left(keys).await
+    async fn ttl(&self, keys: Vec<String>) -> Result<Vec<Option<Expiry>>, StorageError> {
+        self.0.ttl(keys).await
     }
 
     async fn range(&self, query: Query) -> Result<IndexPage, StorageError> {
@@ -110,8 +110,8 @@ impl Store for Watched {
         self.0.scan(prefix, after).await
     }
 
-    fn keeps_together(&self, prefix: &str) -> bool {
-        self.0.keeps_together(prefix)
+    fn is_colocated(&self, prefix: &str) -> bool {
+        self.0.is_colocated(prefix)
     }
 }
 

@@ -198,7 +198,7 @@ impl Connection for Cluster {
         }
     }
 
-    fn keeps_together(&self, prefix: &str) -> bool {
+    fn is_colocated(&self, prefix: &str) -> bool {
         hash_tag(prefix).is_some()
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::store::{Batch, Condition, Expiry, IndexHighest, Operation};
+use crate::store::{Batch, Condition, Expiry, IndexMax, Operation};
 
 /// What `commit.lua` is called with: each key once, those that are put first,
 /// then the indexes that are put into, then the others.
@@ -59,10 +59,10 @@ impl<'a> CommitCall<'a> {
                         Condition::IndexHas(member) => {
                             ("index-has", &member.index, vec![Argument::Text(&member.member)])
                         }
-                        Condition::IndexAtMost(most) => {
+                        Condition::IndexSizeAtMost(most) => {
                             ("index-at-most", &most.index, vec![Argument::Own(most.size.to_string())])
                         }
-                        Condition::IndexHighest(highest) => {
+                        Condition::IndexMax(highest) => {
                             ("index-highest", &highest.index, highest_arguments(highest))
                         }
                     };
@@ -123,16 +123,16 @@ impl<'a> KeyNumbers<'a> {
     }
 }
 
-fn highest_arguments(highest: &IndexHighest) -> Vec<Argument<'_>> {
-    let mut arguments = vec![Argument::Text(&highest.values_at)];
-    arguments.push(Argument::Own(highest.besides.len().to_string()));
-    arguments.extend(highest.besides.iter().map(|member| Argument::Text(member)));
+fn highest_arguments(highest: &IndexMax) -> Vec<Argument<'_>> {
+    let mut arguments = vec![Argument::Text(&highest.value_key_prefix)];
+    arguments.push(Argument::Own(highest.excluding.len().to_string()));
+    arguments.extend(highest.excluding.iter().map(|member| Argument::Text(member)));
     match &highest.member {
         Some(member) => arguments.extend([Argument::Text("one"), Argument::Text(member)]),
         None => arguments.push(Argument::Text("none")),
     }
-    arguments.push(Argument::Own(highest.at_most.score.to_string()));
-    arguments.push(Argument::Text(&highest.at_most.member));
+    arguments.push(Argument::Own(highest.upper_bound.score.to_string()));
+    arguments.push(Argument::Text(&highest.upper_bound.member));
     arguments
 }
 

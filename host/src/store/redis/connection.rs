@@ -60,7 +60,7 @@ pub trait Connection: Send + Sync {
     async fn send(&self, request: Request<'_>) -> Result<Answer, RedisError>;
 
     /// Whether all keys that begin with `prefix` can be in one command.
-    fn keeps_together(&self, _prefix: &str) -> bool {
+    fn is_colocated(&self, _prefix: &str) -> bool {
         true
     }
 

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
-use super::super::{Batch, Condition, Expiry, IndexHighest, Operation, Quota, wrong_type};
+use super::super::{Batch, Condition, Expiry, IndexMax, Operation, Quota, wrong_type};
 use super::ledger::Account;
 use super::{Failure, holds_value, index_id, now, size_of};
 
@@ -76,7 +76,7 @@ fn condition_holds(connection: &Connection, condition: &Condition, now: i64) -> 
                     AND coalesce(substr(CAST(value AS BLOB), 1, length(?3)), x'') = ?3",
             )?
             .exists(params![wanted.key, now, wanted.text.as_bytes()]),
-        Condition::IndexAtMost(most) => {
+        Condition::IndexSizeAtMost(most) => {
             if holds_value(connection, &most.index, now)? {
                 return Ok(false);
             }
@@ -90,11 +90,11 @@ fn condition_holds(connection: &Connection, condition: &Condition, now: i64) -> 
                   WHERE name = ?1 AND (expires_at IS NULL OR expires_at > ?2) AND member = ?3",
             )?
             .exists(params![wanted.index, now, wanted.member]),
-        Condition::IndexHighest(wanted) => is_highest(connection, wanted, now),
+        Condition::IndexMax(wanted) => is_highest(connection, wanted, now),
     }
 }
 
-fn is_highest(connection: &Connection, wanted: &IndexHighest, now: i64) -> rusqlite::Result<bool> {
+fn is_highest(connection: &Connection, wanted: &IndexMax, now: i64) -> rusqlite::Result<bool> {
     if holds_value(connection, &wanted.index, now)? {
         return Ok(false);
     }
@@ -108,12 +108,12 @@ fn is_highest(connection: &Connection, wanted: &IndexHighest, now: i64) -> rusql
     while let Some(entry) = entries.next()? {
         looked_at += 1;
         let member: String = entry.get(0)?;
-        let key = format!("{}{member}", wanted.values_at);
-        let counts = !wanted.besides.contains(&member)
+        let key = format!("{}{member}", wanted.value_key_prefix);
+        let counts = !wanted.excluding.contains(&member)
             && (holds_value(connection, &key, now)? || index_id(connection, &key, now)?.is_some());
         if counts {
             let place = (entry.get::<_, f64>(1)?, &member);
-            let at_most = (wanted.at_most.score, &wanted.at_most.member);
+            let at_most = (wanted.upper_bound.score, &wanted.upper_bound.member);
             return Ok(wanted.member.as_ref() == Some(&member) && place <= at_most);
         }
     }
