@@ -1,373 +1,492 @@
-//! What a Rust application uses.
+//! The checkpointer for Rust applications.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::bindings::exports::flow::checkpoint::checkpointer::{Lifetime, Options, Ttl};
-use crate::component::{Instance, Pool, Service};
+use crate::bindings::flow::checkpoint::types as wit;
+use crate::component::{Pool, Service, call};
 use crate::keyvalue::KeyvalueCtx;
-use crate::store::{Address, Store};
-use crate::{Checkpoint, Documents, Error, History, Layout, Listing, Metadata, Outcome};
+use crate::retry::Retry;
+use crate::store::{Store, StoreUrl};
+use crate::{
+    Checkpoint, DocumentDump, Error, History, HistoryQuery, Layout, Metadata, RawHistory, SaveOutcome, ScanPage,
+};
 
-/// What every key begins with unless something else is said. It is llmfy's.
+/// The default prefix of every key, which llmfy uses too.
 pub const DEFAULT_PREFIX: &str = "llmfy_checkpoint:";
 
-/// The one bucket that a component of this library may open.
+/// The only bucket that the library's own component may open.
 const BUCKET: &str = "default";
 
 /// The checkpoints under one prefix of one store.
 ///
-/// It is cheap to clone, and calls from many tasks overlap. Dropping the last
-/// clone closes it. It must be used within a tokio runtime with time and I/O.
-#[derive(Clone)]
+/// Clones are cheap and share instances and connections. Calls from many tasks
+/// run concurrently. Dropping the last clone closes the checkpointer, as does
+/// [`Checkpointer::close`]. Calls must run within a tokio runtime with time and
+/// I/O; different runtimes may use the same checkpointer.
+///
+/// Dropping the future of a call cancels it: a save that was cancelled has either
+/// taken effect as a whole or not at all.
+#[derive(Clone, Debug)]
 pub struct Checkpointer {
     pool: Arc<Pool>,
+    retry: Retry,
 }
 
-/// How to open a [`Checkpointer`].
+/// Options of a [`Checkpointer`].
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until it opens a checkpointer"]
-pub struct Builder {
+pub struct CheckpointerBuilder {
     prefix: String,
     layout: Layout,
-    ttl: Option<Duration>,
-    lifetime: Lifetime,
+    ttl: Option<(Duration, wit::TtlScope)>,
     refresh_on_read: bool,
     max_state_bytes: Option<u64>,
     compress: bool,
     max_checkpoints: Option<u32>,
+    retry: Retry,
 }
 
-/// Makes one call on an instance of the component.
-macro_rules! call {
+/// Calls an export of the component, again after a pause if the error allows it.
+macro_rules! call_with_retry {
     ($self:ident.$function:ident($($argument:expr),*)) => {{
-        let mut turn = $self.pool.turn().await?;
-        let Instance { store, component, checkpointer, .. } = &mut turn.instance;
-        let exports = component.flow_checkpoint_checkpointer().checkpointer();
-        let answer = exports.$function(store, *checkpointer, $($argument),*).await;
-        turn.end(answer)
+        let mut attempts = $self.retry.attempts();
+        loop {
+            let result = call!($self.pool, $function($($argument),*));
+            match attempts.next(result).await {
+                Some(result) => break result,
+                None => continue,
+            }
+        }
     }};
 }
 
 impl Checkpointer {
-    /// Opens the checkpointer over the store at `address`, for instance
-    /// `sqlite:checkpoints.db` or `redis://localhost`, with llmfy's prefix and
-    /// no expiry. All forms are at [`Address`].
+    /// Opens the checkpointer over the store at this URL, for example
+    /// `sqlite:checkpoints.db` or `redis://localhost`, with default options:
+    /// llmfy's prefix and layout, no expiry. [`StoreUrl`] lists all forms of URLs.
     ///
     /// # Errors
-    /// The address is at fault, or the file can't be opened. Redis is connected
-    /// to when it is first used.
-    pub async fn open(address: &str) -> Result<Self, Error> {
-        Self::builder().open(address).await
+    /// The URL is invalid, or the file can't be opened. Redis is connected to by
+    /// the first call.
+    pub async fn open(url: &str) -> Result<Self, Error> {
+        Self::builder().open(url).await
     }
 
-    /// A builder, for a prefix, an expiry or a size limit.
-    pub fn builder() -> Builder {
-        Builder {
+    /// Starts a builder with the default options.
+    pub fn builder() -> CheckpointerBuilder {
+        CheckpointerBuilder {
             prefix: DEFAULT_PREFIX.to_owned(),
             layout: Layout::Llmfy,
             ttl: None,
-            lifetime: Lifetime::OfCheckpoint,
             refresh_on_read: false,
             max_state_bytes: None,
             compress: false,
             max_checkpoints: None,
+            retry: Retry::none(),
         }
     }
 
-    /// Opens the checkpointer over the bucket that the options name.
-    pub(crate) async fn over(ctx: KeyvalueCtx, options: Options, service: Service) -> Result<Self, Error> {
-        Ok(Self { pool: Pool::new(ctx, options, service).await? })
-    }
-
-    /// Saves a checkpoint. One with the same id in its session is replaced, and
-    /// the indexes follow, all in one atomic step. It is [`Outcome::Kept`],
-    /// unless [`Builder::max_checkpoints`] says otherwise.
+    /// Saves a checkpoint and its index entries in one atomic step. It replaces a
+    /// checkpoint of the session with the same id. A checkpoint passed by
+    /// reference is cloned.
+    ///
+    /// ```
+    /// # use checkpointer::{Checkpoint, Checkpointer, Metadata, Run, SaveOutcome};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let checkpointer = Checkpointer::open("memory:").await?;
+    /// let metadata = Metadata::new("session-1", "checkpoint-1").run(Run::new("run-1"));
+    /// let outcome = checkpointer.save(Checkpoint::new(metadata, r#"{"turn": 1}"#)).await?;
+    /// assert_eq!(outcome, SaveOutcome::Latest);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
-    /// Any but [`Error::Corrupt`].
-    pub async fn save(&self, checkpoint: &Checkpoint) -> Result<Outcome, Error> {
-        call!(self.call_save(checkpoint))
+    /// Any error but [`Error::Corrupt`].
+    pub async fn save(&self, checkpoint: impl Into<Checkpoint>) -> Result<SaveOutcome, Error> {
+        let checkpoint = wit::Checkpoint::from(checkpoint.into());
+        call_with_retry!(self.call_save(&checkpoint)).map(SaveOutcome::from)
     }
 
-    /// Saves a checkpoint if `latest` is the session's latest one, or if it has
-    /// none at all, decided in the same atomic step as the write: of many tasks
-    /// that go on from the same checkpoint, one does.
+    /// Saves a checkpoint if `latest` is the id of the session's latest checkpoint;
+    /// with `None`, if the session has no checkpoint. The check and the write are
+    /// one atomic step: of several concurrent calls with the same `latest`, exactly
+    /// one succeeds. Saving an identical checkpoint again succeeds.
     ///
-    /// If the very checkpoint is there already, that is a success: it may be
-    /// repeated like every operation.
+    /// ```
+    /// # use checkpointer::{Checkpoint, Checkpointer, Conflict, Error, Metadata, Run};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let checkpointer = Checkpointer::open("memory:").await?;
+    /// let checkpoint = |id: &str| Checkpoint::new(Metadata::new("s", id).run(Run::new("run-1")), "{}");
+    /// checkpointer.save_after(checkpoint("1"), None).await?;
+    /// match checkpointer.save_after(checkpoint("2"), None).await {
+    ///     Err(Error::Conflict(Conflict::NotLatest { actual })) => assert_eq!(actual.as_deref(), Some("1")),
+    ///     other => panic!("{other:?}"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
-    /// [`Error::Conflict`] with [`Conflict::Latest`](crate::Conflict::Latest) and
-    /// what the latest is, if it is another; [`Error::InvalidArgument`] if the
-    /// timestamp is before that of the latest, or the same with an id that is not
-    /// greater; else as [`Checkpointer::save`].
-    pub async fn save_after(&self, checkpoint: &Checkpoint, latest: Option<&str>) -> Result<Outcome, Error> {
-        call!(self.call_save_after(checkpoint, latest))
-    }
-
-    /// Saves a checkpoint given as the document that llmfy stores, of either
-    /// generation, and says what it is.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] if it can't be read, else as
+    /// [`Error::Conflict`] with [`Conflict::NotLatest`](crate::Conflict::NotLatest)
+    /// if another checkpoint is the latest; [`Error::InvalidArgument`] if the
+    /// checkpoint is not newer than the latest one; otherwise as
     /// [`Checkpointer::save`].
-    pub async fn save_document(&self, document: &str) -> Result<(Metadata, Outcome), Error> {
-        call!(self.call_save_document(document))
+    pub async fn save_after(
+        &self,
+        checkpoint: impl Into<Checkpoint>,
+        latest: Option<&str>,
+    ) -> Result<SaveOutcome, Error> {
+        let checkpoint = wit::Checkpoint::from(checkpoint.into());
+        call_with_retry!(self.call_save_after(&checkpoint, latest)).map(SaveOutcome::from)
     }
 
-    /// The same for a checkpoint that has lived already, for instance elsewhere:
-    /// what is left of its life is `left`, at least a millisecond, or has no end if
-    /// none. The ttl of this checkpointer means nothing to it, nor does it to the
-    /// rest of the session. In a session that is pinned it is pinned. It says as
-    /// what the checkpoint was saved: with its timestamp as it is stored.
+    /// Saves a checkpoint given as a stored document of format A or B. Returns its
+    /// metadata.
     ///
     /// # Errors
-    /// As [`Checkpointer::save_document`], and [`Error::InvalidArgument`] if `left`
-    /// is less than a millisecond, or more than a store can count.
+    /// [`Error::InvalidArgument`] if the document can't be read; otherwise as
+    /// [`Checkpointer::save`].
+    pub async fn save_document(&self, document: &str) -> Result<(Metadata, SaveOutcome), Error> {
+        let (metadata, outcome) = call_with_retry!(self.call_save_document(document))?;
+        Ok((metadata.try_into()?, outcome.into()))
+    }
+
+    /// Saves a document with the given remaining TTL; with `None` it does not
+    /// expire. The TTL of this checkpointer is ignored, and the TTLs of other
+    /// checkpoints do not change. In a pinned session the checkpoint is pinned.
+    /// Used to copy between stores, with [`Checkpointer::dump`].
+    ///
+    /// # Errors
+    /// As [`Checkpointer::save_document`], and [`Error::InvalidArgument`] if the
+    /// TTL is less than 1 ms or too far in the future for the store.
     pub async fn restore(
         &self,
         document: &str,
-        left: Option<Duration>,
-    ) -> Result<(Metadata, Outcome), Error> {
-        call!(self.call_restore(document, left.map(milliseconds)))
+        ttl: Option<Duration>,
+    ) -> Result<(Metadata, SaveOutcome), Error> {
+        let (metadata, outcome) = call_with_retry!(self.call_restore(document, ttl.map(milliseconds)))?;
+        Ok((metadata.try_into()?, outcome.into()))
     }
 
-    /// The checkpoint with this id in this session, or the session's latest;
-    /// none only when there is none.
+    /// Returns the latest checkpoint of a session; `None` if the session has none.
+    ///
+    /// ```
+    /// # use checkpointer::Checkpointer;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let checkpointer = Checkpointer::open("memory:").await?;
+    /// assert_eq!(checkpointer.latest("session-1").await?, None);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
-    /// [`Error::Corrupt`] if it is there and can't be read;
-    /// [`Error::InvalidArgument`], [`Error::Storage`].
-    pub async fn load(
-        &self,
-        session_id: &str,
-        checkpoint_id: Option<&str>,
-    ) -> Result<Option<Checkpoint>, Error> {
-        call!(self.call_load(session_id, checkpoint_id))
+    /// [`Error::Corrupt`] if it can't be read; [`Error::InvalidArgument`],
+    /// [`Error::Storage`].
+    pub async fn latest(&self, session_id: &str) -> Result<Option<Checkpoint>, Error> {
+        call_with_retry!(self.call_latest(session_id))?.map(Checkpoint::try_from).transpose()
     }
 
-    /// The same as [`Checkpointer::load`], as the very text that is stored.
+    /// Returns the checkpoint with this id; `None` if the session has no such
+    /// checkpoint.
     ///
     /// # Errors
-    /// As [`Checkpointer::load`].
+    /// As [`Checkpointer::latest`].
+    pub async fn load(&self, session_id: &str, checkpoint_id: &str) -> Result<Option<Checkpoint>, Error> {
+        call_with_retry!(self.call_load(session_id, checkpoint_id))?.map(Checkpoint::try_from).transpose()
+    }
+
+    /// Returns the stored document of the latest checkpoint of a session.
+    ///
+    /// # Errors
+    /// As [`Checkpointer::latest`].
+    pub async fn latest_document(&self, session_id: &str) -> Result<Option<String>, Error> {
+        call_with_retry!(self.call_latest_document(session_id))
+    }
+
+    /// Returns the stored document of the checkpoint with this id.
+    ///
+    /// # Errors
+    /// As [`Checkpointer::latest`].
     pub async fn load_document(
         &self,
         session_id: &str,
-        checkpoint_id: Option<&str>,
+        checkpoint_id: &str,
     ) -> Result<Option<String>, Error> {
-        call!(self.call_load_document(session_id, checkpoint_id))
+        call_with_retry!(self.call_load_document(session_id, checkpoint_id))
     }
 
-    /// The newest checkpoints of a session, newest first, no more than `limit`,
-    /// or 10. Those that can't be read are named beside the others.
+    /// Returns the stored document of the checkpoint with this id and its remaining
+    /// TTL, for [`Checkpointer::restore`]. Does not refresh the TTL.
+    ///
+    /// # Errors
+    /// As [`Checkpointer::latest`].
+    pub async fn dump(&self, session_id: &str, checkpoint_id: &str) -> Result<Option<DocumentDump>, Error> {
+        Ok(call_with_retry!(self.call_dump(session_id, checkpoint_id))?.map(DocumentDump::from))
+    }
+
+    /// Returns the newest checkpoints of a session, newest first. A session id is
+    /// a query for its 10 newest checkpoints.
+    ///
+    /// ```
+    /// # use checkpointer::{Checkpoint, Checkpointer, HistoryQuery, Metadata, Run};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let checkpointer = Checkpointer::open("memory:").await?;
+    /// for id in ["1", "2", "3"] {
+    ///     let metadata = Metadata::new("session-1", id).run(Run::new("run-1"));
+    ///     checkpointer.save(Checkpoint::new(metadata, "{}")).await?;
+    /// }
+    /// let history = checkpointer.list(HistoryQuery::new("session-1").run("run-1").limit(2)).await?;
+    /// let ids: Vec<_> = history.checkpoints.iter().map(|it| it.metadata.checkpoint_id.as_str()).collect();
+    /// assert_eq!(ids, ["3", "2"]);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`Error::InvalidArgument`], [`Error::Storage`].
-    pub async fn list(&self, session_id: &str, limit: Option<u32>) -> Result<History, Error> {
-        call!(self.call_list(session_id, limit))
+    pub async fn list(&self, query: impl Into<HistoryQuery>) -> Result<History, Error> {
+        let query = query.into().into();
+        call_with_retry!(self.call_list(&query))?.try_into()
     }
 
-    /// The newest checkpoints of one run of a session, no more than `limit`, or
-    /// 100.
+    /// Returns the stored documents of the newest checkpoints of a session, newest
+    /// first.
     ///
     /// # Errors
     /// As [`Checkpointer::list`].
-    pub async fn list_by_run(
-        &self,
-        session_id: &str,
-        run_id: &str,
-        limit: Option<u32>,
-    ) -> Result<History, Error> {
-        call!(self.call_list_by_run(session_id, run_id, limit))
+    pub async fn list_documents(&self, query: impl Into<HistoryQuery>) -> Result<RawHistory, Error> {
+        let query = query.into().into();
+        call_with_retry!(self.call_list_documents(&query)).map(RawHistory::from)
     }
 
-    /// The same as [`Checkpointer::list`], or with a run as
-    /// [`Checkpointer::list_by_run`], as the very texts that are stored.
+    /// Returns a page of the checkpoints of all sessions under the prefix, with
+    /// their remaining TTLs, unordered. Only the head of each document is read, so
+    /// the size of a page does not depend on the size of the states. A checkpoint
+    /// that exists from the first page to the last is returned at least once.
+    /// `cursor` is the [`ScanPage::next_cursor`] of the previous page. Does not
+    /// refresh TTLs.
+    ///
+    /// ```
+    /// # use checkpointer::Checkpointer;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let checkpointer = Checkpointer::open("memory:").await?;
+    /// let mut cursor = None;
+    /// loop {
+    ///     let page = checkpointer.scan(cursor.as_deref()).await?;
+    ///     for entry in page.checkpoints {
+    ///         println!("{} {}", entry.session_id, entry.checkpoint_id);
+    ///     }
+    ///     cursor = page.next_cursor;
+    ///     if cursor.is_none() {
+    ///         break;
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
-    /// As [`Checkpointer::list`].
-    pub async fn list_documents(
-        &self,
-        session_id: &str,
-        run_id: Option<&str>,
-        limit: Option<u32>,
-    ) -> Result<Documents, Error> {
-        call!(self.call_list_documents(session_id, run_id, limit))
+    /// [`Error::InvalidArgument`] for an invalid cursor; [`Error::Storage`].
+    pub async fn scan(&self, cursor: Option<&str>) -> Result<ScanPage, Error> {
+        call_with_retry!(self.call_scan(cursor)).map(ScanPage::from)
     }
 
-    /// The checkpoints of all sessions under the prefix and in the layout, with the
-    /// time that they have left, page by page and in no order: a small part of each
-    /// is read, so that a page is small whatever the states. What is there from the
-    /// first page to the last is given at least once. `after` is the
-    /// [`Listing::next`] of the page before. With [`Builder::refresh_on_read`]
-    /// nothing lives on for that.
+    /// Excludes a checkpoint from expiry until it is saved again. It can still be
+    /// deleted, and removed by [`CheckpointerBuilder::max_checkpoints`]. Returns
+    /// whether it exists.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] where no page begins; [`Error::Storage`].
-    pub async fn scan(&self, after: Option<&str>) -> Result<Listing, Error> {
-        call!(self.call_scan(after))
+    /// As [`Checkpointer::delete_session`].
+    pub async fn pin_checkpoint(&self, session_id: &str, checkpoint_id: &str) -> Result<bool, Error> {
+        call_with_retry!(self.call_pin_checkpoint(session_id, checkpoint_id))
     }
 
-    /// Keeps the checkpoint with this id from expiring until it is saved again,
-    /// or all of the session and what is saved in it from now on. What is removed
-    /// goes all the same, and so does what is over the limit of a session. Says
-    /// how many checkpoints that were.
+    /// Excludes all checkpoints of a session from expiry, and all that are saved in
+    /// it until [`Checkpointer::unpin_session`]. Returns how many exist.
     ///
     /// # Errors
-    /// As [`Checkpointer::delete`].
-    pub async fn pin(&self, session_id: &str, checkpoint_id: Option<&str>) -> Result<u64, Error> {
-        call!(self.call_pin(session_id, checkpoint_id))
+    /// As [`Checkpointer::delete_session`].
+    pub async fn pin_session(&self, session_id: &str) -> Result<u64, Error> {
+        call_with_retry!(self.call_pin_session(session_id))
     }
 
-    /// Ends that: the checkpoint, or all of the session, lives on as if it had
-    /// just been saved; of a session that is pinned, one alone stays pinned. Says
-    /// how many checkpoints that were.
+    /// Gives a pinned checkpoint the TTL of a checkpoint saved now. In a pinned
+    /// session it stays pinned. Returns whether it exists.
     ///
     /// # Errors
-    /// As [`Checkpointer::delete`].
-    pub async fn unpin(&self, session_id: &str, checkpoint_id: Option<&str>) -> Result<u64, Error> {
-        call!(self.call_unpin(session_id, checkpoint_id))
+    /// As [`Checkpointer::delete_session`].
+    pub async fn unpin_checkpoint(&self, session_id: &str, checkpoint_id: &str) -> Result<bool, Error> {
+        call_with_retry!(self.call_unpin_checkpoint(session_id, checkpoint_id))
     }
 
-    /// Removes the checkpoint with this id from this session, or the whole
-    /// session, oldest first; says how many checkpoints that were.
+    /// Ends the pin of a session, and gives all of its checkpoints the TTL of a
+    /// checkpoint saved now. Returns how many exist.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`]; [`Error::Storage`], where those that were
-    /// removed before stay so, and repeating goes on.
-    pub async fn delete(&self, session_id: &str, checkpoint_id: Option<&str>) -> Result<u64, Error> {
-        call!(self.call_delete(session_id, checkpoint_id))
+    /// As [`Checkpointer::delete_session`].
+    pub async fn unpin_session(&self, session_id: &str) -> Result<u64, Error> {
+        call_with_retry!(self.call_unpin_session(session_id))
     }
 
-    /// Removes all checkpoints under the prefix, and says how many there were.
+    /// Deletes a checkpoint. Returns whether it existed.
     ///
     /// # Errors
-    /// [`Error::Storage`], as for [`Checkpointer::delete`].
+    /// [`Error::InvalidArgument`], [`Error::Storage`].
+    pub async fn delete_checkpoint(&self, session_id: &str, checkpoint_id: &str) -> Result<bool, Error> {
+        call_with_retry!(self.call_delete_checkpoint(session_id, checkpoint_id))
+    }
+
+    /// Deletes all checkpoints of a session, oldest first. Returns how many
+    /// existed.
+    ///
+    /// ```
+    /// # use checkpointer::Checkpointer;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let checkpointer = Checkpointer::open("memory:").await?;
+    /// assert_eq!(checkpointer.delete_session("session-1").await?, 0);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`]; [`Error::Storage`]: checkpoints deleted before
+    /// the failure stay deleted, and a retry continues.
+    pub async fn delete_session(&self, session_id: &str) -> Result<u64, Error> {
+        call_with_retry!(self.call_delete_session(session_id))
+    }
+
+    /// Deletes all checkpoints and pin markers under the prefix. Returns how many
+    /// checkpoints existed.
+    ///
+    /// # Errors
+    /// As [`Checkpointer::delete_session`].
     pub async fn clear_all(&self) -> Result<u64, Error> {
-        call!(self.call_clear_all())
+        call_with_retry!(self.call_clear_all())
+    }
+
+    /// Waits for the running calls of all clones, then closes the connections or
+    /// the file. Later calls fail with [`Error::Closed`].
+    pub async fn close(&self) {
+        self.pool.close().await;
     }
 }
 
-impl Builder {
-    /// What every key begins with, 1 to 512 bytes. Checkpointers with different
-    /// prefixes see nothing of each other, even if one prefix begins with the
-    /// other.
+impl CheckpointerBuilder {
+    /// The prefix of every key, 1 to 512 bytes. Checkpointers with different prefixes
+    /// share no checkpoints, even if one prefix begins with the other.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
     }
 
-    /// How keys are named behind the prefix: [`Layout::Llmfy`] unless said. In a
-    /// Redis Cluster [`Layout::Partitioned`] spreads sessions over the machines,
-    /// each in one place; there a checkpoint's id belongs to its session, and two
-    /// sessions may have the same. What is saved in one layout is not there in the
-    /// other.
+    /// How keys are named: [`Layout::Llmfy`] by default. Use
+    /// [`Layout::Partitioned`] on a Redis Cluster.
     pub fn layout(mut self, layout: Layout) -> Self {
         self.layout = layout;
         self
     }
 
-    /// What is saved goes away after this time, at least a millisecond; a
-    /// fraction of one is dropped. Each checkpoint counts from when it was saved.
+    /// The TTL of each checkpoint, at least 1 ms, rounded down to milliseconds. It
+    /// starts when the checkpoint is saved. Replaces
+    /// [`CheckpointerBuilder::session_ttl`].
     pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.ttl = Some(ttl);
-        self.lifetime = Lifetime::OfCheckpoint;
+        self.ttl = Some((ttl, wit::TtlScope::Checkpoint));
         self
     }
 
-    /// The same for a session as a whole: all of it goes away when so much time
-    /// has passed since a checkpoint was last saved in it. A save takes two round
-    /// trips then; for each 300 checkpoints beyond the first 300 two more, and two
-    /// in the end.
+    /// The TTL of each session as a whole. It starts again with each save in the
+    /// session. Replaces [`CheckpointerBuilder::ttl`].
+    ///
+    /// A save then takes more round trips: 1 more; for each 300 checkpoints of the
+    /// session beyond the first 300, 2 more, and 2 more at the end.
     pub fn session_ttl(mut self, ttl: Duration) -> Self {
-        self.ttl = Some(ttl);
-        self.lifetime = Lifetime::OfSession;
+        self.ttl = Some((ttl, wit::TtlScope::Session));
         self
     }
 
-    /// What is read lives on as if it had just been saved: checkpoints, or with
-    /// [`Builder::session_ttl`] their session. A read that can't do so fails. It
-    /// means nothing without a ttl.
+    /// Whether reading a checkpoint starts its TTL again, or that of its session
+    /// with [`CheckpointerBuilder::session_ttl`]. A read whose refresh fails returns
+    /// an error. No effect without a TTL.
     pub fn refresh_on_read(mut self, refresh: bool) -> Self {
         self.refresh_on_read = refresh;
         self
     }
 
-    /// The largest state to save, in bytes; 25 MiB unless said.
+    /// The maximum size of a state in bytes; 25 MiB by default.
     pub fn max_state_bytes(mut self, bytes: u64) -> Self {
         self.max_state_bytes = Some(bytes);
         self
     }
 
-    /// Stores the states of checkpoints with a run compressed, as llmfy does with
-    /// `compress=True`: base64 of zlib. Both are read then, compressed and not.
+    /// Whether states are stored compressed, as llmfy does with `compress=True`:
+    /// base64 of zlib. Loads then accept both forms. Every checkpoint needs a run:
+    /// saving one without a run is an [`Error::InvalidArgument`], since format A
+    /// can't hold a compressed state.
     pub fn compress(mut self, compress: bool) -> Self {
         self.compress = compress;
         self
     }
 
-    /// How many checkpoints a session keeps, at least 1. Those over it go, oldest
-    /// first, in the same atomic step as the save; the one just saved only if it
-    /// is the oldest by its timestamp, and then it is [`Outcome::Pruned`].
+    /// How many checkpoints a session keeps, at least 1. A save removes the oldest
+    /// ones above this number in the same atomic step. If the saved checkpoint is
+    /// the oldest itself, it is not stored: [`SaveOutcome::Pruned`].
     pub fn max_checkpoints(mut self, count: u32) -> Self {
         self.max_checkpoints = Some(count);
         self
     }
 
-    /// Opens the checkpointer over the store at `address`.
+    /// Whether and how failed calls are retried; [`Retry::none`] by default.
+    pub fn retry(mut self, retry: Retry) -> Self {
+        self.retry = retry;
+        self
+    }
+
+    /// Opens the checkpointer over the store at this URL.
     ///
     /// # Errors
     /// As [`Checkpointer::open`], and [`Error::InvalidArgument`] if an option is
-    /// at fault.
-    pub async fn open(self, address: &str) -> Result<Checkpointer, Error> {
-        let address: Address = address.parse()?;
-        self.open_store(address.open().await?).await
+    /// invalid.
+    pub async fn open(self, url: &str) -> Result<Checkpointer, Error> {
+        let url: StoreUrl = url.parse()?;
+        self.open_store(url.open().await?).await
     }
 
-    /// Opens the checkpointer over a store that is open already, which several
-    /// may share.
+    /// Opens the checkpointer over an open store. Several checkpointers may share a
+    /// store.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if an option is at fault, or if the store is on
-    /// several machines and would not keep together what the layout needs to be.
+    /// [`Error::InvalidArgument`] if an option is invalid, or if the layout needs a
+    /// hash tag in the prefix on this store; [`Error::Storage`] with
+    /// [`StorageReason::Unsupported`](crate::StorageReason::Unsupported) if the
+    /// store lacks a capability that the options need.
     pub async fn open_store(self, store: Arc<dyn Store>) -> Result<Checkpointer, Error> {
-        let options = Options {
+        let options = wit::Options {
             bucket: BUCKET.to_owned(),
-            prefix: self.prefix,
-            layout: self.layout,
-            ttl: self.ttl.map(|ttl| Ttl {
+            prefix: Some(self.prefix),
+            layout: self.layout.into(),
+            ttl: self.ttl.map(|(ttl, scope)| wit::Ttl {
                 milliseconds: milliseconds(ttl),
-                lifetime: self.lifetime,
+                scope,
                 refresh_on_read: self.refresh_on_read,
             }),
             max_state_bytes: self.max_state_bytes,
             compress: self.compress,
             max_checkpoints: self.max_checkpoints,
+            extra: Vec::new(),
         };
         let ctx = KeyvalueCtx::builder().bucket(BUCKET, store, "").build();
-        Checkpointer::over(ctx, options, Service::default()).await
+        Ok(Checkpointer { pool: Pool::new(ctx, options, Service::default()).await?, retry: self.retry })
     }
 }
 
-fn milliseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
-impl Metadata {
-    /// The metadata of the first step of no run, at the node `""`.
-    pub fn new(
-        session_id: impl Into<String>,
-        checkpoint_id: impl Into<String>,
-        timestamp: impl Into<String>,
-    ) -> Self {
-        Self {
-            session_id: session_id.into(),
-            checkpoint_id: checkpoint_id.into(),
-            timestamp: timestamp.into(),
-            node: String::new(),
-            step: 0,
-            run: None,
-        }
-    }
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -10,6 +10,7 @@
 pub mod clock;
 mod configuration;
 
+use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -22,10 +23,10 @@ use wasmtime::{Engine, ResourceLimiter, Store};
 
 pub use self::configuration::Caller;
 use crate::Error;
-use crate::bindings::exports::flow::checkpoint::checkpointer::{self, Options};
+use crate::bindings::flow::checkpoint::types as wit;
 use crate::bindings::{self, ComponentPre};
 use crate::keyvalue::{KeyvalueCtx, KeyvalueCtxView, KeyvalueView, add_to_linker};
-use crate::store::{Effect, StorageReason};
+use crate::{Effect, StorageError, StorageReason};
 
 /// The component, for hosts of other kinds: it imports `keyvalue` and exports
 /// `checkpointer`, see `wit/`.
@@ -33,7 +34,7 @@ pub const COMPONENT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/checkpoin
 
 /// The component as machine code of the target this library was built for, for
 /// an engine with the same settings.
-pub const COMPILED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/checkpointer.cwasm"));
+const COMPILED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/checkpointer.cwasm"));
 
 /// The same as [`COMPILED`], such that it can be interrupted.
 #[cfg(feature = "plugins")]
@@ -181,8 +182,9 @@ impl Default for Service {
 
 /// Instances for one set of buckets and options.
 pub struct Pool {
-    ctx: KeyvalueCtx,
-    options: Options,
+    /// None after the pool was closed.
+    ctx: Mutex<Option<KeyvalueCtx>>,
+    options: wit::Options,
     service: Service,
     shared: &'static Shared,
     turns: Semaphore,
@@ -202,9 +204,9 @@ pub struct Instance {
 
 impl Pool {
     /// A pool with one instance, so that options which are at fault show now.
-    pub async fn new(ctx: KeyvalueCtx, options: Options, service: Service) -> Result<Arc<Self>, Error> {
+    pub async fn new(ctx: KeyvalueCtx, options: wit::Options, service: Service) -> Result<Arc<Self>, Error> {
         let pool = Arc::new(Self {
-            ctx,
+            ctx: Mutex::new(Some(ctx)),
             options,
             service,
             shared: Shared::of(service.caller)?,
@@ -224,7 +226,8 @@ impl Pool {
     pub async fn turn(&self) -> Result<Turn<'_>, Error> {
         let turn = match timeout(PATIENCE, self.turns.acquire()).await {
             Ok(Ok(turn)) => turn,
-            _ => return Err(Error::Busy),
+            Ok(Err(_)) => return Err(Error::Closed),
+            Err(_) => return Err(Error::Busy),
         };
         let idle = lock(&self.idle).pop();
         let instance = match idle {
@@ -234,11 +237,20 @@ impl Pool {
         Ok(Turn { pool: self, instance, _turn: turn })
     }
 
+    /// Waits for the running calls, then drops the instances and the stores.
+    pub async fn close(&self) {
+        let turns = self.turns.acquire_many(CALLS_AT_ONCE as u32).await;
+        self.turns.close();
+        drop(turns);
+        lock(&self.idle).clear();
+        lock(&self.ctx).take();
+    }
+
     async fn instance(&self) -> Result<Instance, Error> {
         let shared = self.shared;
         let slot = shared.slot().await?;
         let ctx = Ctx {
-            keyvalue: self.ctx.clone(),
+            keyvalue: lock(&self.ctx).clone().ok_or(Error::Closed)?,
             table: ResourceTable::new(),
             memory: Memory { size: 0, limit: self.service.memory, is_over: false },
         };
@@ -257,6 +269,30 @@ impl Pool {
     }
 }
 
+/// Calls an export of the component on an instance of a pool; the arguments follow
+/// the store and the handle of the checkpointer.
+macro_rules! call {
+    ($pool:expr, $function:ident($($argument:expr),*)) => {
+        match $pool.turn().await {
+            Ok(mut turn) => {
+                let $crate::component::Instance { store, component, checkpointer, .. } = &mut turn.instance;
+                let exports = component.flow_checkpoint_checkpointer().checkpointer();
+                let answer = exports.$function(store, *checkpointer, $($argument),*).await;
+                turn.end(answer)
+            }
+            Err(error) => Err(error),
+        }
+    };
+}
+
+pub(crate) use call;
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Pool").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
 /// The use of an instance for one call. Dropped before its end, the instance is
 /// thrown away.
 pub struct Turn<'a> {
@@ -268,15 +304,19 @@ pub struct Turn<'a> {
 
 impl Turn<'_> {
     /// Ends the call with what it gave, and leaves the instance to the next.
-    pub fn end<T>(self, answer: wasmtime::Result<Result<T, checkpointer::Error>>) -> Result<T, Error> {
+    pub fn end<T>(mut self, answer: wasmtime::Result<Result<T, wit::Error>>) -> Result<T, Error> {
         let memory = &self.instance.store.data().memory;
         let answer =
             answer.map_err(|error| if memory.is_over { memory.exceeded() } else { trapped(error) })?;
+        let cause = self.instance.store.data_mut().keyvalue.take_last_error();
         let others_wait = self.pool.shared.waiting.load(Ordering::SeqCst) > 0;
         if self.instance.store.data().memory.size <= KEPT_MEMORY && !others_wait {
             lock(&self.pool.idle).push(self.instance);
         }
-        answer.map_err(Error::from)
+        answer.map_err(|error| match Error::from(error) {
+            Error::Storage(error) => Error::Storage(error.with_context_of(cause)),
+            error => error,
+        })
     }
 }
 
@@ -315,11 +355,8 @@ impl Memory {
     fn exceeded(&self) -> Error {
         let limit = self.limit;
         warn!(limit, "an instance of the component wanted more memory than it may have, and is replaced");
-        Error::Storage {
-            reason: StorageReason::TooLarge,
-            effect: Effect::Unknown,
-            message: format!("the call needs more than the {limit} bytes of memory that there are for it"),
-        }
+        let message = format!("the call needs more than its limit of {limit} bytes of memory");
+        StorageError::new(StorageReason::TooLarge, Effect::Unknown, message).into()
     }
 }
 

@@ -1,102 +1,231 @@
-//! What can go wrong with a checkpointer.
+//! Why an operation of a checkpointer failed.
 
-use thiserror::Error;
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
 
-use crate::bindings::exports::flow::checkpoint::checkpointer;
-use crate::store::{AddressError, Effect, StorageError, StorageReason};
-use crate::{Conflict, Taken};
+use thiserror::Error as ThisError;
 
-/// Why an operation failed. [`Error::effect`] says what became of a write; every
-/// operation is safe to repeat.
-#[derive(Debug, Error)]
+use crate::bindings::flow::checkpoint::types as wit;
+use crate::store::StoreUrlError;
+use crate::{Conflict, Effect, StorageReason};
+
+/// Why an operation failed. [`Error::effect`] says whether a write took effect.
+/// Every operation is idempotent and may be retried; [`Error::is_retryable`] says
+/// whether a retry may succeed.
+#[derive(Clone, Debug, ThisError)]
 #[non_exhaustive]
 pub enum Error {
-    /// An argument is at fault. Nothing was written; repeating does not help.
+    /// An argument is invalid. Nothing was written, and a retry fails again.
     #[error("{0}")]
     InvalidArgument(String),
-    /// The address of the store is at fault.
+    /// The URL of the store is invalid. Nothing was written.
     #[error(transparent)]
-    Address(#[from] AddressError),
-    /// What is there does not allow it: the id of the checkpoint is taken, or the
-    /// session's latest checkpoint is another than was said. Nothing was written.
+    StoreUrl(#[from] StoreUrlError),
+    /// The stored data rules out the save: the id is in use, or the session's
+    /// latest checkpoint is not the expected one. Nothing was written. Load the
+    /// latest checkpoint and continue from it.
     #[error("{}", describe(.0))]
     Conflict(Conflict),
-    /// The checkpoint that was asked for is there, and can't be read.
-    #[error("the checkpoint {checkpoint_id:?} can't be read: {reason}")]
+    /// The requested checkpoint exists and can't be read.
+    #[error("checkpoint {checkpoint_id:?} can't be read: {reason}")]
     Corrupt {
-        /// The id.
+        /// The id of the checkpoint.
         checkpoint_id: String,
-        /// What is wrong with it.
+        /// Why it can't be read.
         reason: String,
     },
     /// The state is too large. Nothing was written.
-    #[error("the state has {size} bytes, more than the {limit} that may be saved")]
+    #[error("the state has {size} bytes, more than the limit of {limit}")]
     TooLarge {
-        /// Its size in bytes.
+        /// The size of the state in bytes.
         size: u64,
-        /// The limit in bytes, see [`Builder::max_state_bytes`](crate::Builder::max_state_bytes).
+        /// The limit in bytes, see
+        /// [`CheckpointerBuilder::max_state_bytes`](crate::CheckpointerBuilder::max_state_bytes).
         limit: u64,
     },
     /// The store failed.
-    #[error("{message}{}", match effect { Effect::None => "", Effect::Unknown => "; whether the write took effect is unknown" })]
-    Storage {
-        /// Why, for a program to act on: `Unavailable` and `Timeout` may be
-        /// tried again.
-        reason: StorageReason,
-        /// Whether a write took effect.
-        effect: Effect,
-        /// Why, in words.
-        message: String,
-    },
-    /// No instance of the component became free in time. Nothing was written.
-    #[error("too many calls at once: no instance of the component became free in time")]
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// No instance of the component became free within 30 seconds. Nothing was
+    /// written. A retry may succeed.
+    #[error("too many concurrent calls: no instance of the component became free")]
     Busy,
-    /// The component failed, by a fault of its own or for want of memory. A
-    /// write before that may have taken effect.
+    /// The component failed, because of a defect or for lack of memory. Whether a
+    /// write took effect is unknown.
     #[error("the component failed: {0}")]
     Component(String),
+    /// [`Checkpointer::close`](crate::Checkpointer::close) was called. Nothing was
+    /// written.
+    #[error("the checkpointer is closed")]
+    Closed,
+    /// The state of a session can't be converted from or to JSON. Nothing was
+    /// written.
+    #[error("the state of session {session_id:?} can't be {action}: {message}")]
+    State {
+        /// The id of the session.
+        session_id: String,
+        /// `read` or `written`.
+        action: &'static str,
+        /// The reason.
+        message: String,
+    },
 }
 
 impl Error {
-    /// Whether what was to be written took effect: not at all, or nobody knows;
-    /// or in part, of an operation that goes in steps.
+    /// Whether a failed write took effect.
     pub fn effect(&self) -> Effect {
         match self {
-            Self::Storage { effect, .. } => *effect,
+            Self::Storage(error) => error.effect,
             Self::Component(_) => Effect::Unknown,
             _ => Effect::None,
         }
+    }
+
+    /// Whether a retry of the same call may succeed: the store was unavailable or
+    /// did not answer in time, or too many calls were running.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Busy => true,
+            Self::Storage(error) => {
+                matches!(error.reason, StorageReason::Unavailable | StorageReason::Timeout)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether the stored data ruled out a save; see [`Conflict`].
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Conflict(_))
+    }
+}
+
+/// A failure of a store.
+///
+/// The message names no address and no credentials, and is all that a plugin
+/// learns. [`StorageError::address`] and the [source](std::error::Error::source)
+/// are for the application that opened the store.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct StorageError {
+    /// The class of the failure.
+    pub reason: StorageReason,
+    /// Whether a failed write took effect.
+    pub effect: Effect,
+    /// A description for people.
+    pub message: String,
+    context: Option<Arc<Context>>,
+}
+
+/// What only the application may learn of a failure.
+#[derive(Debug)]
+struct Context {
+    address: Option<String>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl StorageError {
+    /// A failure with a description that names no address and no credentials.
+    pub fn new(reason: StorageReason, effect: Effect, message: impl Into<String>) -> Self {
+        Self { reason, effect, message: message.into(), context: None }
+    }
+
+    /// The same failure with another effect.
+    #[must_use]
+    pub(crate) fn with_effect(self, effect: Effect) -> Self {
+        Self { effect, ..self }
+    }
+
+    /// Adds the address of the server or file, without credentials, and the error
+    /// that caused the failure.
+    #[must_use]
+    pub fn with_context(
+        mut self,
+        address: Option<String>,
+        source: Option<Box<dyn StdError + Send + Sync>>,
+    ) -> Self {
+        self.context = Some(Arc::new(Context { address, source }));
+        self
+    }
+
+    /// The address of the server or file that failed, without credentials.
+    pub fn address(&self) -> Option<&str> {
+        self.context.as_ref()?.address.as_deref()
+    }
+
+    /// This error with the context of `other`, if that is the error from which the
+    /// component made this one.
+    pub(crate) fn with_context_of(mut self, other: Option<Self>) -> Self {
+        if let Some(other) = other.filter(|other| other.message == self.message) {
+            self.context = other.context;
+        }
+        self
+    }
+}
+
+/// Two errors are equal if reason, effect and message are; the context does not
+/// count.
+impl PartialEq for StorageError {
+    fn eq(&self, other: &Self) -> bool {
+        (self.reason, self.effect, &self.message) == (other.reason, other.effect, &other.message)
+    }
+}
+
+impl Eq for StorageError {}
+
+impl fmt::Display for StorageError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.message)?;
+        if let Some(address) = self.address() {
+            write!(formatter, " ({address})")?;
+        }
+        match self.effect {
+            Effect::None => Ok(()),
+            Effect::Unknown => formatter.write_str("; whether the write took effect is unknown"),
+        }
+    }
+}
+
+impl StdError for StorageError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        let source = self.context.as_ref()?.source.as_ref()?;
+        Some(source.as_ref())
     }
 }
 
 fn describe(conflict: &Conflict) -> String {
     match conflict {
-        Conflict::Taken(Taken { checkpoint_id, reason }) => {
-            format!("the checkpoint {checkpoint_id:?} can't be saved: {reason}")
+        Conflict::IdInUse { checkpoint_id, reason } => {
+            format!("checkpoint {checkpoint_id:?} can't be saved: {reason}")
         }
-        Conflict::Latest(Some(id)) => format!("the latest checkpoint of the session is {id:?}"),
-        Conflict::Latest(None) => "the session has no checkpoint".to_owned(),
+        Conflict::NotLatest { actual: Some(id) } => format!("the latest checkpoint of the session is {id:?}"),
+        Conflict::NotLatest { actual: None } => "the session has no checkpoint".to_owned(),
     }
 }
 
-impl From<checkpointer::Error> for Error {
-    fn from(error: checkpointer::Error) -> Self {
-        match error {
-            checkpointer::Error::InvalidArgument(message) => Self::InvalidArgument(message),
-            checkpointer::Error::Conflict(conflict) => Self::Conflict(conflict),
-            checkpointer::Error::Corrupt(unreadable) => {
-                Self::Corrupt { checkpoint_id: unreadable.checkpoint_id, reason: unreadable.reason }
-            }
-            checkpointer::Error::TooLarge(excess) => {
-                Self::TooLarge { size: excess.size, limit: excess.limit }
-            }
-            checkpointer::Error::Storage(error) => error.into(),
-        }
+impl From<wit::StorageError> for StorageError {
+    fn from(error: wit::StorageError) -> Self {
+        Self::new(error.reason.into(), error.effect.into(), error.message)
     }
 }
 
-impl From<StorageError> for Error {
+/// StoreUrl and source stay in the host.
+impl From<StorageError> for wit::StorageError {
     fn from(error: StorageError) -> Self {
-        Self::Storage { reason: error.reason, effect: error.effect, message: error.message }
+        Self { reason: error.reason.into(), effect: error.effect.into(), message: error.message }
+    }
+}
+
+impl From<wit::Error> for Error {
+    fn from(error: wit::Error) -> Self {
+        match error {
+            wit::Error::InvalidArgument(message) => Self::InvalidArgument(message),
+            wit::Error::Conflict(conflict) => Self::Conflict(conflict.into()),
+            wit::Error::Corrupt(wit::Unreadable { checkpoint_id, reason }) => {
+                Self::Corrupt { checkpoint_id, reason }
+            }
+            wit::Error::TooLarge(wit::SizeExcess { size, limit }) => Self::TooLarge { size, limit },
+            wit::Error::Storage(error) => Self::Storage(error.into()),
+        }
     }
 }

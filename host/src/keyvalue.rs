@@ -3,7 +3,7 @@
 //!
 //! ```
 //! use checkpointer::keyvalue::{self, KeyvalueCtx, KeyvalueCtxView, KeyvalueView};
-//! use checkpointer::store::Address;
+//! use checkpointer::store::StoreUrl;
 //! use wasmtime::component::{Linker, ResourceTable};
 //! use wasmtime::{Engine, Store};
 //!
@@ -21,7 +21,7 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let engine = Engine::default();
-//! let store = "memory:".parse::<Address>()?.open().await?;
+//! let store = "memory:".parse::<StoreUrl>()?.open().await?;
 //! let keyvalue = KeyvalueCtx::builder().bucket("default", store, "tenant-1/").build();
 //! let mut store = Store::new(&engine, Ctx { keyvalue, table: ResourceTable::new() });
 //! let mut linker = Linker::<Ctx>::new(&engine);
@@ -39,11 +39,11 @@ use wasmtime::Result;
 use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 
 use crate::bindings::flow::checkpoint::keyvalue::{self, Host, HostBucket};
-use crate::bindings::flow::checkpoint::types;
+use crate::bindings::flow::checkpoint::types::{self, StorageError as WitError};
 use crate::store::{
-    Batch, Effect, Expiry, IndexPage, KeyPage, Prefixed, Query, StorageError, StorageReason, Store, Value,
-    size, too_large,
+    Batch, Expiry, IndexPage, KeyPage, PrefixedStore, Query, Store, Value, size, too_large,
 };
+use crate::{Effect, StorageError, StorageReason};
 
 /// The most bytes of values that one call gives to a component, unless said.
 const MAX_ANSWER_BYTES: usize = 256 * 1024 * 1024;
@@ -56,6 +56,9 @@ const MAX_ENTRIES: u32 = 1000;
 pub struct KeyvalueCtx {
     buckets: HashMap<String, Bucket>,
     answer_bytes: Option<usize>,
+    /// The last failure of a store, with the address and cause that the component
+    /// does not learn.
+    last_error: Option<StorageError>,
 }
 
 /// Builds a [`KeyvalueCtx`].
@@ -89,6 +92,11 @@ impl KeyvalueCtx {
     pub fn builder() -> KeyvalueCtxBuilder {
         KeyvalueCtxBuilder::default()
     }
+
+    /// The last failure of a store since the previous call.
+    pub(crate) fn take_last_error(&mut self) -> Option<StorageError> {
+        self.last_error.take()
+    }
 }
 
 impl KeyvalueCtxBuilder {
@@ -100,7 +108,7 @@ impl KeyvalueCtxBuilder {
         store: Arc<dyn Store>,
         prefix: impl Into<Arc<str>>,
     ) -> Self {
-        let bucket = Bucket { store: Arc::new(Prefixed::new(store, prefix)) };
+        let bucket = Bucket { store: Arc::new(PrefixedStore::new(store, prefix)) };
         self.ctx.buckets.insert(name.into(), bucket);
         self
     }
@@ -137,15 +145,29 @@ impl HasData for HasKeyvalue {
 impl types::Host for KeyvalueCtxView<'_> {}
 
 impl Host for KeyvalueCtxView<'_> {
-    async fn open(&mut self, name: String) -> Result<Result<Resource<Bucket>, StorageError>> {
+    async fn open(&mut self, name: String) -> Result<Result<Resource<Bucket>, WitError>> {
         match self.ctx.buckets.get(&name) {
             Some(bucket) => Ok(Ok(self.table.push(bucket.clone())?)),
-            None => Ok(Err(StorageError {
-                reason: StorageReason::NoSuchBucket,
-                effect: Effect::None,
-                message: format!("there is no bucket {name:?}"),
-            })),
+            None => {
+                let message = format!("there is no bucket {name:?}");
+                Ok(Err(StorageError::new(StorageReason::NoSuchBucket, Effect::None, message).into()))
+            }
         }
+    }
+}
+
+impl KeyvalueCtxView<'_> {
+    fn store(&self, bucket: &Resource<Bucket>) -> Result<Arc<dyn Store>> {
+        Ok(Arc::clone(&self.table.get(bucket)?.store))
+    }
+
+    /// Keeps the error with its address and cause, and returns the part of it that
+    /// the component learns.
+    fn answer<T>(&mut self, answer: Result<T, StorageError>) -> Result<Result<T, WitError>> {
+        Ok(answer.map_err(|error| {
+            self.ctx.last_error = Some(error.clone());
+            error.into()
+        }))
     }
 }
 
@@ -155,62 +177,67 @@ impl HostBucket for KeyvalueCtxView<'_> {
         bucket: Resource<Bucket>,
         keys: Vec<String>,
         max_value_bytes: Option<u32>,
-    ) -> Result<Result<Vec<Value>, StorageError>> {
-        let values = self.table.get(&bucket)?.store.get(keys, max_value_bytes).await;
-        let most = self.ctx.answer_bytes.unwrap_or(MAX_ANSWER_BYTES);
-        Ok(values.and_then(|values| bounded(&values, most).map(|()| values)))
+    ) -> Result<Result<Vec<Value>, WitError>> {
+        let limit = self.ctx.answer_bytes.unwrap_or(MAX_ANSWER_BYTES);
+        let values = self.store(&bucket)?.get(keys, max_value_bytes).await;
+        self.answer(values.and_then(|values| check_size(&values, limit).map(|()| values)))
     }
 
     async fn ttl(
         &mut self,
         bucket: Resource<Bucket>,
         keys: Vec<String>,
-    ) -> Result<Result<Vec<Option<Expiry>>, StorageError>> {
-        Ok(self.table.get(&bucket)?.store.ttl(keys).await)
+    ) -> Result<Result<Vec<Option<Expiry>>, WitError>> {
+        let ttls = self.store(&bucket)?.ttl(keys).await;
+        self.answer(ttls)
     }
 
     async fn range(
         &mut self,
         bucket: Resource<Bucket>,
         query: Query,
-    ) -> Result<Result<IndexPage, StorageError>> {
-        let bucket = self.table.get(&bucket)?;
+    ) -> Result<Result<IndexPage, WitError>> {
         if query.limit > MAX_ENTRIES {
-            let message = format!("a page has {MAX_ENTRIES} entries at the most");
-            let reason = StorageReason::InvalidArgument;
-            return Ok(Err(StorageError { reason, effect: Effect::None, message }));
+            let message = format!("a page has at most {MAX_ENTRIES} entries, not {}", query.limit);
+            return self.answer(Err(StorageError::new(StorageReason::InvalidArgument, Effect::None, message)));
         }
-        if let Some(most) = self.ctx.answer_bytes {
-            return Ok(bucket.store.range_of_at_most(query, most).await);
-        }
-        let (page, most) = (bucket.store.range(query).await, MAX_ANSWER_BYTES);
-        Ok(page.and_then(|page| bounded(page.entries.iter().map(|entry| &entry.value), most).map(|()| page)))
+        let store = self.store(&bucket)?;
+        let page = match self.ctx.answer_bytes {
+            Some(limit) => store.range_with_byte_limit(query, limit).await,
+            None => store.range(query).await.and_then(|page| {
+                check_size(page.entries.iter().map(|entry| &entry.value), MAX_ANSWER_BYTES).map(|()| page)
+            }),
+        };
+        self.answer(page)
     }
 
     async fn commit(
         &mut self,
         bucket: Resource<Bucket>,
         batches: Vec<Batch>,
-    ) -> Result<Result<Vec<bool>, StorageError>> {
-        let bucket = self.table.get(&bucket)?;
+    ) -> Result<Result<Vec<bool>, WitError>> {
         let count = batches.len();
-        let applied = bucket.store.commit(batches).await;
+        let applied = self.store(&bucket)?.commit(batches).await;
         debug!(batches = count, failed = applied.is_err(), "commit");
-        Ok(applied)
+        self.answer(applied)
     }
 
     async fn scan(
         &mut self,
         bucket: Resource<Bucket>,
         prefix: String,
-        after: Option<String>,
-    ) -> Result<Result<KeyPage, StorageError>> {
-        Ok(self.table.get(&bucket)?.store.scan(prefix, after).await)
+        cursor: Option<String>,
+    ) -> Result<Result<KeyPage, WitError>> {
+        let page = self.store(&bucket)?.scan(prefix, cursor).await;
+        self.answer(page)
     }
 
     async fn is_colocated(&mut self, bucket: Resource<Bucket>, prefix: String) -> Result<bool> {
-        let bucket = self.table.get(&bucket)?;
-        Ok(bucket.store.is_colocated(&prefix))
+        Ok(self.store(&bucket)?.is_colocated(&prefix))
+    }
+
+    async fn supports(&mut self, bucket: Resource<Bucket>, capability: String) -> Result<bool> {
+        Ok(self.store(&bucket)?.supports(&capability))
     }
 
     async fn drop(&mut self, bucket: Resource<Bucket>) -> Result<()> {
@@ -219,7 +246,7 @@ impl HostBucket for KeyvalueCtxView<'_> {
     }
 }
 
-/// Refuses an answer that is too large for a component to take.
-fn bounded<'a>(values: impl IntoIterator<Item = &'a Value>, most: usize) -> Result<(), StorageError> {
-    if values.into_iter().map(size).sum::<usize>() <= most { Ok(()) } else { Err(too_large(most)) }
+/// Refuses an answer that is larger than the limit.
+fn check_size<'a>(values: impl IntoIterator<Item = &'a Value>, limit: usize) -> Result<(), StorageError> {
+    if values.into_iter().map(size).sum::<usize>() <= limit { Ok(()) } else { Err(too_large(limit)) }
 }

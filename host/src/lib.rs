@@ -1,32 +1,33 @@
-//! Checkpoints of agents and workflows: save the state after every step, resume
-//! from the latest, look back through the history, let it expire. Over SQLite
-//! or Redis, with the same logic as everywhere else: it runs as a sandboxed
-//! WebAssembly component that is part of this library.
+//! Saves the state of agents and workflows after every step, loads the latest
+//! one, lists the history, and lets checkpoints expire; over SQLite or Redis. The
+//! logic runs in a sandboxed WebAssembly component that is part of this library.
+//!
+//! A *session* is one conversation or workflow, a *run* is one call that advances
+//! it, and a *checkpoint* is the state after one step.
 //!
 //! ```
-//! use checkpointer::{Checkpoint, Checkpointer, Metadata};
+//! use checkpointer::{Checkpoint, Checkpointer, Metadata, Run};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let checkpointer = Checkpointer::open("memory:").await?;
-//! let metadata = Metadata::new("session-1", "checkpoint-1", "2026-01-02T03:04:05Z");
-//! checkpointer.save(&Checkpoint { metadata, state: r#"{"turn": 1}"#.into() }).await?;
-//! let latest = checkpointer.load("session-1", None).await?;
-//! assert_eq!(latest.map(|checkpoint| checkpoint.state).as_deref(), Some(r#"{"turn": 1}"#));
+//! let metadata = Metadata::new("session-1", "checkpoint-1").run(Run::new("run-1"));
+//! checkpointer.save(Checkpoint::new(metadata, r#"{"turn": 1}"#)).await?;
+//! let latest = checkpointer.latest("session-1").await?.expect("a checkpoint");
+//! assert_eq!(latest.state, r#"{"turn": 1}"#);
 //! # Ok(())
 //! # }
 //! ```
 //!
 //! # Layout
 //!
-//! - [`Checkpointer`]: what a Rust application uses. Its methods are those of
-//!   `wit/checkpointer.wit`.
-//! - [`keyvalue`]: the component's one import, for hosts that run components of
-//!   their own.
-//! - `plugin`: the import `checkpointer`, for hosts that run other people's
-//!   components (feature `plugins`).
-//! - [`store`]: where things are kept; a file for each kind.
-//! - `component`: the compiled component, and instances of it ready for a call.
+//! - [`Checkpointer`]: the operations of `checkpointer.wit` for Rust applications.
+//! - [`keyvalue`]: the component's import, for hosts that run components of their
+//!   own.
+//! - `plugin`: the import `checkpointer`, for hosts that run plugins (feature
+//!   `plugins`).
+//! - [`store`]: the stores behind the import: SQLite and Redis.
+//! - `component`: the compiled component and its pool of instances.
 
 #![deny(missing_docs)]
 
@@ -34,7 +35,7 @@
 mod bindings {
     wasmtime::component::bindgen!({
         path: "../wit",
-        world: "component",
+        world: "flow:checkpoint/component",
         imports: { default: async | trappable },
         exports: { default: async },
         with: { "flow:checkpoint/keyvalue.bucket": crate::keyvalue::Bucket },
@@ -48,12 +49,18 @@ mod error;
 pub mod keyvalue;
 #[cfg(feature = "plugins")]
 pub mod plugin;
+mod retry;
 pub mod store;
+mod types;
 
-pub use bindings::exports::flow::checkpoint::checkpointer::{
-    Checkpoint, Conflict, Documents, Excess, History, Layout, Listed, Listing, Metadata, Outcome, Run, Taken,
-    Unreadable,
+pub use wasmtime;
+
+pub use checkpointer::{Checkpointer, CheckpointerBuilder, DEFAULT_PREFIX};
+pub use checkpointer_timestamp::{ParseTimestampError, Timestamp};
+pub use component::COMPONENT;
+pub use error::{Error, StorageError};
+pub use retry::Retry;
+pub use types::{
+    Checkpoint, Conflict, DocumentDump, Effect, ExtraMember, History, HistoryQuery, Layout, Metadata, RawHistory,
+    Run, SaveOutcome, ScanEntry, ScanPage, StorageReason, Unreadable,
 };
-pub use checkpointer::{Builder, Checkpointer, DEFAULT_PREFIX};
-pub use component::{COMPILED, COMPONENT};
-pub use error::Error;

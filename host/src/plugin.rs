@@ -8,12 +8,12 @@
 //!
 //! ```no_run
 //! use checkpointer::plugin::{Grant, Grants, Plugins};
-//! use checkpointer::store::Address;
+//! use checkpointer::store::StoreUrl;
 //!
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 //! let plugins = Plugins::new()?;
 //! let plugin = plugins.load(&std::fs::read("agent.wasm")?)?;
-//! let store = "sqlite:checkpoints.db".parse::<Address>()?.open().await?;
+//! let store = "sqlite:checkpoints.db".parse::<StoreUrl>()?.open().await?;
 //! let grants = Grants::new().bucket("default", Grant::new(store, "tenant-1/"));
 //! let answer = plugin.run(&grants, "session-1").await?;
 //! # Ok(())
@@ -23,13 +23,13 @@
 mod bounded;
 mod cache;
 mod composition;
-mod exchange;
 mod grant;
 mod grants_file;
 mod inspection;
 mod runner;
 mod sandbox;
 
+use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,26 +38,24 @@ use tokio::time::timeout;
 use wasmtime::Result;
 use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 
-use self::bindings::flow::checkpoint::checkpointer::{
-    self as interface, Checkpoint, Documents, Error, History, Host, HostCheckpointer, Listing, Metadata,
-    Options, Outcome,
-};
+use self::bindings::flow::checkpoint::checkpointer::{self as interface, Host, HostCheckpointer};
 use self::bounded::Bounded;
 pub use self::composition::{CompositionError, compose};
 pub use self::grant::{Grant, Grants};
 pub use self::grants_file::{BucketGrant, GrantsError, GrantsFile, OpenError};
 pub use self::inspection::Inspection;
 pub use self::runner::{Limits, Plugin, PluginError, Plugins};
-use crate::Checkpointer;
-use crate::component::{Caller, Service};
+use crate::bindings::flow::checkpoint::types as wit;
+use crate::component::{Caller, Pool, Service, call};
 use crate::keyvalue::KeyvalueCtx;
-use crate::store::{Effect, StorageError, StorageReason, Store};
+use crate::store::Store;
+use crate::{Conflict, Effect, Error, StorageError, StorageReason};
 
 #[allow(missing_docs, unused_qualifications)]
 mod bindings {
     wasmtime::component::bindgen!({
         path: "../wit",
-        world: "plugin",
+        world: "flow:checkpoint-plugin/plugin",
         imports: { default: async | trappable },
         exports: { default: async },
         with: {
@@ -67,7 +65,7 @@ mod bindings {
     });
 }
 
-/// What a plugin reaches: [`Grants`], and the checkpointers that it has open.
+/// The grants of a plugin's instance, and how many checkpointers it has open.
 pub struct PluginCtx {
     grants: Grants,
     limits: Limits,
@@ -77,37 +75,56 @@ pub struct PluginCtx {
 /// A checkpointer that a plugin has open.
 #[derive(Clone)]
 pub struct GrantedCheckpointer {
-    checkpointer: Checkpointer,
+    pool: Arc<Pool>,
     store: Arc<Bounded>,
-    most_results: u32,
-    /// What a call may have had that was to read and failed.
-    effect_of_reading: Effect,
+    max_results: u32,
+    /// The effect of a read that fails: a read may write a new TTL.
+    read_effect: Effect,
+}
+
+impl fmt::Debug for PluginCtx {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("PluginCtx").field("open", &self.open).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for GrantedCheckpointer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("GrantedCheckpointer").field("pool", &self.pool).finish_non_exhaustive()
+    }
 }
 
 impl PluginCtx {
-    /// The context of one instance of a plugin with these grants and the usual
+    /// The context of one instance of a plugin, with these grants and the default
     /// [`Limits`].
     pub fn new(grants: Grants) -> Self {
         Self { grants, limits: Limits::default(), open: 0 }
     }
 
-    /// The same with other limits. Those of a call and of checkpointers are kept
-    /// here; the others are the business of whoever runs the instance.
+    /// Sets the limits. Only those of calls and checkpointers are enforced here;
+    /// the code that runs the instance enforces the others.
+    #[must_use]
     pub fn limits(mut self, limits: &Limits) -> Self {
         self.limits = limits.clone();
         self
     }
 }
 
-/// A [`PluginCtx`] and the table for the handles that a plugin holds.
+/// A [`PluginCtx`] and the table of the instance's handles.
 pub struct PluginCtxView<'a> {
-    /// What it reaches.
+    /// The context.
     pub ctx: &'a mut PluginCtx,
     /// The handles.
     pub table: &'a mut ResourceTable,
 }
 
-/// What the data of a wasmtime store has to give for [`add_to_linker`].
+impl fmt::Debug for PluginCtxView<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("PluginCtxView").field("ctx", &self.ctx).finish_non_exhaustive()
+    }
+}
+
+/// The data of a wasmtime store, as [`add_to_linker`] needs it.
 pub trait PluginView: Send {
     /// The context and the handles of this store.
     fn plugin(&mut self) -> PluginCtxView<'_>;
@@ -116,10 +133,10 @@ pub trait PluginView: Send {
 /// Adds the interface `checkpointer` to a linker for plugins.
 ///
 /// # Errors
-/// The linker has it already.
+/// The linker has the interface already.
 pub fn add_to_linker<T: PluginView + 'static>(linker: &mut Linker<T>) -> Result<()> {
     interface::add_to_linker::<T, HasPlugin>(linker, T::plugin)?;
-    crate::bindings::flow::checkpoint::types::add_to_linker::<T, HasPlugin>(linker, T::plugin)
+    wit::add_to_linker::<T, HasPlugin>(linker, T::plugin)
 }
 
 struct HasPlugin;
@@ -128,290 +145,213 @@ impl HasData for HasPlugin {
     type Data<'a> = PluginCtxView<'a>;
 }
 
-impl crate::bindings::flow::checkpoint::types::Host for PluginCtxView<'_> {}
+impl wit::Host for PluginCtxView<'_> {}
 
 impl Host for PluginCtxView<'_> {}
 
 type Handle = Resource<GrantedCheckpointer>;
-type Answer<T> = Result<Result<T, Error>>;
+type Answer<T> = Result<Result<T, wit::Error>>;
 
-/// How many times over what a plugin passes in one call its checkpointer may copy:
-/// in the older generation of documents a state is a string within a string, where
-/// one byte can become six.
+/// The factor between the bytes that a plugin may pass in one call and the bytes
+/// that its checkpointer may copy. In format A a state is a string within a
+/// string, in which one byte can become six.
 const COPIES: usize = 8;
+
+/// The number of checkpoints that `list` returns without a limit, as the WIT says.
+const DEFAULT_LIMIT: u32 = 10;
 
 impl PluginCtxView<'_> {
     fn granted(&self, handle: &Handle) -> Result<GrantedCheckpointer> {
         Ok(self.table.get(handle)?.clone())
     }
 
-    /// What the library answers within the time of a call, as a plugin has it; `effect`
-    /// is what a call may have had that failed.
-    async fn answer<T: Into<U>, U>(
+    /// The result of a call, if it ends within the time limit. `effect` is the
+    /// effect of a call that does not.
+    async fn within_call_time<T>(
         &mut self,
         granted: &GrantedCheckpointer,
         effect: Effect,
-        call: impl Future<Output = Result<T, crate::Error>> + Send,
-    ) -> Answer<U> {
+        call: impl Future<Output = Result<T, Error>> + Send,
+    ) -> Answer<T> {
         let limit = self.ctx.limits.call_time;
-        let in_turn = async {
+        let call = async {
             granted.store.wait().await;
             call.await
         };
-        match timeout(limit, in_turn).await {
-            Ok(answer) => Ok(answer.map(Into::into).map_err(|error| match error.into() {
-                // A call that only reads has none, whatever became of its instance.
-                Error::Storage(error) if effect == Effect::None => {
-                    Error::Storage(StorageError { effect, ..error })
-                }
+        Ok(match timeout(limit, call).await {
+            Ok(answer) => answer.map_err(|error| match error {
+                // A call that only reads has no effect, even if its instance was lost.
+                Error::Storage(error) if effect == Effect::None => error.with_effect(effect).into(),
                 error => error,
-            })),
-            Err(_) => Ok(Err(too_slow(limit, effect))),
+            }),
+            Err(_) => Err(call_timeout(limit, effect)),
         }
+        .map_err(wit::Error::from))
     }
+}
+
+fn call_timeout(limit: Duration, effect: Effect) -> Error {
+    let message = format!("the call took longer than its limit of {limit:?}");
+    StorageError::new(StorageReason::Timeout, effect, message).into()
+}
+
+fn refuse<T>(reason: StorageReason, message: String) -> Answer<T> {
+    Ok(Err(Error::from(StorageError::new(reason, Effect::None, message)).into()))
 }
 
 impl GrantedCheckpointer {
-    /// How many results a list gives: as many as were asked for, unless these are
-    /// more than were granted.
-    fn results(&self, asked: Option<u32>, usual: u32) -> Result<u32, crate::Error> {
-        let most = self.most_results;
-        match asked {
-            None => Ok(usual.min(most)),
-            Some(asked) if asked <= most => Ok(asked),
-            Some(asked) => Err(crate::Error::InvalidArgument(format!(
-                "the limit is {asked}, and a call gives {most} results at the most"
-            ))),
+    /// The query with a limit that the grant allows.
+    fn limited(&self, query: wit::HistoryQuery) -> Result<wit::HistoryQuery, Error> {
+        let max = self.max_results;
+        match query.limit {
+            Some(limit) if limit > max => {
+                let message = format!("the limit {limit} is above the {max} results that a call may return");
+                Err(Error::InvalidArgument(message))
+            }
+            limit => Ok(wit::HistoryQuery { limit: Some(limit.unwrap_or(DEFAULT_LIMIT.min(max))), ..query }),
         }
     }
 }
 
-/// How many checkpoints a list gives if nothing is said, and one of a run, as
-/// `wit/checkpointer.wit` has it.
-const LISTED: u32 = 10;
-const LISTED_OF_RUN: u32 = 100;
-
-fn too_slow(limit: Duration, effect: Effect) -> Error {
-    let message = format!("the call took longer than the {limit:?} it may");
-    Error::Storage(StorageError { reason: StorageReason::Timeout, effect, message })
-}
-
-fn refused<T>(reason: StorageReason, message: String) -> Answer<T> {
-    Ok(Err(Error::Storage(StorageError { reason, effect: Effect::None, message })))
+/// Implements methods of the interface by calls of the component on an instance of
+/// the granted checkpointer. `reads` and `writes` say what a call that runs into
+/// the time limit may have done.
+macro_rules! forward {
+    ($($kind:ident $method:ident = $export:ident($($argument:ident: $type:ty => $pass:expr),*) -> $result:ty;)*) => {
+        $(async fn $method(&mut self, handle: Handle, $($argument: $type),*) -> Answer<$result> {
+            let granted = self.granted(&handle)?;
+            let effect = forward!(@effect $kind granted);
+            let call = async { call!(granted.pool, $export($($pass),*)) };
+            self.within_call_time(&granted, effect, call).await
+        })*
+    };
+    (@effect reads $granted:ident) => { $granted.read_effect };
+    (@effect scans $granted:ident) => { Effect::None };
+    (@effect writes $granted:ident) => { Effect::Unknown };
 }
 
 impl HostCheckpointer for PluginCtxView<'_> {
-    async fn open(&mut self, options: Options) -> Answer<Handle> {
+    async fn open(&mut self, options: wit::Options) -> Answer<Handle> {
         let Some(grant) = self.ctx.grants.get(&options.bucket) else {
-            return refused(StorageReason::NoSuchBucket, format!("there is no bucket {:?}", options.bucket));
+            return refuse(StorageReason::NoSuchBucket, format!("there is no bucket {:?}", options.bucket));
         };
         let limits = &self.ctx.limits;
-        let most = limits.checkpointers;
-        if self.ctx.open >= most {
-            return refused(
-                StorageReason::Unsupported,
-                format!("no more than {most} checkpointers may be open"),
-            );
+        let max = limits.checkpointers;
+        if self.ctx.open >= max {
+            return refuse(StorageReason::Unsupported, format!("at most {max} checkpointers may be open"));
         }
         let store = grant.store();
         let ctx = KeyvalueCtx::builder()
             .bucket(&options.bucket, Arc::clone(&store) as Arc<dyn Store>, grant.prefix())
-            .answer_bytes(limits.bytes_a_call)
+            .answer_bytes(limits.max_bytes_per_call)
             .build();
         let service = Service {
             caller: Caller::Plugin,
             memory: limits.memory,
-            copied_bytes: limits.bytes_a_call.saturating_mul(COPIES),
+            copied_bytes: limits.max_bytes_per_call.saturating_mul(COPIES),
         };
-        let most_results = grant.most_results();
+        let max_results = grant.most_results();
         let refreshes = options.ttl.is_some_and(|ttl| ttl.refresh_on_read);
-        let effect_of_reading = if refreshes { Effect::Unknown } else { Effect::None };
-        match timeout(limits.call_time, Checkpointer::over(ctx, options.into(), service)).await {
-            Ok(Ok(checkpointer)) => {
-                let handle = self.table.push(GrantedCheckpointer {
-                    checkpointer,
-                    store,
-                    most_results,
-                    effect_of_reading,
-                })?;
+        let read_effect = if refreshes { Effect::Unknown } else { Effect::None };
+        match timeout(limits.call_time, Pool::new(ctx, options, service)).await {
+            Ok(Ok(pool)) => {
+                let handle = self.table.push(GrantedCheckpointer { pool, store, max_results, read_effect })?;
                 self.ctx.open += 1;
                 Ok(Ok(handle))
             }
             Ok(Err(error)) => Ok(Err(error.into())),
-            Err(_) => Ok(Err(too_slow(self.ctx.limits.call_time, Effect::None))),
+            Err(_) => Ok(Err(call_timeout(self.ctx.limits.call_time, Effect::None).into())),
         }
     }
 
-    async fn save(&mut self, handle: Handle, checkpoint: Checkpoint) -> Answer<Outcome> {
+    async fn list(&mut self, handle: Handle, query: wit::HistoryQuery) -> Answer<wit::History> {
         let granted = self.granted(&handle)?;
-        self.answer(&granted, Effect::Unknown, granted.checkpointer.save(&checkpoint.into())).await
-    }
-
-    async fn save_after(
-        &mut self,
-        handle: Handle,
-        checkpoint: Checkpoint,
-        latest: Option<String>,
-    ) -> Answer<Outcome> {
-        let granted = self.granted(&handle)?;
-        self.answer(
-            &granted,
-            Effect::Unknown,
-            granted.checkpointer.save_after(&checkpoint.into(), latest.as_deref()),
-        )
-        .await
-    }
-
-    async fn save_document(&mut self, handle: Handle, document: String) -> Answer<(Metadata, Outcome)> {
-        let granted = self.granted(&handle)?;
-        let saved = async {
-            let (metadata, outcome) = granted.checkpointer.save_document(&document).await?;
-            Ok((Metadata::from(metadata), Outcome::from(outcome)))
+        let call = async {
+            let query = granted.limited(query)?;
+            call!(granted.pool, call_list(&query))
         };
-        self.answer(&granted, Effect::Unknown, saved).await
-    }
-
-    async fn restore(
-        &mut self,
-        handle: Handle,
-        document: String,
-        milliseconds: Option<u64>,
-    ) -> Answer<(Metadata, Outcome)> {
-        let granted = self.granted(&handle)?;
-        let restored = async {
-            let left = milliseconds.map(Duration::from_millis);
-            let (metadata, outcome) = granted.checkpointer.restore(&document, left).await?;
-            Ok((Metadata::from(metadata), Outcome::from(outcome)))
-        };
-        self.answer(&granted, Effect::Unknown, restored).await
-    }
-
-    async fn load(
-        &mut self,
-        handle: Handle,
-        session_id: String,
-        checkpoint_id: Option<String>,
-    ) -> Answer<Option<Checkpoint>> {
-        let granted = self.granted(&handle)?;
-        let loaded = async {
-            Ok(granted.checkpointer.load(&session_id, checkpoint_id.as_deref()).await?.map(Checkpoint::from))
-        };
-        self.answer(&granted, granted.effect_of_reading, loaded).await
-    }
-
-    async fn load_document(
-        &mut self,
-        handle: Handle,
-        session_id: String,
-        checkpoint_id: Option<String>,
-    ) -> Answer<Option<String>> {
-        let granted = self.granted(&handle)?;
-        self.answer(
-            &granted,
-            granted.effect_of_reading,
-            granted.checkpointer.load_document(&session_id, checkpoint_id.as_deref()),
-        )
-        .await
-    }
-
-    async fn list(&mut self, handle: Handle, session_id: String, limit: Option<u32>) -> Answer<History> {
-        let granted = self.granted(&handle)?;
-        let limit = granted.results(limit, LISTED);
-        self.answer(&granted, granted.effect_of_reading, async {
-            granted.checkpointer.list(&session_id, Some(limit?)).await
-        })
-        .await
-    }
-
-    async fn list_by_run(
-        &mut self,
-        handle: Handle,
-        session_id: String,
-        run_id: String,
-        limit: Option<u32>,
-    ) -> Answer<History> {
-        let granted = self.granted(&handle)?;
-        let limit = granted.results(limit, LISTED_OF_RUN);
-        self.answer(&granted, granted.effect_of_reading, async {
-            granted.checkpointer.list_by_run(&session_id, &run_id, Some(limit?)).await
-        })
-        .await
+        self.within_call_time(&granted, granted.read_effect, call).await
     }
 
     async fn list_documents(
         &mut self,
         handle: Handle,
-        session_id: String,
-        run_id: Option<String>,
-        limit: Option<u32>,
-    ) -> Answer<Documents> {
-        let usual = if run_id.is_some() { LISTED_OF_RUN } else { LISTED };
+        query: wit::HistoryQuery,
+    ) -> Answer<wit::RawHistory> {
         let granted = self.granted(&handle)?;
-        let limit = granted.results(limit, usual);
-        self.answer(&granted, granted.effect_of_reading, async {
-            granted.checkpointer.list_documents(&session_id, run_id.as_deref(), Some(limit?)).await
-        })
-        .await
+        let call = async {
+            let query = granted.limited(query)?;
+            call!(granted.pool, call_list_documents(&query))
+        };
+        self.within_call_time(&granted, granted.read_effect, call).await
     }
 
-    async fn scan(&mut self, handle: Handle, after: Option<String>) -> Answer<Listing> {
-        let granted = self.granted(&handle)?;
-        self.answer(&granted, Effect::None, granted.checkpointer.scan(after.as_deref())).await
-    }
-
-    async fn pin(
-        &mut self,
-        handle: Handle,
-        session_id: String,
-        checkpoint_id: Option<String>,
-    ) -> Answer<u64> {
-        let granted = self.granted(&handle)?;
-        self.answer(
-            &granted,
-            Effect::Unknown,
-            granted.checkpointer.pin(&session_id, checkpoint_id.as_deref()),
-        )
-        .await
-    }
-
-    async fn unpin(
-        &mut self,
-        handle: Handle,
-        session_id: String,
-        checkpoint_id: Option<String>,
-    ) -> Answer<u64> {
-        let granted = self.granted(&handle)?;
-        self.answer(
-            &granted,
-            Effect::Unknown,
-            granted.checkpointer.unpin(&session_id, checkpoint_id.as_deref()),
-        )
-        .await
-    }
-
-    async fn delete(
-        &mut self,
-        handle: Handle,
-        session_id: String,
-        checkpoint_id: Option<String>,
-    ) -> Answer<u64> {
-        let granted = self.granted(&handle)?;
-        self.answer(
-            &granted,
-            Effect::Unknown,
-            granted.checkpointer.delete(&session_id, checkpoint_id.as_deref()),
-        )
-        .await
-    }
-
-    async fn clear_all(&mut self, handle: Handle) -> Answer<u64> {
-        let granted = self.granted(&handle)?;
-        self.answer(&granted, Effect::Unknown, granted.checkpointer.clear_all()).await
+    forward! {
+        writes save = call_save(checkpoint: wit::Checkpoint => &checkpoint) -> wit::SaveOutcome;
+        writes save_after = call_save_after(
+            checkpoint: wit::Checkpoint => &checkpoint, latest: Option<String> => latest.as_deref()
+        ) -> wit::SaveOutcome;
+        writes save_document = call_save_document(document: String => &document)
+            -> (wit::Metadata, wit::SaveOutcome);
+        writes restore = call_restore(document: String => &document, ttl_ms: Option<u64> => ttl_ms)
+            -> (wit::Metadata, wit::SaveOutcome);
+        reads latest = call_latest(session_id: String => &session_id) -> Option<wit::Checkpoint>;
+        reads load = call_load(session_id: String => &session_id, checkpoint_id: String => &checkpoint_id)
+            -> Option<wit::Checkpoint>;
+        reads latest_document = call_latest_document(session_id: String => &session_id) -> Option<String>;
+        reads load_document = call_load_document(
+            session_id: String => &session_id, checkpoint_id: String => &checkpoint_id
+        ) -> Option<String>;
+        scans dump = call_dump(session_id: String => &session_id, checkpoint_id: String => &checkpoint_id)
+            -> Option<wit::DocumentDump>;
+        scans scan = call_scan(cursor: Option<String> => cursor.as_deref()) -> wit::ScanPage;
+        writes pin_checkpoint = call_pin_checkpoint(
+            session_id: String => &session_id, checkpoint_id: String => &checkpoint_id
+        ) -> bool;
+        writes pin_session = call_pin_session(session_id: String => &session_id) -> u64;
+        writes unpin_checkpoint = call_unpin_checkpoint(
+            session_id: String => &session_id, checkpoint_id: String => &checkpoint_id
+        ) -> bool;
+        writes unpin_session = call_unpin_session(session_id: String => &session_id) -> u64;
+        writes delete_checkpoint = call_delete_checkpoint(
+            session_id: String => &session_id, checkpoint_id: String => &checkpoint_id
+        ) -> bool;
+        writes delete_session = call_delete_session(session_id: String => &session_id) -> u64;
+        writes clear_all = call_clear_all() -> u64;
     }
 
     async fn drop(&mut self, handle: Handle) -> Result<()> {
         self.table.delete(handle)?;
         self.ctx.open -= 1;
         Ok(())
+    }
+}
+
+/// The error as a plugin learns it: without addresses, causes and other details of
+/// the host.
+impl From<Error> for wit::Error {
+    fn from(error: Error) -> Self {
+        let effect = error.effect();
+        let storage = |reason: StorageReason, message: &str| {
+            Self::Storage(StorageError::new(reason, effect, message).into())
+        };
+        match error {
+            Error::InvalidArgument(message) => Self::InvalidArgument(message),
+            Error::Conflict(Conflict::IdInUse { checkpoint_id, reason }) => {
+                Self::Conflict(wit::Conflict::IdInUse(wit::IdConflict { checkpoint_id, reason }))
+            }
+            Error::Conflict(Conflict::NotLatest { actual }) => {
+                Self::Conflict(wit::Conflict::NotLatest(actual))
+            }
+            Error::Corrupt { checkpoint_id, reason } => {
+                Self::Corrupt(wit::Unreadable { checkpoint_id, reason })
+            }
+            Error::TooLarge { size, limit } => Self::TooLarge(wit::SizeExcess { size, limit }),
+            Error::Storage(error) => Self::Storage(error.into()),
+            Error::Busy => storage(StorageReason::Unavailable, "too many concurrent calls; try again"),
+            Error::StoreUrl(_) | Error::Component(_) | Error::Closed | Error::State { .. } => {
+                storage(StorageReason::Other, "the checkpointer failed")
+            }
+        }
     }
 }

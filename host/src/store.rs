@@ -4,26 +4,26 @@
 //! operation promises is written in `wit/keyvalue.wit`, and tested for every
 //! store by the same contract in `tests/`.
 
-mod address;
 mod prefixed;
 mod quota;
 mod redis;
 mod sqlite;
+mod url;
 
 use std::collections::HashSet;
 
 use async_trait::async_trait;
 
-pub use self::address::{Address, AddressError};
-pub use self::prefixed::Prefixed;
+pub use self::url::{StoreUrl, StoreUrlError};
+pub use self::prefixed::PrefixedStore;
 pub use self::quota::Quota;
 pub use self::redis::RedisStore;
 pub use self::sqlite::SqliteStore;
 pub use crate::bindings::flow::checkpoint::keyvalue::{
-    Batch, Condition, Entry, Expire, Expiry, IndexMax, IndexMember, IndexPage, IndexPut, IndexSize,
+    Batch, Condition, Entry, Expire, ExpireMode, Expiry, IndexMax, IndexMember, IndexPage, IndexPut, IndexSize,
     KeyPage, ValuePrefix, Operation, Order, Position, Put, Query, Value,
 };
-pub use crate::bindings::flow::checkpoint::types::{Effect, StorageError, StorageReason};
+pub use crate::{Effect, StorageError, StorageReason};
 
 /// A key-value store with sorted indexes, expiry and atomic batches.
 ///
@@ -51,7 +51,7 @@ pub trait Store: Send + Sync + 'static {
     /// The same for those who are not trusted to ask for what fits: if the values
     /// have more than `most` bytes together it is `too-large`, and a store that can
     /// measure them before it reads them does so.
-    async fn range_of_at_most(&self, query: Query, most: usize) -> Result<IndexPage, StorageError> {
+    async fn range_with_byte_limit(&self, query: Query, most: usize) -> Result<IndexPage, StorageError> {
         let page = self.range(query).await?;
         let bytes = page.entries.iter().map(|entry| size(&entry.value)).sum::<usize>();
         if bytes > most { Err(too_large(most)) } else { Ok(page) }
@@ -71,6 +71,12 @@ pub trait Store: Send + Sync + 'static {
         true
     }
 
+    /// Whether the store has a capability of the WIT's `bucket.supports`; a store
+    /// has all of them unless it says otherwise. No I/O.
+    fn supports(&self, capability: &str) -> bool {
+        matches!(capability, "conditions" | "atomic-commit" | "expiry")
+    }
+
     /// As [`Store::commit`], but refused with [`StorageReason::Full`], and
     /// nothing written, if more would be there than `quota` allows.
     ///
@@ -81,12 +87,12 @@ pub trait Store: Send + Sync + 'static {
     /// conditions and stand behind the first one applied for what they would
     /// add, and not for what they would remove.
     ///
-    /// What has expired counts until [`Store::settle`] comes by it, or a write.
+    /// What has expired counts until [`Store::reconcile_quota`] comes by it, or a write.
     ///
     /// # Errors
     /// As those of a commit; [`StorageReason::Unsupported`] by a store that
     /// can't count.
-    async fn commit_within(&self, quota: &Quota, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError> {
+    async fn commit_with_quota(&self, quota: &Quota, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError> {
         let _ = (quota, batches);
         Err(unsupported("the store can't keep to a quota"))
     }
@@ -97,7 +103,7 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StorageReason::Unsupported`] by a store that can't count.
-    async fn settle(&self, quota: &Quota, after: Option<String>) -> Result<Option<String>, StorageError> {
+    async fn reconcile_quota(&self, quota: &Quota, after: Option<String>) -> Result<Option<String>, StorageError> {
         let _ = (quota, after);
         Err(unsupported("the store can't keep to a quota"))
     }
@@ -171,13 +177,13 @@ fn wrong_type(holds: &str) -> StorageError {
 }
 
 fn storage_error(reason: StorageReason, effect: Effect, message: impl Into<String>) -> StorageError {
-    StorageError { reason, effect, message: message.into() }
+    StorageError::new(reason, effect, message)
 }
 
 /// A whole value, or what is left of it when no more than `head` bytes are
 /// wanted; cut at the end of a character.
 fn text_value(bytes: Vec<u8>, max_value_bytes: Option<u32>) -> Value {
-    let limit = head.map_or(usize::MAX, |head| head as usize);
+    let limit = max_value_bytes.map_or(usize::MAX, |limit| limit as usize);
     if bytes.len() <= limit {
         return match String::from_utf8(bytes) {
             Ok(text) => Value::Text(text),

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use checkpointer::store::{Address, StorageReason};
+use checkpointer::store::{StoreUrl, StorageReason};
 use checkpointer::{Checkpointer, Error, Listed, Listing};
 use clap::Args;
 use indicatif::HumanBytes;
@@ -91,7 +91,7 @@ impl Copy {
             ))
             .into());
         }
-        if let Address::Sqlite(path) = &from.address
+        if let StoreUrl::Sqlite(path) = &from.address
             && !path.exists()
         {
             bail!("{}: there is no such file to copy from", from.address);
@@ -128,22 +128,22 @@ impl Copy {
 
 /// Where checkpoints are.
 struct Place {
-    address: Address,
+    address: StoreUrl,
     prefix: String,
     layout: Layout,
 }
 
 impl Place {
     fn new(address: &str, prefix: &str, layout: Layout) -> Result<Self> {
-        let mut address: Address = address.parse().map_err(Error::from)?;
+        let mut address: StoreUrl = address.parse().map_err(Error::from)?;
         match &mut address {
-            Address::Memory => {
+            StoreUrl::Memory => {
                 let fault = "memory: is gone with this process; copy between stores that stay";
                 return Err(Usage(fault.to_owned()).into());
             }
             // However the file is called, it is the same.
-            Address::Sqlite(path) => *path = fs::canonicalize(&path).unwrap_or(std::path::absolute(&path)?),
-            Address::Redis(_) => {}
+            StoreUrl::Sqlite(path) => *path = fs::canonicalize(&path).unwrap_or(std::path::absolute(&path)?),
+            StoreUrl::Redis(_) => {}
         }
         Ok(Self { address, prefix: prefix.to_owned(), layout })
     }
@@ -242,7 +242,7 @@ impl Copying {
         for pass in 1..=PASSES {
             self.tally.begin_pass();
             let is_whole = self.pass(pass, after.take()).await?;
-            self.tally.settle();
+            self.tally.reconcile_quota();
             // The passes that come look at everything again, so there is nothing
             // that an interruption could lose.
             self.forget_place();

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use checkpointer::store::Address;
+use checkpointer::store::StoreUrl;
 use checkpointer::{Checkpointer, DEFAULT_PREFIX, Error};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -211,7 +211,7 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 
 fn is_bad_usage(error: &anyhow::Error) -> bool {
     error.is::<Usage>()
-        || matches!(error.downcast_ref::<Error>(), Some(Error::Address(_) | Error::InvalidArgument(_)))
+        || matches!(error.downcast_ref::<Error>(), Some(Error::StoreUrl(_) | Error::InvalidArgument(_)))
 }
 
 impl Command {
@@ -287,7 +287,7 @@ fn not_found(session: &str, id: Option<&str>) -> Result<Outcome> {
 /// A checkpointer, and where it is, for messages.
 struct Opened {
     checkpointer: Checkpointer,
-    address: Address,
+    address: StoreUrl,
 }
 
 impl Opened {
@@ -301,7 +301,7 @@ impl Opened {
 }
 
 impl Options {
-    fn address(&self) -> Result<Address, Error> {
+    fn address(&self) -> Result<StoreUrl, Error> {
         Ok(self.store.parse()?)
     }
 
@@ -483,7 +483,7 @@ fn seconds(option: &str, ttl: &str) -> Result<Duration, Usage> {
     }
 }
 
-fn confirmed(prefix: &str, address: &Address) -> Result<bool> {
+fn confirmed(prefix: &str, address: &StoreUrl) -> Result<bool> {
     if !io::stdin().is_terminal() {
         return Err(Usage("clear-all asks first; without a terminal, say --yes".into()).into());
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use checkpointer::plugin::{self, BucketGrant, GrantsFile, Inspection, Limits, Plugins};
-use checkpointer::store::Address;
+use checkpointer::store::StoreUrl;
 use clap::Args;
 use indicatif::{HumanBytes, ProgressBar};
 use serde_json::json;
@@ -188,7 +188,7 @@ fn fault(found: &Inspection) -> Option<String> {
     }
 }
 
-fn in_words(bucket: &BucketGrant, own: &Address) -> String {
+fn in_words(bucket: &BucketGrant, own: &StoreUrl) -> String {
     let mut words = vec![
         bucket.store.as_ref().unwrap_or(own).to_string(),
         format!("keys that begin with {:?}", bucket.prefix),
@@ -205,7 +205,7 @@ fn in_words(bucket: &BucketGrant, own: &Address) -> String {
     words.join(", ")
 }
 
-fn as_json(bucket: &BucketGrant, own: &Address) -> serde_json::Value {
+fn as_json(bucket: &BucketGrant, own: &StoreUrl) -> serde_json::Value {
     json!({
         "store": bucket.store.as_ref().unwrap_or(own).to_string(),
         "prefix": bucket.prefix,

@@ -75,7 +75,7 @@ impl Bounded {
     }
 
     /// Makes room, if that was not just done: says whether it is worth another try.
-    async fn settle(&self, quota: &Quota) -> Result<bool, StorageError> {
+    async fn reconcile_quota(&self, quota: &Quota) -> Result<bool, StorageError> {
         let Ok(mut settling) = self.settling.try_lock() else { return Ok(false) };
         if settling.rest.is_some_and(|(since, rest)| since.elapsed() < rest) {
             return Ok(false);
@@ -85,7 +85,7 @@ impl Bounded {
         loop {
             self.turn().await;
             let start = Instant::now();
-            settling.after = self.inner.settle(quota, settling.after.clone()).await?;
+            settling.after = self.inner.reconcile_quota(quota, settling.after.clone()).await?;
             taken += start.elapsed();
             if settling.after.is_none() {
                 settling.rest = Some((Instant::now(), taken.saturating_mul(RESTS).max(REST)));
@@ -129,30 +129,30 @@ impl Store for Bounded {
         self.inner.range(query).await
     }
 
-    async fn range_of_at_most(&self, query: Query, most: usize) -> Result<IndexPage, StorageError> {
+    async fn range_with_byte_limit(&self, query: Query, most: usize) -> Result<IndexPage, StorageError> {
         self.turn().await;
-        self.inner.range_of_at_most(query, most).await
+        self.inner.range_with_byte_limit(query, most).await
     }
 
     async fn commit(&self, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError> {
         self.check(&batches)?;
         self.turn().await;
         let Some(quota) = &self.quota else { return self.inner.commit(batches).await };
-        let full = match self.inner.commit_within(quota, batches.clone()).await {
+        let full = match self.inner.commit_with_quota(quota, batches.clone()).await {
             Err(error) if error.reason == StorageReason::Full => error,
             answer => return answer,
         };
         // Expired ones may still be counted.
         let again = async {
-            if !self.settle(quota).await? {
+            if !self.reconcile_quota(quota).await? {
                 return Err(full.clone());
             }
             self.turn().await;
-            self.inner.commit_within(quota, batches).await
+            self.inner.commit_with_quota(quota, batches).await
         };
         again.await.map_err(|error| match full.effect {
             Effect::None => error,
-            Effect::Unknown => StorageError { effect: Effect::Unknown, ..error },
+            Effect::Unknown => error.with_effect(Effect::Unknown),
         })
     }
 
@@ -167,7 +167,7 @@ impl Store for Bounded {
 }
 
 fn refused(reason: StorageReason, message: String) -> StorageError {
-    StorageError { reason, effect: Effect::None, message }
+    StorageError::new(reason, Effect::None, message)
 }
 
 /// How often something may happen: whoever comes too early waits, in the order in
@@ -249,7 +249,7 @@ mod tests {
             let expiry = if number < 1000 { Expiry::Never } else { Expiry::AfterMs(1) };
             put(format!("a/{number:04}"), expiry)
         });
-        store.commit_within(&quota, batches.collect()).await.expect("room");
+        store.commit_with_quota(&quota, batches.collect()).await.expect("room");
         std::thread::sleep(Duration::from_millis(10));
         let bounded = Bounded {
             inner: Arc::new(store),

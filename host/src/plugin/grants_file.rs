@@ -13,7 +13,7 @@ use thiserror::Error;
 use toml::Spanned;
 
 use super::{Grant, Grants, Limits};
-use crate::store::{Address, StorageError, Store};
+use crate::store::{StoreUrl, StorageError, Store};
 
 /// What is wrong with a file of grants, and where.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
@@ -77,7 +77,7 @@ pub struct GrantsFile {
 #[derive(Clone, Debug)]
 pub struct BucketGrant {
     /// Where it is; the host's own store, if none.
-    pub store: Option<Address>,
+    pub store: Option<StoreUrl>,
     /// What every key begins with.
     pub prefix: String,
     /// Whether it takes no writes.
@@ -123,7 +123,7 @@ struct FileLimits {
     run_seconds: Option<Spanned<f64>>,
     call_seconds: Option<Spanned<f64>>,
     memory_bytes: Option<NonZeroUsize>,
-    bytes_a_call: Option<NonZeroUsize>,
+    max_bytes_per_call: Option<NonZeroUsize>,
     handles: Option<NonZeroUsize>,
     checkpointers: Option<NonZeroUsize>,
     instances: Option<NonZeroUsize>,
@@ -149,18 +149,18 @@ impl GrantsFile {
     ///
     /// # Errors
     /// A store can't be opened; Redis is only connected to when it is first used.
-    pub async fn open(&self, own: &Address) -> Result<Grants, OpenError> {
-        let mut opened: Vec<(&Address, Arc<dyn Store>)> = Vec::new();
+    pub async fn open(&self, own: &StoreUrl) -> Result<Grants, OpenError> {
+        let mut opened: Vec<(&StoreUrl, Arc<dyn Store>)> = Vec::new();
         let mut grants = Grants::new();
         for (name, bucket) in &self.buckets {
             let address = bucket.store.as_ref().unwrap_or(own);
             let store = match opened.iter().find(|(other, _)| *other == address) {
                 Some((_, store)) => Arc::clone(store),
                 None => {
-                    let failed = |StorageError { message, .. }| OpenError {
+                    let failed = |error: StorageError| OpenError {
                         bucket: name.clone(),
                         address: address.to_string(),
-                        message,
+                        message: error.message,
                     };
                     let store = address.open().await.map_err(failed)?;
                     opened.push((address, Arc::clone(&store)));
@@ -216,7 +216,7 @@ impl BucketGrant {
 impl Bucket {
     fn check(self, text: &str) -> Result<BucketGrant, GrantsError> {
         let store = self.store.map(|store| {
-            let address = store.get_ref().parse::<Address>();
+            let address = store.get_ref().parse::<StoreUrl>();
             address.map_err(|error| at(text, store.span(), &error.to_string()))
         });
         if self.prefix.get_ref().contains('\0') {
@@ -250,7 +250,7 @@ impl FileLimits {
             run_time: time(self.run_seconds, usual.run_time)?,
             call_time: time(self.call_seconds, usual.call_time)?,
             memory: count(self.memory_bytes, usual.memory),
-            bytes_a_call: count(self.bytes_a_call, usual.bytes_a_call),
+            max_bytes_per_call: count(self.max_bytes_per_call, usual.max_bytes_per_call),
             handles: count(self.handles, usual.handles),
             checkpointers: count(self.checkpointers, usual.checkpointers),
             instances: count(self.instances, usual.instances),

@@ -34,7 +34,7 @@ pub struct Limits {
     /// How many bytes may go to the host in one call, and come from the store for
     /// one; 32 MiB unless said. [`PluginError::Bytes`] ends a run that passes more;
     /// an answer that has more is `too-large`.
-    pub bytes_a_call: usize,
+    pub max_bytes_per_call: usize,
     /// How many handles it may hold at once, those of WASI included; 1,000 unless
     /// said. [`PluginError::Handles`] ends it.
     pub handles: usize,
@@ -59,7 +59,7 @@ impl Default for Limits {
             run_time: Duration::from_secs(30),
             call_time: Duration::from_secs(10),
             memory: 256 << 20,
-            bytes_a_call: 32 << 20,
+            max_bytes_per_call: 32 << 20,
             handles: 1000,
             checkpointers: 16,
             instances: 100,
@@ -87,7 +87,7 @@ pub enum PluginError {
     /// It wanted more memory than [`Limits::memory`].
     #[error("the plugin wanted more than the {0} bytes of memory it may have")]
     Memory(usize),
-    /// It passed more than [`Limits::bytes_a_call`] to the host in one call.
+    /// It passed more than [`Limits::max_bytes_per_call`] to the host in one call.
     #[error("the plugin passed more than the {0} bytes it may in one call")]
     Bytes(usize),
     /// It wanted more handles than [`Limits::handles`].
@@ -230,7 +230,7 @@ impl Plugin {
             Ctx::new(PluginCtx::new(grants.clone()).limits(&self.limits), &self.limits, self.log.clone());
         let mut store = Store::new(self.component.engine(), ctx);
         store.limiter(|ctx| &mut ctx.memory);
-        store.set_hostcall_fuel(self.limits.bytes_a_call);
+        store.set_hostcall_fuel(self.limits.max_bytes_per_call);
         clock::interrupt(&mut store);
         let run = async {
             let plugin = self.component.instantiate_async(&mut store).await?;
@@ -258,7 +258,7 @@ impl Plugin {
             PluginError::Stack
         // These two have no types of their own in wasmtime 48.
         } else if cause.contains("fuel allocated for hostcalls has been exhausted") {
-            PluginError::Bytes(self.limits.bytes_a_call)
+            PluginError::Bytes(self.limits.max_bytes_per_call)
         } else if let Some(which) = cause.strip_prefix("resource limit exceeded: ") {
             PluginError::Parts(which.to_owned())
         } else {

@@ -48,7 +48,7 @@ impl Ctx {
         let log =
             Log { left: Arc::new(AtomicUsize::new(limits.log_bytes)), limit: limits.log_bytes, sink: log };
         let mut wasi = WasiCtx::builder();
-        wasi.stdout(log.clone()).stderr(log).max_random_size(limits.bytes_a_call as u64);
+        wasi.stdout(log.clone()).stderr(log).max_random_size(limits.max_bytes_per_call as u64);
         let mut table = ResourceTable::new();
         table.set_max_capacity(limits.handles);
         let memory = Memory { limits: limits.clone(), used: 0, is_over: false };

@@ -104,10 +104,10 @@ local operations = {
     local size = redis.pcall('ZCARD', key)
     return redis.pcall('ZREM', key, member) == 1 and size == 1
   end,
-  ['expire'] = function(key, expiry, shorten)
+  ['expire'] = function(key, expiry, mode)
     if gone[key] then return true end
     local left = redis.call('PTTL', key)
-    if shorten == 'shorten' and expiry ~= 'never' then
+    if mode == 'set' and expiry ~= 'never' then
       redis.call('PEXPIRE', key, expiry)
     elseif left ~= -2 then
       prolong(key, expiry, left)

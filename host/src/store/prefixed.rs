@@ -11,12 +11,12 @@ use super::{
 };
 
 /// The keys of a store that begin with a prefix, without it.
-pub struct Prefixed {
+pub struct PrefixedStore {
     store: Arc<dyn Store>,
     prefix: Arc<str>,
 }
 
-impl Prefixed {
+impl PrefixedStore {
     /// The part of `store` whose keys begin with `prefix`.
     pub fn new(store: Arc<dyn Store>, prefix: impl Into<Arc<str>>) -> Self {
         Self { store, prefix: prefix.into() }
@@ -64,7 +64,7 @@ impl Prefixed {
 }
 
 #[async_trait]
-impl Store for Prefixed {
+impl Store for PrefixedStore {
     async fn get(&self, keys: Vec<String>, max_value_bytes: Option<u32>) -> Result<Vec<Value>, StorageError> {
         let keys = keys.into_iter().map(|key| self.key(key)).collect();
         self.store.get(keys, max_value_bytes).await
@@ -79,8 +79,8 @@ impl Store for Prefixed {
         self.store.range(self.query(query)).await
     }
 
-    async fn range_of_at_most(&self, query: Query, most: usize) -> Result<IndexPage, StorageError> {
-        self.store.range_of_at_most(self.query(query), most).await
+    async fn range_with_byte_limit(&self, query: Query, most: usize) -> Result<IndexPage, StorageError> {
+        self.store.range_with_byte_limit(self.query(query), most).await
     }
 
     async fn commit(&self, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError> {
@@ -94,14 +94,14 @@ impl Store for Prefixed {
     async fn scan(&self, prefix: String, after: Option<String>) -> Result<KeyPage, StorageError> {
         let page = self.store.scan(self.key(prefix), after).await?;
         let keys = page.keys.into_iter().filter_map(|key| Some(key.strip_prefix(&*self.prefix)?.to_owned()));
-        Ok(KeyPage { keys: keys.collect(), next: page.next })
+        Ok(KeyPage { keys: keys.collect(), next_cursor: page.next_cursor })
     }
 
-    async fn commit_within(&self, quota: &Quota, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError> {
-        self.store.commit_within(&self.quota(quota), self.batches(batches)).await
+    async fn commit_with_quota(&self, quota: &Quota, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError> {
+        self.store.commit_with_quota(&self.quota(quota), self.batches(batches)).await
     }
 
-    async fn settle(&self, quota: &Quota, after: Option<String>) -> Result<Option<String>, StorageError> {
-        self.store.settle(&self.quota(quota), after).await
+    async fn reconcile_quota(&self, quota: &Quota, after: Option<String>) -> Result<Option<String>, StorageError> {
+        self.store.reconcile_quota(&self.quota(quota), after).await
     }
 }

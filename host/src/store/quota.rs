@@ -21,11 +21,11 @@ pub(super) const SETTLE_PAGE: u32 = 500;
 /// index are about right and no more; what the store itself adds to anything is
 /// not counted.
 ///
-/// The ledger has what was written with [`Store::commit_within`], and no more:
+/// The ledger has what was written with [`Store::commit_with_quota`], and no more:
 /// a key that was only ever written past it, or before there was a quota, is
 /// not counted until a write within the quota touches it.
 ///
-/// [`Store::commit_within`]: super::Store::commit_within
+/// [`Store::commit_with_quota`]: super::Store::commit_with_quota
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quota {
     /// The name of the ledger, and its key in a store that has nothing but keys.

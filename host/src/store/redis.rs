@@ -51,7 +51,7 @@ pub struct RedisStore {
     connection: Box<dyn Connection>,
     put: Program,
     commit: Program,
-    commit_within: Program,
+    commit_with_quota: Program,
     settle: Program,
     range: Program,
     get: Program,
@@ -132,7 +132,7 @@ impl RedisStore {
                 "local ledger\n",
                 include_str!("commit.lua")
             )),
-            commit_within: Program::new(concat!(
+            commit_with_quota: Program::new(concat!(
                 include_str!("prelude.lua"),
                 include_str!("write.lua"),
                 include_str!("ledger.lua"),
@@ -242,7 +242,7 @@ impl RedisStore {
                 let call = CommitCall::of(&again, self.commit.check_argument());
                 let written = self.write(&self.commit, &call.keys, &call.arguments, false).await;
                 let (outcome, _): (Vec<bool>, _) =
-                    written.map_err(|error| StorageError { effect: Effect::Unknown, ..error })?;
+                    written.map_err(|error| error.with_effect(Effect::Unknown))?;
                 *applied = outcome == [true];
             } else if !puts_something && removes(batch) {
                 let message =
@@ -285,7 +285,7 @@ impl RedisStore {
                 (Ok(member), value) => entries.push(Entry { member, score: None, value }),
             }
         }
-        Some(Ok(IndexPage { entries, next: None, size: None }))
+        Some(Ok(IndexPage { entries, next: None, count: None }))
     }
 
     /// Reads a page of an index by a script; of its values no more than `most` bytes,
@@ -347,7 +347,7 @@ impl RedisStore {
                     for entry in &mut entries {
                         entry.score = entry.score.filter(|_| query.with_next);
                     }
-                    return Ok(IndexPage { entries, next, size });
+                    return Ok(IndexPage { entries, next, count: size });
                 }
             }
         }
@@ -386,7 +386,7 @@ impl Store for RedisStore {
         }
     }
 
-    async fn range_of_at_most(&self, query: Query, most: usize) -> Result<IndexPage, StorageError> {
+    async fn range_with_byte_limit(&self, query: Query, most: usize) -> Result<IndexPage, StorageError> {
         // Sorting can't measure first. One value is no larger than it was saved.
         match if query.limit == 1 { self.sort(&query).await } else { None } {
             Some(page) => {
@@ -413,16 +413,16 @@ impl Store for RedisStore {
         self.outcomes(&batches, applied, is_repeat).await
     }
 
-    async fn commit_within(&self, quota: &Quota, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError> {
+    async fn commit_with_quota(&self, quota: &Quota, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError> {
         check(&batches)?;
         quota.check(&batches)?;
-        let mut call = CommitCall::of(&batches, self.commit_within.check_argument());
+        let mut call = CommitCall::of(&batches, self.commit_with_quota.check_argument());
         call.keys.push(&quota.ledger);
         call.arguments.extend(limit_arguments(quota).map(Argument::Own));
         self.connection.check_slot(&call.keys)?;
         // The name of a limit, or a list of numbers.
         let (reply, is_repeat): (Vec<u8>, _) =
-            self.write(&self.commit_within, &call.keys, &call.arguments, true).await?;
+            self.write(&self.commit_with_quota, &call.keys, &call.arguments, true).await?;
         let limit = match reply.as_slice() {
             b"values" => Limit::Values,
             b"bytes" => Limit::Bytes,
@@ -433,10 +433,10 @@ impl Store for RedisStore {
         };
         let full = quota.full(limit);
         // An earlier try may have been what filled it.
-        Err(if is_repeat { StorageError { effect: Effect::Unknown, ..full } } else { full })
+        Err(if is_repeat { full.with_effect(Effect::Unknown) } else { full })
     }
 
-    async fn settle(&self, quota: &Quota, after: Option<String>) -> Result<Option<String>, StorageError> {
+    async fn reconcile_quota(&self, quota: &Quota, after: Option<String>) -> Result<Option<String>, StorageError> {
         let [cursor] = after.as_deref().map_or(Ok([0]), numbers)?;
         let mut arguments =
             vec![cursor.to_string(), SETTLE_PAGE.to_string(), self.settle.check_argument().to_owned()];
@@ -449,7 +449,7 @@ impl Store for RedisStore {
         let page = self.connection.scan(&format!("{}*", escaped(&prefix)), after.as_deref()).await?;
         // A key that is not UTF-8 is none that was ever put.
         let keys = page.keys.into_iter().filter_map(|key| String::from_utf8(key).ok()).collect();
-        Ok(KeyPage { keys, next: page.next })
+        Ok(KeyPage { keys, next_cursor: page.next })
     }
 }
 

@@ -155,10 +155,10 @@ impl Store for SqliteStore {
     }
 
     async fn range(&self, query: Query) -> Result<IndexPage, StorageError> {
-        self.range_of_at_most(query, usize::MAX).await
+        self.range_with_byte_limit(query, usize::MAX).await
     }
 
-    async fn range_of_at_most(&self, query: Query, most: usize) -> Result<IndexPage, StorageError> {
+    async fn range_with_byte_limit(&self, query: Query, most: usize) -> Result<IndexPage, StorageError> {
         self.with(Effect::None, move |connection| {
             let moment = connection.transaction()?;
             let now = now();
@@ -166,7 +166,7 @@ impl Store for SqliteStore {
                 return match holds_value(&moment, &query.index, now)? {
                     true => Err(Failure::Told(wrong_type("a text"))),
                     false => {
-                        Ok(IndexPage { entries: Vec::new(), next: None, size: query.with_count.then_some(0) })
+                        Ok(IndexPage { entries: Vec::new(), next: None, count: query.with_count.then_some(0) })
                     }
                 };
             };
@@ -180,14 +180,14 @@ impl Store for SqliteStore {
         self.with(Effect::Unknown, move |connection| commit(connection, &batches, None)).await
     }
 
-    async fn commit_within(&self, quota: &Quota, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError> {
+    async fn commit_with_quota(&self, quota: &Quota, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError> {
         check(&batches)?;
         quota.check(&batches)?;
         let quota = quota.clone();
         self.with(Effect::Unknown, move |connection| commit(connection, &batches, Some(&quota))).await
     }
 
-    async fn settle(&self, quota: &Quota, after: Option<String>) -> Result<Option<String>, StorageError> {
+    async fn reconcile_quota(&self, quota: &Quota, after: Option<String>) -> Result<Option<String>, StorageError> {
         let ledger = quota.ledger.clone();
         self.with(Effect::Unknown, move |connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -218,7 +218,7 @@ impl Store for SqliteStore {
             let keys = rows.collect::<rusqlite::Result<Vec<String>>>()?;
             let last = keys.last().filter(|_| keys.len() == SCAN_PAGE as usize);
             let next = last.and_then(|last| last.strip_prefix(&prefix)).map(str::to_owned);
-            Ok(KeyPage { keys, next })
+            Ok(KeyPage { keys, next_cursor: next })
         })
         .await
     }
@@ -353,7 +353,7 @@ fn page(
     let last = full.then(|| entries.last()).flatten();
     let next = last.zip(last_score).map(|(last, score)| Position { score, member: last.member.clone() });
     let size = if query.with_count { Some(size_of(connection, index)?) } else { None };
-    Ok(IndexPage { entries, next, size })
+    Ok(IndexPage { entries, next, count: size })
 }
 
 fn size_of(connection: &Connection, index: i64) -> rusqlite::Result<u64> {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::store::{Batch, Condition, Expiry, IndexMax, Operation};
+use crate::store::{Batch, Condition, ExpireMode, Expiry, IndexMax, Operation};
 
 /// What `commit.lua` is called with: each key once, those that are put first,
 /// then the indexes that are put into, then the others.
@@ -97,7 +97,7 @@ impl<'a> CommitCall<'a> {
                         Argument::Text("expire"),
                         numbers.of(&expire.key),
                         expiry_argument(expire.expiry),
-                        Argument::Text(if expire.shorten { "shorten" } else { "" }),
+                        Argument::Text(if expire.mode == ExpireMode::Set { "set" } else { "" }),
                     ]),
                 }
             }

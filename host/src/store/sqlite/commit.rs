@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
-use super::super::{Batch, Condition, Expiry, IndexMax, Operation, Quota, wrong_type};
+use super::super::{Batch, Condition, ExpireMode, Expiry, IndexMax, Operation, Quota, wrong_type};
 use super::ledger::Account;
 use super::{Failure, holds_value, index_id, now, size_of};
 
@@ -179,7 +179,7 @@ fn apply(transaction: &Transaction<'_>, operation: &Operation, now: i64) -> Resu
                     expire.key,
                     until,
                     now,
-                    expire.shorten
+                    expire.mode == ExpireMode::Set
                 ])?;
             }
         }

@@ -34,7 +34,7 @@ use super::{StorageError, Store};
 ///
 /// Shown, it never has the password.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Address {
+pub enum StoreUrl {
     /// A database of its own in memory, gone with the store.
     Memory,
     /// A database in a file, made if it is not there.
@@ -48,12 +48,12 @@ pub enum Address {
 #[error(
     "{address}: {fault}; a store is memory:, sqlite:FILE, redis://HOST[:PORT][/DATABASE], rediss://…, redis+unix:///SOCKET, redis-cluster://HOST[:PORT],… or redis+sentinel://HOST[:PORT],…/MASTER"
 )]
-pub struct AddressError {
+pub struct StoreUrlError {
     address: String,
     fault: String,
 }
 
-impl Address {
+impl StoreUrl {
     /// Opens the store. SQLite opens its file; Redis connects when it is first
     /// used.
     ///
@@ -68,10 +68,10 @@ impl Address {
     }
 }
 
-impl FromStr for Address {
-    type Err = AddressError;
+impl FromStr for StoreUrl {
+    type Err = StoreUrlError;
 
-    fn from_str(text: &str) -> Result<Self, AddressError> {
+    fn from_str(text: &str) -> Result<Self, StoreUrlError> {
         if text == "memory:" {
             return Ok(Self::Memory);
         }
@@ -79,12 +79,12 @@ impl FromStr for Address {
             // `sqlite:///FILE` is how other tools write an absolute path.
             let path = path.strip_prefix("//").unwrap_or(path);
             if path.is_empty() || path.contains('\0') {
-                return Err(AddressError { address: text.to_owned(), fault: "names no file".into() });
+                return Err(StoreUrlError { address: text.to_owned(), fault: "names no file".into() });
             }
             return Ok(Self::Sqlite(PathBuf::from(path)));
         }
         let shown = without_password(text);
-        let address = RedisAddress::parse(text).map_err(|fault| AddressError { address: shown, fault })?;
+        let address = RedisAddress::parse(text).map_err(|fault| StoreUrlError { address: shown, fault })?;
         Ok(Self::Redis(Box::new(address)))
     }
 }
@@ -99,7 +99,7 @@ fn without_password(text: &str) -> String {
     format!("{scheme}{separator}{hidden}{place}{options}")
 }
 
-impl fmt::Display for Address {
+impl fmt::Display for StoreUrl {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Memory => formatter.write_str("memory:"),
@@ -109,9 +109,9 @@ impl fmt::Display for Address {
     }
 }
 
-impl fmt::Debug for Address {
+impl fmt::Debug for StoreUrl {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Address({self})")
+        write!(formatter, "StoreUrl({self})")
     }
 }
 
@@ -119,15 +119,15 @@ impl fmt::Debug for Address {
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Result<Address, String> {
-        text.parse().map_err(|error: AddressError| error.to_string())
+    fn parse(text: &str) -> Result<StoreUrl, String> {
+        text.parse().map_err(|error: StoreUrlError| error.to_string())
     }
 
     #[test]
     fn reads_what_people_write() {
-        assert_eq!(parse("memory:"), Ok(Address::Memory));
-        assert_eq!(parse("sqlite:a b.db"), Ok(Address::Sqlite("a b.db".into())));
-        assert_eq!(parse("sqlite:///var/a.db"), Ok(Address::Sqlite("/var/a.db".into())));
+        assert_eq!(parse("memory:"), Ok(StoreUrl::Memory));
+        assert_eq!(parse("sqlite:a b.db"), Ok(StoreUrl::Sqlite("a b.db".into())));
+        assert_eq!(parse("sqlite:///var/a.db"), Ok(StoreUrl::Sqlite("/var/a.db".into())));
     }
 
     #[test]
