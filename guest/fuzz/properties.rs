@@ -10,7 +10,7 @@ use checkpointer_guest::id::{Id, MAX_BYTES};
 use checkpointer_guest::json::{self, Scanner};
 use checkpointer_guest::keys::{Keys, Kind, Name};
 use checkpointer_guest::timestamp::Timestamp;
-use checkpointer_guest::{Checkpoint, Layout, Metadata, Run, compression};
+use checkpointer_guest::{Checkpoint, Layout, Metadata, NamedValue, Run, compression};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use std::borrow::Cow;
 
@@ -69,7 +69,7 @@ fn assert_is_owner(owner: &Owner, metadata: &Metadata, without_run: bool) {
 /// is owned as one, and is still read as one of generation B if a run follows.
 fn passes_for_generation_a(text: &str) -> bool {
     let members = members(text).unwrap_or_default();
-    let keys: Vec<&str> = members.iter().take(3).map(|(key, _)| key.as_str()).collect();
+    let keys: Vec<&str> = members.iter().take(3).map(|(key, _)| key.as_deref().unwrap_or_default()).collect();
     matches!(
         keys[..],
         ["checkpoint_id", "session_id", "timestamp"] | ["session_id", "checkpoint_id", "timestamp"]
@@ -78,7 +78,7 @@ fn passes_for_generation_a(text: &str) -> bool {
 
 /// The members of a document in order, each value with all that stands between
 /// its colon and the next comma or bracket; none if it is no object.
-fn members(text: &str) -> Option<Vec<(String, &str)>> {
+fn members(text: &str) -> Option<Vec<(Option<String>, &str)>> {
     json::check(text).ok()?;
     let mut scanner = Scanner::new(text);
     let mut members = Vec::new();
@@ -90,7 +90,7 @@ fn members(text: &str) -> Option<Vec<(String, &str)>> {
         let start = scanner.at();
         scanner.value().ok()?;
         scanner.peek();
-        members.push((value_of(scanner.slice(key)).unwrap_or_default(), &text[start..scanner.at()]));
+        members.push((value_of(scanner.slice(key)), &text[start..scanner.at()]));
         if !scanner.eat(b',') {
             return Some(members);
         }
@@ -101,7 +101,7 @@ fn members(text: &str) -> Option<Vec<(String, &str)>> {
 /// to be refused.
 fn expected_checkpoint(text: &str) -> Option<Checkpoint> {
     let members = members(text)?;
-    let all = |wanted: &'static str| members.iter().filter(move |(key, _)| key == wanted);
+    let all = |wanted: &'static str| members.iter().filter(move |(key, _)| key.as_deref() == Some(wanted));
     let last = |key| all(key).next_back().map(|(_, value)| *value);
     let text = |key| value_of::<String>(last(key)?);
     let moment = |key| text(key).filter(|text| Timestamp::parse(text).is_some());
@@ -124,14 +124,39 @@ fn expected_checkpoint(text: &str) -> Option<Checkpoint> {
         (moment("timestamp")?, text("node_name")?, None)
     };
     let state = last("state")?;
+    let verbatim = |value: &str| value.strip_prefix(' ').unwrap_or(value).to_owned();
     let state = match run {
-        Some(_) => state.strip_prefix(' ').unwrap_or(state).to_owned(),
+        Some(_) => verbatim(state),
         None => state_in_string(state.trim_ascii())?,
     };
     let (session_id, checkpoint_id) = (text("session_id")?, text("checkpoint_id")?);
     let step = integer(last("step")?)?;
-    Some(Checkpoint { metadata: Metadata { session_id, checkpoint_id, timestamp, node, step, run }, state })
+    let mut extra: Vec<NamedValue> = Vec::new();
+    for (name, value) in &members {
+        let Some(name) = name.as_ref().filter(|name| !MEMBERS.contains(&name.as_str())) else { continue };
+        extra.retain(|earlier| earlier.name != *name);
+        extra.push(NamedValue { name: name.clone(), value: verbatim(value) });
+    }
+    let metadata = Metadata { session_id, checkpoint_id, timestamp, node, step, run, extra };
+    Some(Checkpoint { metadata, state })
 }
+
+/// The members that the formats define.
+const MEMBERS: [&str; 13] = [
+    "checkpoint_id",
+    "session_id",
+    "run_id",
+    "created_at",
+    "timestamp",
+    "node",
+    "node_name",
+    "prev_node",
+    "step",
+    "updated_fields",
+    "attempt",
+    "dispatch_id",
+    "state",
+];
 
 /// The state that a string of generation A holds. Python takes a lone surrogate
 /// for a character like any other, so the string has to hold JSON with another

@@ -2,8 +2,8 @@
 //! bucket.
 
 use crate::bindings::exports::flow::checkpoint::checkpointer::{
-    Checkpoint, Checkpointer as Resource, RawHistory, Error, Guest, GuestCheckpointer, History, ScanPage,
-    Metadata, Options, SaveOutcome,
+    Checkpoint, Checkpointer as Resource, DocumentDump, Error, Guest, GuestCheckpointer, History, HistoryQuery,
+    Metadata, Options, RawHistory, SaveOutcome, ScanPage,
 };
 use crate::bindings::flow::checkpoint::keyvalue::{self, Bucket};
 use crate::keyvalue::{Batch, Expiry, IndexPage, KeyPage, Keyvalue, Query, StorageError, Value};
@@ -41,6 +41,10 @@ impl Keyvalue for Bucket {
     fn is_colocated(&self, prefix: &str) -> bool {
         Bucket::is_colocated(self, prefix)
     }
+
+    fn supports(&self, capability: &str) -> bool {
+        Bucket::supports(self, capability)
+    }
 }
 
 impl GuestCheckpointer for Checkpointer<Bucket> {
@@ -65,45 +69,60 @@ impl GuestCheckpointer for Checkpointer<Bucket> {
         Checkpointer::restore(self, document, milliseconds)
     }
 
-    fn load(&self, session: String, checkpoint: Option<String>) -> Result<Option<Checkpoint>, Error> {
-        Checkpointer::load(self, &session, checkpoint.as_deref())
+    fn latest(&self, session: String) -> Result<Option<Checkpoint>, Error> {
+        Checkpointer::latest(self, &session)
     }
 
-    fn load_document(&self, session: String, checkpoint: Option<String>) -> Result<Option<String>, Error> {
-        Checkpointer::load_document(self, &session, checkpoint.as_deref())
+    fn load(&self, session: String, checkpoint: String) -> Result<Option<Checkpoint>, Error> {
+        Checkpointer::load(self, &session, &checkpoint)
     }
 
-    fn list(&self, session: String, limit: Option<u32>) -> Result<History, Error> {
-        Checkpointer::list(self, &session, limit)
+    fn latest_document(&self, session: String) -> Result<Option<String>, Error> {
+        Checkpointer::latest_document(self, &session)
     }
 
-    fn list_by_run(&self, session: String, run: String, limit: Option<u32>) -> Result<History, Error> {
-        Checkpointer::list_by_run(self, &session, &run, limit)
+    fn load_document(&self, session: String, checkpoint: String) -> Result<Option<String>, Error> {
+        Checkpointer::load_document(self, &session, &checkpoint)
     }
 
-    fn list_documents(
-        &self,
-        session: String,
-        run: Option<String>,
-        limit: Option<u32>,
-    ) -> Result<RawHistory, Error> {
-        Checkpointer::list_documents(self, &session, run.as_deref(), limit)
+    fn dump(&self, session: String, checkpoint: String) -> Result<Option<DocumentDump>, Error> {
+        Checkpointer::dump(self, &session, &checkpoint)
     }
 
-    fn scan(&self, after: Option<String>) -> Result<ScanPage, Error> {
-        Checkpointer::scan(self, after.as_deref())
+    fn list(&self, query: HistoryQuery) -> Result<History, Error> {
+        Checkpointer::list(self, &query)
     }
 
-    fn pin(&self, session: String, checkpoint: Option<String>) -> Result<u64, Error> {
-        Checkpointer::pin(self, &session, checkpoint.as_deref())
+    fn list_documents(&self, query: HistoryQuery) -> Result<RawHistory, Error> {
+        Checkpointer::list_documents(self, &query)
     }
 
-    fn unpin(&self, session: String, checkpoint: Option<String>) -> Result<u64, Error> {
-        Checkpointer::unpin(self, &session, checkpoint.as_deref())
+    fn scan(&self, cursor: Option<String>) -> Result<ScanPage, Error> {
+        Checkpointer::scan(self, cursor.as_deref())
     }
 
-    fn delete(&self, session: String, checkpoint: Option<String>) -> Result<u64, Error> {
-        Checkpointer::delete(self, &session, checkpoint.as_deref())
+    fn pin_checkpoint(&self, session: String, checkpoint: String) -> Result<bool, Error> {
+        Checkpointer::pin_checkpoint(self, &session, &checkpoint)
+    }
+
+    fn pin_session(&self, session: String) -> Result<u64, Error> {
+        Checkpointer::pin_session(self, &session)
+    }
+
+    fn unpin_checkpoint(&self, session: String, checkpoint: String) -> Result<bool, Error> {
+        Checkpointer::unpin_checkpoint(self, &session, &checkpoint)
+    }
+
+    fn unpin_session(&self, session: String) -> Result<u64, Error> {
+        Checkpointer::unpin_session(self, &session)
+    }
+
+    fn delete_checkpoint(&self, session: String, checkpoint: String) -> Result<bool, Error> {
+        Checkpointer::delete_checkpoint(self, &session, &checkpoint)
+    }
+
+    fn delete_session(&self, session: String) -> Result<u64, Error> {
+        Checkpointer::delete_session(self, &session)
     }
 
     fn clear_all(&self) -> Result<u64, Error> {

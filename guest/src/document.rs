@@ -7,12 +7,13 @@
 //! order of keys, spacing and escaping are free.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use crate::id::Id;
 use crate::json::{self, Fault, Scanner};
 use crate::timestamp::Timestamp;
-use crate::{Checkpoint, Metadata, Run};
+use crate::{Checkpoint, Metadata, NamedValue, Run};
 
 /// The text of a checkpoint, byte for byte what llmfy's `json.dumps` writes
 /// around the state: generation B if there is a run, A if there is none.
@@ -37,6 +38,7 @@ pub fn write(metadata: &Metadata, state: &str) -> String {
                 Some(dispatch_id) => string_member("dispatch_id", dispatch_id, &mut text),
                 None => member("dispatch_id", "null", &mut text),
             }
+            extra_members(&metadata.extra, &mut text);
             text.push_str("\"state\": ");
             text.push_str(state);
         }
@@ -45,6 +47,7 @@ pub fn write(metadata: &Metadata, state: &str) -> String {
             text.push_str(", ");
             string_member("node_name", &metadata.node, &mut text);
             member("step", &metadata.step.to_string(), &mut text);
+            extra_members(&metadata.extra, &mut text);
             text.push_str("\"state\": ");
             json::write_string(state, &mut text);
         }
@@ -71,6 +74,51 @@ pub fn owner(metadata: &Metadata) -> String {
         None => text.push_str("\"timestamp\": "),
     }
     text
+}
+
+fn extra_members(extra: &[NamedValue], text: &mut String) {
+    for NamedValue { name, value } in extra {
+        json::write_string(name, text);
+        text.push_str(": ");
+        text.push_str(value);
+        text.push_str(", ");
+    }
+}
+
+/// The members that the two formats define. No other member may have one of
+/// these names: `run_id` for instance would make a document of format A one of
+/// format B.
+const MEMBERS: [&str; 13] = [
+    "checkpoint_id",
+    "session_id",
+    "run_id",
+    "created_at",
+    "timestamp",
+    "node",
+    "node_name",
+    "prev_node",
+    "step",
+    "updated_fields",
+    "attempt",
+    "dispatch_id",
+    "state",
+];
+
+/// Checks the names of members that the formats do not define.
+///
+/// # Errors
+/// Returns why a name can't be used.
+pub fn check_extra_names(extra: &[NamedValue]) -> Result<(), String> {
+    let mut names = BTreeSet::new();
+    for NamedValue { name, .. } in extra {
+        if MEMBERS.contains(&name.as_str()) {
+            return Err(format!("extra can't contain {name:?}, which the document format defines"));
+        }
+        if !names.insert(name) {
+            return Err(format!("extra contains {name:?} twice"));
+        }
+    }
+    Ok(())
 }
 
 fn string_member(key: &str, value: &str, text: &mut String) {
@@ -122,7 +170,8 @@ pub fn read_owner(head: &str) -> Result<Owner, Fault> {
     let mut count = 0;
     while let Some(key) = members.next_key(&mut scanner)? {
         count += 1;
-        match &*key {
+        let key = key.as_deref().unwrap_or_default();
+        match key {
             "checkpoint_id" => checkpoint_id = Some(text_value(&mut scanner, head)?),
             "session_id" => session_id = Some(text_value(&mut scanner, head)?),
             "run_id" => run_id = Some(text_value(&mut scanner, head)?),
@@ -170,7 +219,7 @@ impl Members {
 
     /// The key of the next member, with the scanner before its value; none at
     /// the end of the object.
-    fn next_key<'a>(&mut self, scanner: &mut Scanner<'a>) -> Result<Option<Cow<'a, str>>, Fault> {
+    fn next_key<'a>(&mut self, scanner: &mut Scanner<'a>) -> Result<Option<Option<Cow<'a, str>>>, Fault> {
         if scanner.eat(b'}') {
             return Ok(None);
         }
@@ -179,8 +228,8 @@ impl Members {
         }
         self.first = false;
         let key = scanner.key()?;
-        // A key with a lone surrogate is none of those that matter.
-        Ok(Some(json::unescape(scanner.slice(key), None).unwrap_or_default()))
+        // None for a key with a lone surrogate, which no `String` can hold.
+        Ok(Some(json::unescape(scanner.slice(key), None)))
     }
 }
 
@@ -203,6 +252,8 @@ struct Places {
     attempt: Option<Range<usize>>,
     dispatch_id: Option<Range<usize>>,
     state: Option<Range<usize>>,
+    /// The members that the formats do not define.
+    extra: Vec<(String, Range<usize>)>,
 }
 
 impl Places {
@@ -213,6 +264,7 @@ impl Places {
         while let Some(key) = members.next_key(&mut scanner)? {
             let after_colon = scanner.at();
             let place = scanner.value()?;
+            let Some(key) = key else { continue };
             match &*key {
                 "checkpoint_id" => once(&mut places.checkpoint_id, place, &scanner)?,
                 "session_id" => once(&mut places.session_id, place, &scanner)?,
@@ -226,19 +278,24 @@ impl Places {
                 "updated_fields" => places.updated_fields = Some(place),
                 "attempt" => places.attempt = Some(place),
                 "dispatch_id" => places.dispatch_id = Some(place),
-                "state" => {
-                    // Only the space behind the colon is ours: white space
-                    // around a state is kept like the rest of it.
-                    let space = usize::from(text[after_colon..].starts_with(' '));
-                    scanner.peek();
-                    places.state = Some(after_colon + space..scanner.at());
+                "state" => places.state = Some(with_space(&mut scanner, text, after_colon)),
+                _ => {
+                    let place = with_space(&mut scanner, text, after_colon);
+                    places.extra.push((key.into_owned(), place));
                 }
-                _ => {}
             }
         }
         scanner.end()?;
         Ok(places)
     }
+}
+
+/// Returns the span of the value that was just read, with the white space
+/// around it except for the space that [`write()`] puts behind the colon.
+fn with_space(scanner: &mut Scanner<'_>, text: &str, after_colon: usize) -> Range<usize> {
+    let space = usize::from(text[after_colon..].starts_with(' '));
+    scanner.peek();
+    after_colon + space..scanner.at()
 }
 
 fn once(known: &mut Option<Range<usize>>, place: Range<usize>, scanner: &Scanner<'_>) -> Result<(), Fault> {
@@ -277,6 +334,7 @@ pub fn read(mut text: String) -> Result<Checkpoint, String> {
         node,
         step: reader.integer("step", places.step)?,
         run,
+        extra: reader.extra(places.extra),
     };
     let place = places.state.ok_or("the key \"state\" is missing")?;
     let state = if metadata.run.is_some() {
@@ -339,6 +397,20 @@ impl Reader<'_> {
         }
     }
 
+    /// Returns the members that the formats do not define. Of equal names the
+    /// last one counts, as in Python.
+    fn extra(&self, places: Vec<(String, Range<usize>)>) -> Vec<NamedValue> {
+        let mut names = BTreeSet::new();
+        let mut extra: Vec<_> = places
+            .into_iter()
+            .rev()
+            .filter(|(name, _)| names.insert(name.clone()))
+            .map(|(name, place)| NamedValue { name, value: self.text[place].to_owned() })
+            .collect();
+        extra.reverse();
+        extra
+    }
+
     fn optional<T>(
         &self,
         key: &str,
@@ -382,6 +454,7 @@ mod tests {
             timestamp: "2026-01-02T03:04:05+07:00".into(),
             node: "näme".into(),
             step: -3,
+            extra: Vec::new(),
             run: Some(Run {
                 run_id: "r1".into(),
                 prev_node: "__start__".into(),

@@ -4,7 +4,7 @@
 //! described.
 
 pub use crate::bindings::flow::checkpoint::keyvalue::{
-    Batch, Condition, Entry, Expire, Expiry, IndexMax, IndexMember, IndexPage, IndexPut, IndexSize,
+    Batch, Condition, Entry, Expire, ExpireMode, Expiry, IndexMax, IndexMember, IndexPage, IndexPut, IndexSize,
     KeyPage, ValuePrefix, Operation, Order, Position, Put, Query, Value,
 };
 pub use crate::bindings::flow::checkpoint::types::{Effect, StorageError, StorageReason};
@@ -47,4 +47,8 @@ pub trait Keyvalue {
     /// Whether all keys that begin with `prefix` can be in one commit, and in
     /// one range. No I/O.
     fn is_colocated(&self, prefix: &str) -> bool;
+
+    /// Whether the store has a capability: `conditions`, `atomic-commit` or
+    /// `expiry`. No I/O.
+    fn supports(&self, capability: &str) -> bool;
 }

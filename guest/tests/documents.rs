@@ -96,6 +96,7 @@ fn metadata() -> impl Strategy<Value = Metadata> {
             node,
             step,
             run,
+            extra: Vec::new(),
         },
     )
 }
@@ -420,6 +421,7 @@ fn both(timestamp: &str) -> [Metadata; 2] {
         node: "n".into(),
         step: 1,
         run: None,
+        extra: Vec::new(),
     };
     let run = Run {
         run_id: "r".into(),

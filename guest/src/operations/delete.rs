@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{ATTEMPTS, Checkpointer, HEAD, Held, PAGE, entry, overtaken, starts_with};
+use super::{ATTEMPTS, Checkpointer, HEAD, Held, PAGE, entry, ids, overtaken, starts_with};
 use crate::Error;
 use crate::id::Id;
 use crate::keyvalue::{Batch, Condition, IndexSize, Keyvalue, Operation, Order, Query, Value};
@@ -11,40 +11,43 @@ use crate::keyvalue::{Batch, Condition, IndexSize, Keyvalue, Operation, Order, Q
 const RUNS: usize = 1000;
 
 impl<K: Keyvalue> Checkpointer<K> {
-    /// Removes the checkpoint with this id from this session, or the whole
-    /// session; says how many checkpoints that were.
+    /// Deletes a checkpoint. Returns whether it existed.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`]; [`Error::Storage`], where of a session those
-    /// removed in earlier steps stay so, and the latest goes last.
-    pub fn delete(&self, session: &str, checkpoint: Option<&str>) -> Result<u64, Error> {
-        let session = Id::new("session id", session)?;
-        match checkpoint {
-            Some(checkpoint) => {
-                let checkpoint = Id::new("checkpoint id", checkpoint)?;
-                self.in_steps(|it| it.delete_one(&session, &checkpoint))
-            }
-            None => self.in_steps(|it| it.delete_session(&session)),
-        }
+    /// [`Error::InvalidArgument`], [`Error::Storage`].
+    pub fn delete_checkpoint(&self, session: &str, checkpoint: &str) -> Result<bool, Error> {
+        let (session, checkpoint) = ids(session, checkpoint)?;
+        self.in_steps(|it| it.delete_one(&session, &checkpoint))
     }
 
-    pub(super) fn delete_one(&self, session: &Id, checkpoint: &Id) -> Result<u64, Error> {
+    /// Deletes all checkpoints of a session, oldest first. Returns how many
+    /// existed.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`]; [`Error::Storage`], after which the pages before
+    /// the failure are deleted.
+    pub fn delete_session(&self, session: &str) -> Result<u64, Error> {
+        let session = Id::new("session id", session)?;
+        self.in_steps(|it| it.delete_all(&session))
+    }
+
+    pub(super) fn delete_one(&self, session: &Id, checkpoint: &Id) -> Result<bool, Error> {
         let key = self.keys.document(session, checkpoint);
         for _ in 0..ATTEMPTS {
             let value = self.get(&key, Some(HEAD))?;
             let Some(Deletion { batches, of, .. }) = self.deletion(session, checkpoint.as_str(), value)?
             else {
-                return Ok(0);
+                return Ok(false);
             };
             let applied = self.commit(&batches)?;
             if applied || of != Target::Document {
-                return Ok(u64::from(applied && of != Target::Entry));
+                return Ok(applied && of != Target::Entry);
             }
         }
         Err(overtaken())
     }
 
-    fn delete_session(&self, session: &Id) -> Result<u64, Error> {
+    fn delete_all(&self, session: &Id) -> Result<u64, Error> {
         let mut removed = 0;
         for _ in 0..ATTEMPTS {
             let (more, overtaken) = self.delete_pages(session)?;

@@ -2,14 +2,12 @@
 //! expired or gone wrong among them.
 
 use super::load::Reading;
-use super::{Checkpointer, Found};
+use super::{Checkpointer, Found, no_extra};
 use crate::id::Id;
 use crate::keyvalue::{Entry, Keyvalue, Order, Query, StorageReason, Value};
-use crate::{RawHistory, Error, History, Unreadable};
+use crate::{Error, History, HistoryQuery, RawHistory, Unreadable};
 
-/// llmfy's defaults as well.
 const DEFAULT_LIMIT: u32 = 10;
-const DEFAULT_LIMIT_OF_RUN: u32 = 100;
 
 /// The most entries to ask a store for at once.
 const PAGE: u32 = 1000;
@@ -26,50 +24,32 @@ pub(super) struct Wanted<'a> {
 }
 
 impl<K: Keyvalue> Checkpointer<K> {
-    /// The newest checkpoints of a session, no more than `limit` or 10.
+    /// Returns the newest checkpoints that match a query, newest first.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`], [`Error::Storage`].
-    pub fn list(&self, session: &str, limit: Option<u32>) -> Result<History, Error> {
-        self.history(session, None, limit, false).map(|(history, _)| history)
+    pub fn list(&self, query: &HistoryQuery) -> Result<History, Error> {
+        self.history(query, false).map(|(history, _)| history)
     }
 
-    /// The newest checkpoints of a run, no more than `limit` or 100.
+    /// Returns the stored documents of the newest checkpoints that match a query,
+    /// newest first.
     ///
     /// # Errors
     /// As [`Checkpointer::list`].
-    pub fn list_by_run(&self, session: &str, run: &str, limit: Option<u32>) -> Result<History, Error> {
-        self.history(session, Some(run), limit, false).map(|(history, _)| history)
-    }
-
-    /// The same as the texts that are stored.
-    ///
-    /// # Errors
-    /// As [`Checkpointer::list`].
-    pub fn list_documents(
-        &self,
-        session: &str,
-        run: Option<&str>,
-        limit: Option<u32>,
-    ) -> Result<RawHistory, Error> {
-        let (history, documents) = self.history(session, run, limit, true)?;
+    pub fn list_documents(&self, query: &HistoryQuery) -> Result<RawHistory, Error> {
+        let (history, documents) = self.history(query, true)?;
         Ok(RawHistory { documents, unreadable: history.unreadable })
     }
 
-    fn history(
-        &self,
-        session: &str,
-        run: Option<&str>,
-        limit: Option<u32>,
-        with_text: bool,
-    ) -> Result<(History, Vec<String>), Error> {
-        let session = Id::new("session id", session)?;
-        let run = run.map(|run| Id::new("run id", run)).transpose()?;
-        let default = if run.is_some() { DEFAULT_LIMIT_OF_RUN } else { DEFAULT_LIMIT };
+    fn history(&self, query: &HistoryQuery, with_text: bool) -> Result<(History, Vec<String>), Error> {
+        no_extra("query members", &query.extra)?;
+        let session = Id::new("session id", &query.session_id)?;
+        let run = query.run_id.as_ref().map(|run| Id::new("run id", run)).transpose()?;
         let wanted = Wanted {
             session: &session,
             run: run.as_ref(),
-            limit: limit.unwrap_or(default),
+            limit: query.limit.unwrap_or(DEFAULT_LIMIT),
             with_text,
             readable_only: true,
         };

@@ -22,7 +22,7 @@ pub(super) struct Expected {
 
 /// How a session's latest checkpoint and what is above it were found.
 #[derive(Default)]
-struct Above {
+pub(super) struct Above {
     /// That the latest is still what was found; none, if not looked at yet.
     condition: Option<Condition>,
     strays: Vec<Stray>,
@@ -82,7 +82,7 @@ impl<K: Keyvalue> Checkpointer<K> {
         session: &Id,
         place: &Position,
     ) -> Result<(), Error> {
-        let (latest, above) = self.latest(session)?;
+        let (latest, above) = self.find_latest(session)?;
         if latest.as_ref().map(|latest| latest.member.as_str()) != expected.latest.as_ref().map(Id::as_str) {
             return Err(Error::Conflict(Conflict::NotLatest(latest.map(|latest| latest.member))));
         }
@@ -99,7 +99,7 @@ impl<K: Keyvalue> Checkpointer<K> {
     /// The place of a session's latest checkpoint, whether it can be read or
     /// not, and the strays above it. If many entries above it name nothing, they
     /// are removed in passing.
-    fn latest(&self, session: &Id) -> Result<(Option<Position>, Above), Error> {
+    pub(super) fn find_latest(&self, session: &Id) -> Result<(Option<Position>, Above), Error> {
         let index = self.keys.session(session);
         let mut above = Above::default();
         let (mut unswept, mut after) = (0, None);
@@ -146,6 +146,6 @@ impl<K: Keyvalue> Checkpointer<K> {
     }
 }
 
-fn is_above(a: &Position, b: &Position) -> bool {
+pub(super) fn is_above(a: &Position, b: &Position) -> bool {
     (a.score, &a.member) > (b.score, &b.member)
 }

@@ -5,11 +5,11 @@
 //! saved in it later with it, is a mark at a key of its own, which every save
 //! with a ttl looks at in the very step that writes.
 
-use super::{ATTEMPTS, Checkpointer, Found, HEAD, Held, PAGE, overtaken, starts_with, storage_error};
+use super::{ATTEMPTS, Checkpointer, ids, Found, HEAD, Held, PAGE, overtaken, starts_with, storage_error};
 use crate::document::Owner;
 use crate::id::Id;
 use crate::keyvalue::{
-    Batch, Condition, Effect, Expire, Expiry, Keyvalue, Operation, Order, Position, Put, Query,
+    Batch, Condition, Effect, Expire, ExpireMode, Expiry, Keyvalue, Operation, Order, Position, Put, Query,
     StorageReason, Value,
 };
 use crate::{Error, TtlScope};
@@ -37,57 +37,67 @@ impl Until {
 }
 
 impl<K: Keyvalue> Checkpointer<K> {
-    /// Keeps a checkpoint, or a session with what is saved in it from now on,
-    /// from going away; says how many checkpoints that were.
+    /// Excludes a checkpoint from expiry. Returns whether it exists.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`]; [`Error::Storage`], where of a session those
-    /// pinned in earlier steps stay so.
-    pub fn pin(&self, session: &str, checkpoint: Option<&str>) -> Result<u64, Error> {
-        let session = Id::new("session id", session)?;
-        match checkpoint {
-            Some(checkpoint) => {
-                let checkpoint = Id::new("checkpoint id", checkpoint)?;
-                self.checkpoint_lives(&session, &checkpoint, || Ok(Until::at_least(Expiry::Never)))
-            }
-            None => self.in_steps(|it| {
-                it.bucket.commit(&[it.marking(&session)])?;
-                let until = Until::at_least(Expiry::Never).only_if(it.pinned_as_seen(&session, true));
-                it.session_lives(&session, &until, None)
-            }),
-        }
+    /// [`Error::InvalidArgument`], [`Error::Storage`].
+    pub fn pin_checkpoint(&self, session: &str, checkpoint: &str) -> Result<bool, Error> {
+        let (session, checkpoint) = ids(session, checkpoint)?;
+        self.checkpoint_lives(&session, &checkpoint, || Ok(Until::at_least(Expiry::Never)))
     }
 
-    /// Ends what [`Checkpointer::pin`] began: what it pinned lives on as if it
-    /// had just been saved. Says how many checkpoints that were.
+    /// Excludes the checkpoints of a session from expiry, and those saved in it
+    /// later. Returns how many exist.
     ///
     /// # Errors
-    /// As [`Checkpointer::pin`].
-    pub fn unpin(&self, session: &str, checkpoint: Option<&str>) -> Result<u64, Error> {
+    /// [`Error::InvalidArgument`]; [`Error::Storage`], after which the pages before
+    /// the failure are pinned.
+    pub fn pin_session(&self, session: &str) -> Result<u64, Error> {
         let session = Id::new("session id", session)?;
-        let until = |is_pinned| Until {
+        self.in_steps(|it| {
+            it.bucket.commit(&[it.marking(&session)])?;
+            let until = Until::at_least(Expiry::Never).only_if(it.pinned_as_seen(&session, true));
+            it.session_lives(&session, &until, None)
+        })
+    }
+
+    /// Gives a pinned checkpoint the TTL of a checkpoint saved now; in a pinned
+    /// session it stays pinned. Returns whether it exists.
+    ///
+    /// # Errors
+    /// As [`Checkpointer::pin_checkpoint`].
+    pub fn unpin_checkpoint(&self, session: &str, checkpoint: &str) -> Result<bool, Error> {
+        let (session, checkpoint) = ids(session, checkpoint)?;
+        self.in_steps(|it| {
+            let until = || Ok(it.until_unpinned(&session, it.is_pinned(&session)?));
+            let exists = it.checkpoint_lives(&session, &checkpoint, until)?;
+            // It must not outlive those that are newer.
+            if exists && it.lives_as_a_whole() {
+                it.session_lives(&session, &Until::at_least(it.expiry()), None)?;
+            }
+            Ok(exists)
+        })
+    }
+
+    /// Ends the pin of a session, and gives its checkpoints the TTL of a
+    /// checkpoint saved now. Returns how many exist.
+    ///
+    /// # Errors
+    /// As [`Checkpointer::pin_session`].
+    pub fn unpin_session(&self, session: &str) -> Result<u64, Error> {
+        let session = Id::new("session id", session)?;
+        self.in_steps(|it| {
+            it.bucket.commit(&[it.unmarking(&session)])?;
+            it.session_lives(&session, &it.until_unpinned(&session, false), None)
+        })
+    }
+
+    fn until_unpinned(&self, session: &Id, is_pinned: bool) -> Until {
+        Until {
             // As it is for a save in that session.
             expiry: if is_pinned { Expiry::Never } else { self.expiry() },
             shorten: true,
-            condition: Some(self.pinned_as_seen(&session, is_pinned)),
-        };
-        match checkpoint {
-            Some(checkpoint) => {
-                let checkpoint = Id::new("checkpoint id", checkpoint)?;
-                self.in_steps(|it| {
-                    let count =
-                        it.checkpoint_lives(&session, &checkpoint, || Ok(until(it.is_pinned(&session)?)))?;
-                    // It must not outlive those that are newer.
-                    if count > 0 && it.lives_as_a_whole() {
-                        it.session_lives(&session, &Until::at_least(it.expiry()), None)?;
-                    }
-                    Ok(count)
-                })
-            }
-            None => self.in_steps(|it| {
-                it.bucket.commit(&[it.unmarking(&session)])?;
-                it.session_lives(&session, &until(false), None)
-            }),
+            condition: Some(self.pinned_as_seen(session, is_pinned)),
         }
     }
 
@@ -196,23 +206,22 @@ impl<K: Keyvalue> Checkpointer<K> {
         Ok((batches, page.next))
     }
 
-    /// Lets one checkpoint of a session live until then; gives 0 if it is not
-    /// there.
+    /// Lets one checkpoint of a session live until then; returns whether it exists.
     fn checkpoint_lives(
         &self,
         session: &Id,
         checkpoint: &Id,
         until: impl Fn() -> Result<Until, Error>,
-    ) -> Result<u64, Error> {
+    ) -> Result<bool, Error> {
         let key = self.keys.document(session, checkpoint);
         for _ in 0..ATTEMPTS {
             match self.owner(&key, self.get(&key, Some(HEAD))?)? {
                 Held::Document(owner, guard) if owner.is_of(session, checkpoint.as_str()) => {
                     if self.commit(&[self.living(key.clone(), &owner, guard, &until()?)])? {
-                        return Ok(1);
+                        return Ok(true);
                     }
                 }
-                _ => return Ok(0),
+                _ => return Ok(false),
             }
         }
         Err(overtaken())
@@ -224,8 +233,10 @@ impl<K: Keyvalue> Checkpointer<K> {
         let session = self.keys.session(&Id::stored(&owner.session_id));
         let indexes = [session].into_iter().chain(self.run_index(owner));
         let Until { expiry, shorten, ref condition } = *until;
-        let mut operations = vec![Operation::Expire(Expire { key: key.clone(), expiry, shorten })];
-        operations.extend(indexes.map(|key| Operation::Expire(Expire { key, expiry, shorten: false })));
+        let mode = if shorten { ExpireMode::Set } else { ExpireMode::ExtendOnly };
+        let mut operations = vec![Operation::Expire(Expire { key: key.clone(), expiry, mode })];
+        let mode = ExpireMode::ExtendOnly;
+        operations.extend(indexes.map(|key| Operation::Expire(Expire { key, expiry, mode })));
         let conditions = [starts_with(key, guard)].into_iter().chain(condition.clone());
         Batch { conditions: conditions.map(|condition| vec![condition]).collect(), operations }
     }

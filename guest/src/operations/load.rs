@@ -1,44 +1,82 @@
 //! `load`: one checkpoint, by its id or as the latest of its session.
 
 use super::history::Wanted;
-use super::{Checkpointer, Found};
+use super::{Checkpointer, Found, broken, ids};
 use crate::compression;
 use crate::document;
 use crate::id::Id;
-use crate::keyvalue::{Keyvalue, Value};
-use crate::{Checkpoint, Error, Unreadable};
+use crate::keyvalue::{Expiry, Keyvalue, Value};
+use crate::{Checkpoint, DocumentDump, Error, Unreadable};
 
 impl<K: Keyvalue> Checkpointer<K> {
-    /// The checkpoint with this id in this session, or the session's latest;
-    /// none only when there is none.
+    /// Returns the latest checkpoint of a session; none if the session has none.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`]; [`Error::Corrupt`] if it is there and can't
-    /// be read; [`Error::Storage`].
-    pub fn load(&self, session: &str, checkpoint: Option<&str>) -> Result<Option<Checkpoint>, Error> {
+    /// [`Error::InvalidArgument`]; [`Error::Corrupt`] if it exists and can't be
+    /// read; [`Error::Storage`].
+    pub fn latest(&self, session: &str) -> Result<Option<Checkpoint>, Error> {
+        Ok(self.find_latest_document(session, false)?.map(|found| found.checkpoint))
+    }
+
+    /// Returns the stored document of the latest checkpoint of a session.
+    ///
+    /// # Errors
+    /// As [`Checkpointer::latest`].
+    pub fn latest_document(&self, session: &str) -> Result<Option<String>, Error> {
+        Ok(self.find_latest_document(session, true)?.and_then(|found| found.document))
+    }
+
+    fn find_latest_document(&self, session: &str, with_text: bool) -> Result<Option<Found>, Error> {
+        let session = Id::new("session id", session)?;
+        let wanted = Wanted { session: &session, run: None, limit: 1, with_text, readable_only: false };
+        let found = self.newest(&wanted)?.into_iter().next().transpose().map_err(Error::Corrupt)?;
+        self.refresh(&session, &found)?;
+        Ok(found)
+    }
+
+    /// Returns the checkpoint with this id; none if the session has no such
+    /// checkpoint.
+    ///
+    /// # Errors
+    /// As [`Checkpointer::latest`].
+    pub fn load(&self, session: &str, checkpoint: &str) -> Result<Option<Checkpoint>, Error> {
         Ok(self.find(session, checkpoint, false)?.map(|found| found.checkpoint))
     }
 
-    /// The same as the text that is stored.
+    /// Returns the stored document of the checkpoint with this id.
     ///
     /// # Errors
-    /// As [`Checkpointer::load`].
-    pub fn load_document(&self, session: &str, checkpoint: Option<&str>) -> Result<Option<String>, Error> {
+    /// As [`Checkpointer::latest`].
+    pub fn load_document(&self, session: &str, checkpoint: &str) -> Result<Option<String>, Error> {
         Ok(self.find(session, checkpoint, true)?.and_then(|found| found.document))
     }
 
-    fn find(&self, session: &str, checkpoint: Option<&str>, with_text: bool) -> Result<Option<Found>, Error> {
-        let session = Id::new("session id", session)?;
-        let found = match checkpoint {
-            Some(checkpoint) => self.one(&session, &Id::new("checkpoint id", checkpoint)?, with_text)?,
-            None => {
-                let wanted =
-                    Wanted { session: &session, run: None, limit: 1, with_text, readable_only: false };
-                self.newest(&wanted)?.into_iter().next().transpose().map_err(Error::Corrupt)?
-            }
-        };
+    fn find(&self, session: &str, checkpoint: &str, with_text: bool) -> Result<Option<Found>, Error> {
+        let (session, checkpoint) = ids(session, checkpoint)?;
+        let found = self.one(&session, &checkpoint, with_text)?;
         self.refresh(&session, &found)?;
         Ok(found)
+    }
+
+    /// Returns the stored document of the checkpoint with this id and its
+    /// remaining TTL. Does not refresh the TTL.
+    ///
+    /// # Errors
+    /// As [`Checkpointer::latest`].
+    pub fn dump(&self, session: &str, checkpoint: &str) -> Result<Option<DocumentDump>, Error> {
+        let (session, checkpoint) = ids(session, checkpoint)?;
+        let Some(document) = self.one(&session, &checkpoint, true)?.and_then(|found| found.document) else {
+            return Ok(None);
+        };
+        // The TTL after the document: a checkpoint that expires in between has no
+        // TTL and counts as absent.
+        let ttls = self.bucket.ttl(&[self.keys.document(&session, &checkpoint)])?;
+        let expires_in_ms = match ttls.into_iter().next().ok_or_else(|| broken("gave no TTL for a key"))? {
+            None => return Ok(None),
+            Some(Expiry::Never) => None,
+            Some(Expiry::AfterMs(milliseconds)) => Some(milliseconds),
+        };
+        Ok(Some(DocumentDump { document, expires_in_ms }))
     }
 
     fn one(&self, session: &Id, checkpoint: &Id, with_text: bool) -> Result<Option<Found>, Error> {

@@ -19,7 +19,10 @@ use crate::keyvalue::{
     Batch, Condition, Effect, Expiry, IndexMember, ValuePrefix, Keyvalue, Operation, Order, Query, StorageError,
     StorageReason, Value,
 };
-use crate::{Checkpoint, Error, Layout, Options, Ttl};
+use crate::{Checkpoint, Error, Layout, NamedValue, Options, Ttl};
+
+/// The prefix that llmfy uses.
+const DEFAULT_PREFIX: &str = "llmfy_checkpoint:";
 
 /// llmfy's default as well.
 const DEFAULT_MAX_STATE_BYTES: u64 = 25 * 1024 * 1024;
@@ -62,7 +65,9 @@ impl<K: Keyvalue> Checkpointer<K> {
         if options.max_checkpoints == Some(0) {
             return Err(Error::InvalidArgument("a session must keep at least 1 checkpoint".into()));
         }
-        let prefix = Id::new("prefix", &options.prefix)?;
+        no_extra("options", &options.extra)?;
+        let prefix = Id::new("prefix", options.prefix.as_deref().unwrap_or(DEFAULT_PREFIX))?;
+        check_capabilities(&bucket, options.ttl.is_some())?;
         check_partitions(&bucket, &prefix, options.layout)?;
         Ok(Self {
             bucket,
@@ -103,8 +108,13 @@ impl<K: Keyvalue> Checkpointer<K> {
     /// Applies batches in one step; says whether the conditions of the first
     /// held.
     fn commit(&self, batches: &[Batch]) -> Result<bool, Error> {
+        self.commit_all(batches)?.first().copied().ok_or_else(|| broken("gave no outcome for a batch"))
+    }
+
+    /// Applies batches in one step; says for each whether it was applied.
+    fn commit_all(&self, batches: &[Batch]) -> Result<Vec<bool>, Error> {
         let applied = self.bucket.commit(batches)?;
-        applied.first().copied().ok_or_else(|| broken("gave no outcome for a batch"))
+        if applied.len() == batches.len() { Ok(applied) } else { Err(broken("gave no outcome for a batch")) }
     }
 
     /// Whose the document at `key` is, of which `value` is all or the
@@ -210,6 +220,37 @@ fn expiry_after(what: &str, milliseconds: u64) -> Result<Expiry, Error> {
         }
     };
     Err(Error::InvalidArgument(fault))
+}
+
+/// Refuses named values, of which this version defines none.
+fn no_extra(of: &str, extra: &[NamedValue]) -> Result<(), Error> {
+    match extra.first() {
+        None => Ok(()),
+        Some(NamedValue { name, .. }) => Err(Error::InvalidArgument(format!(
+            "the {of} contain {name:?}, which this version does not know; remove it from `extra`"
+        ))),
+    }
+}
+
+/// Refuses a store that can't do what every operation needs.
+fn check_capabilities(bucket: &impl Keyvalue, has_ttl: bool) -> Result<(), Error> {
+    let needed = [
+        ("conditions", "batches with conditions; use a store that has compare-and-swap"),
+        ("atomic-commit", "atomic commits over several keys; use a store that has transactions"),
+        ("expiry", "expiry; open the checkpointer without a TTL or use a store whose keys can expire"),
+    ];
+    for (capability, what) in needed.into_iter().take(if has_ttl { 3 } else { 2 }) {
+        if !bucket.supports(capability) {
+            let message = format!("the store does not support `{capability}`: {what}");
+            return Err(storage_error(StorageReason::Unsupported, Effect::None, message));
+        }
+    }
+    Ok(())
+}
+
+/// Validates the ids of a session and a checkpoint.
+fn ids(session: &str, checkpoint: &str) -> Result<(Id, Id), Error> {
+    Ok((Id::new("session id", session)?, Id::new("checkpoint id", checkpoint)?))
 }
 
 /// Whether what one operation touches is always in one place of the store.

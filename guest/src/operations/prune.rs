@@ -106,11 +106,11 @@ impl<K: Keyvalue> Checkpointer<K> {
         loop {
             // The size of the beginning holds: what comes later has the save
             // begin again.
-            let counted = census.size.is_none();
+            let with_count = census.size.is_none();
             let query = self.query(index, Order::Ascending, PAGE);
             let page =
-                self.bucket.range(&Query { after, max_value_bytes: Some(HEAD), with_next: true, counted, ..query })?;
-            census.size = census.size.or(page.size);
+                self.bucket.range(&Query { after, max_value_bytes: Some(HEAD), with_next: true, with_count, ..query })?;
+            census.size = census.size.or(page.count);
             for found in page.entries {
                 if newcomer.is_some_and(|newcomer| newcomer.member == found.member) {
                     continue;

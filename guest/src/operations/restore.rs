@@ -19,7 +19,7 @@ impl<K: Keyvalue> Checkpointer<K> {
             None => Expiry::Never,
             Some(milliseconds) => expiry_after("time that is left", milliseconds)?,
         };
-        let newcomer = Newcomer::new(self, self.given(document)?)?.with_life(left);
+        let newcomer = Newcomer::new(self, self.given(document)?, true)?.with_life(left);
         let metadata = newcomer.metadata.clone();
         let outcome = self.in_steps(|it| it.put(newcomer, None))?;
         Ok((metadata, outcome))

@@ -1,7 +1,7 @@
 //! `save`: one atomic batch of the document, its index entries and their
 //! expiry.
 
-use super::latest::Expected;
+use super::latest::{Expected, is_above};
 use super::lifetime::Until;
 use super::{ATTEMPTS, Checkpointer, HEAD, Held, entry, overtaken, starts_with};
 use crate::compression;
@@ -9,9 +9,9 @@ use crate::document;
 use crate::id::Id;
 use crate::json;
 use crate::keys::Keys;
-use crate::keyvalue::{Batch, Condition, Expiry, IndexPut, Keyvalue, Operation, Position, Put, Value};
+use crate::keyvalue::{Batch, Condition, Expiry, IndexMax, IndexPut, Keyvalue, Operation, Position, Put, Value};
 use crate::timestamp::Timestamp;
-use crate::{Checkpoint, Conflict, Error, SizeExcess, Metadata, SaveOutcome, IdConflict};
+use crate::{Checkpoint, Conflict, Error, SizeExcess, Metadata, SaveOutcome, IdConflict, NamedValue, NewerCheckpoint};
 
 /// Redis keeps no longer text.
 const MAX_DOCUMENT_BYTES: u64 = 512 * 1024 * 1024;
@@ -28,7 +28,7 @@ impl<K: Keyvalue> Checkpointer<K> {
     /// [`Error::InvalidArgument`], [`Error::TooLarge`], [`Error::Conflict`]:
     /// nothing was written. [`Error::Storage`]: see its effect.
     pub fn save(&self, checkpoint: Checkpoint) -> Result<SaveOutcome, Error> {
-        let newcomer = Newcomer::new(self, checkpoint)?;
+        let newcomer = Newcomer::new(self, checkpoint, false)?;
         self.in_steps(|it| it.put(newcomer, None))
     }
 
@@ -41,7 +41,7 @@ impl<K: Keyvalue> Checkpointer<K> {
     /// itself; else as [`Checkpointer::save`].
     pub fn save_after(&self, checkpoint: Checkpoint, latest: Option<&str>) -> Result<SaveOutcome, Error> {
         let latest = latest.map(|id| Id::new("id of the latest checkpoint", id)).transpose()?;
-        let newcomer = Newcomer::new(self, checkpoint)?;
+        let newcomer = Newcomer::new(self, checkpoint, false)?;
         self.in_steps(|it| it.put(newcomer, Some(Expected::new(latest))))
     }
 
@@ -122,7 +122,13 @@ impl<K: Keyvalue> Checkpointer<K> {
             }
             let mut batches = vec![batch];
             batches.extend(tidying);
-            if self.commit(&batches)? {
+            // Without operations, and the last one: whether the checkpoint is the
+            // latest after all of that.
+            if expected.is_none() {
+                batches.push(self.is_latest_batch(&newcomer));
+            }
+            let applied = self.commit_all(&batches)?;
+            if applied[0] {
                 if let Some(most) = self.max_checkpoints.filter(|_| is_partial) {
                     // What fails here is left to the next save; this one stands.
                     let _ = self.prune(&newcomer.session, most);
@@ -130,7 +136,8 @@ impl<K: Keyvalue> Checkpointer<K> {
                 if let Some(until) = rest_lives.filter(|_| rest.is_some()) {
                     self.session_lives(&newcomer.session, &until, rest)?;
                 }
-                return Ok(SaveOutcome::Kept);
+                let is_latest = expected.is_some() || applied.last() == Some(&true);
+                return Ok(if is_latest { SaveOutcome::Latest } else { self.not_latest(&newcomer) });
             }
             newcomer.take_back(batches);
             standing = self.standing(&newcomer)?;
@@ -140,13 +147,40 @@ impl<K: Keyvalue> Checkpointer<K> {
                     if let Some(until) = rest_lives {
                         self.session_lives(&newcomer.session, &until, None)?;
                     }
-                    return Ok(SaveOutcome::Kept);
+                    return Ok(SaveOutcome::Latest);
                 }
                 self.look_again(expected, &newcomer.session, &newcomer.place())?;
             }
             is_pinned = newcomer.life != Expiry::Never && self.is_pinned(&newcomer.session)?;
         }
         Err(overtaken())
+    }
+
+    /// Returns a batch that is applied if the new checkpoint is the latest.
+    fn is_latest_batch(&self, newcomer: &Newcomer) -> Batch {
+        let max = IndexMax {
+            index: newcomer.session_index.clone(),
+            value_key_prefix: self.keys.documents(&newcomer.session),
+            excluding: Vec::new(),
+            member: Some(newcomer.id.to_string()),
+            upper_bound: newcomer.place(),
+        };
+        Batch { conditions: vec![vec![Condition::IndexMax(max)]], operations: Vec::new() }
+    }
+
+    /// Returns the outcome of a save after which an entry is above the new one.
+    /// Foreign entries do not count. The save has succeeded, so a read that fails
+    /// is no error: the newer checkpoint is then reported without its id.
+    fn not_latest(&self, newcomer: &Newcomer) -> SaveOutcome {
+        let place = newcomer.place();
+        let (checkpoint_id, ahead_us) = match self.find_latest(&newcomer.session) {
+            Ok((Some(latest), _)) if is_above(&latest, &place) => {
+                (latest.member, ((latest.score - place.score) * 1e6).round() as u64)
+            }
+            Ok(_) => return SaveOutcome::Latest,
+            Err(_) => (String::new(), 0),
+        };
+        SaveOutcome::NotLatest(NewerCheckpoint { checkpoint_id, ahead_us })
     }
 
     /// Ends the save of a checkpoint that is too old to be kept: an earlier
@@ -218,7 +252,13 @@ pub(super) struct Newcomer {
 }
 
 impl Newcomer {
-    pub fn new<K: Keyvalue>(checkpointer: &Checkpointer<K>, checkpoint: Checkpoint) -> Result<Self, Error> {
+    /// Validates a checkpoint. `is_copy` allows a state that stays uncompressed
+    /// because the checkpoint has no run.
+    pub fn new<K: Keyvalue>(
+        checkpointer: &Checkpointer<K>,
+        checkpoint: Checkpoint,
+        is_copy: bool,
+    ) -> Result<Self, Error> {
         let Checkpoint { mut metadata, state } = checkpoint;
         let (size, limit) = (state.len() as u64, checkpointer.max_state_bytes);
         if size > limit {
@@ -232,6 +272,17 @@ impl Newcomer {
         let session = Id::new("session id", &metadata.session_id)?;
         let id = Id::new("checkpoint id", &metadata.checkpoint_id)?;
         let run = metadata.run.as_ref().map(|run| Id::new("run id", &run.run_id)).transpose()?;
+        document::check_extra_names(&metadata.extra).map_err(invalid)?;
+        for NamedValue { name, value } in &metadata.extra {
+            json::check(value).map_err(|fault| invalid(format!("extra {name:?} is not JSON: {fault}")))?;
+        }
+        if checkpointer.compress && run.is_none() && !is_copy {
+            return Err(invalid(format!(
+                "the checkpoint {:?} has no run, and its format A can't hold a compressed state; give it a run \
+                 or open the checkpointer without compression",
+                metadata.checkpoint_id
+            )));
+        }
         let text = if checkpointer.compress && run.is_some() {
             document::write(&metadata, &compression::compress(&state))
         } else {

@@ -64,12 +64,12 @@ impl<K: Keyvalue> Checkpointer<K> {
         let mut listing = ScanPage {
             checkpoints: Vec::new(),
             unreadable: Vec::new(),
-            pinned: Vec::new(),
-            next: place.behind(next),
+            pinned_sessions: Vec::new(),
+            next_cursor: place.behind(next),
         };
         for keys in groups {
             if place.kind == Kind::Pin {
-                listing.pinned.extend(keys.into_iter().map(|(_, name)| name.into_session()));
+                listing.pinned_sessions.extend(keys.into_iter().map(|(_, name)| name.into_session()));
             } else {
                 self.look_at(keys, &mut listing)?;
             }
@@ -93,7 +93,7 @@ impl<K: Keyvalue> Checkpointer<K> {
                 groups.entry(partition).or_default().push((key, name));
             }
         }
-        Ok((groups.into_values().collect(), page.next))
+        Ok((groups.into_values().collect(), page.next_cursor))
     }
 
     /// Lists what stands at the keys of documents.
@@ -103,7 +103,7 @@ impl<K: Keyvalue> Checkpointer<K> {
         // In this order: of what goes in between, nothing is left.
         let lives = self.bucket.ttl(&keys)?;
         for (((key, name), head), life) in documents.into_iter().zip(heads).zip(lives) {
-            let milliseconds = match life {
+            let expires_in_ms = match life {
                 None => continue,
                 Some(Expiry::Never) => None,
                 Some(Expiry::AfterMs(milliseconds)) => Some(milliseconds),
@@ -111,7 +111,7 @@ impl<K: Keyvalue> Checkpointer<K> {
             let reason = match self.owner(&key, head)? {
                 Held::Document(owner, _) if name.is_of(&owner) => {
                     let (session_id, checkpoint_id) = (owner.session_id, owner.checkpoint_id);
-                    listing.checkpoints.push(ScanEntry { session_id, checkpoint_id, milliseconds });
+                    listing.checkpoints.push(ScanEntry { session_id, checkpoint_id, expires_in_ms });
                     continue;
                 }
                 Held::Document(..) | Held::Nothing => continue,

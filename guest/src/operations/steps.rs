@@ -70,4 +70,8 @@ impl<K: Keyvalue> Keyvalue for Steps<'_, K> {
     fn is_colocated(&self, prefix: &str) -> bool {
         self.bucket.is_colocated(prefix)
     }
+
+    fn supports(&self, capability: &str) -> bool {
+        self.bucket.supports(capability)
+    }
 }

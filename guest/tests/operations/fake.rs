@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use checkpointer_guest::keyvalue::{
-    Batch, Condition, Entry, Expire, Expiry, IndexPage, KeyPage, Keyvalue, Operation, Order, Position, Query,
+    Batch, Condition, Entry, Expire, ExpireMode, Expiry, IndexPage, KeyPage, Keyvalue, Operation, Order, Position, Query,
     StorageError, Value,
 };
 
@@ -119,15 +119,16 @@ impl Fake {
                 }
             }
             Operation::Expire(expire) => {
-                let (there, Expire { key, expiry, shorten }) = (self.value(&expire.key).is_some(), expire);
+                let (there, Expire { key, expiry, mode }) = (self.value(&expire.key).is_some(), expire);
+                let shorten = *mode == ExpireMode::Set;
                 match self.shared.values.borrow_mut().get_mut(key) {
-                    Some((_, until)) if there => self.expire(until, *expiry, *shorten),
+                    Some((_, until)) if there => self.expire(until, *expiry, shorten),
                     _ => {}
                 }
                 if let (false, Some((_, until))) =
                     (self.members(key).is_empty(), self.shared.indexes.borrow_mut().get_mut(key))
                 {
-                    self.expire(until, *expiry, *shorten);
+                    self.expire(until, *expiry, shorten);
                 }
             }
         }
@@ -196,7 +197,7 @@ impl Keyvalue for Fake {
             };
             members.retain(behind);
         }
-        let size = query.with_count.then(|| self.members(&query.index).len() as u64);
+        let count = query.with_count.then(|| self.members(&query.index).len() as u64);
         let more = members.len() > query.limit as usize;
         members.truncate(query.limit as usize);
         let last = members.last().filter(|_| more && query.with_next);
@@ -206,7 +207,7 @@ impl Keyvalue for Fake {
             value: self.read(&format!("{}{member}", query.value_key_prefix), query.max_value_bytes),
             member,
         };
-        Ok(IndexPage { entries: members.into_iter().map(entry).collect(), next, size })
+        Ok(IndexPage { entries: members.into_iter().map(entry).collect(), next, count })
     }
 
     fn commit(&self, batches: &[Batch]) -> Result<Vec<bool>, StorageError> {
@@ -230,11 +231,15 @@ impl Keyvalue for Fake {
         let indexes = self.shared.indexes.borrow();
         let keys =
             values.keys().chain(indexes.keys()).filter(|key| key.starts_with(prefix)).cloned().collect();
-        Ok(KeyPage { keys, next: None })
+        Ok(KeyPage { keys, next_cursor: None })
     }
 
     fn is_colocated(&self, prefix: &str) -> bool {
         !self.shared.is_spread.get() || hash_tag(prefix) != prefix
+    }
+
+    fn supports(&self, capability: &str) -> bool {
+        ["conditions", "atomic-commit", "expiry"].contains(&capability)
     }
 }
 

@@ -13,7 +13,7 @@ use checkpointer_guest::keyvalue::{
     Batch, Effect, Expiry, IndexPage, KeyPage, Keyvalue, Operation, Query, StorageError, StorageReason, Value,
 };
 use checkpointer_guest::{
-    Checkpoint, Checkpointer, Conflict, Error, Layout, TtlScope, Metadata, Options, SaveOutcome, Run, Ttl,
+    Checkpoint, Checkpointer, Conflict, Error, HistoryQuery, Layout, Metadata, Options, Run, SaveOutcome, Ttl, TtlScope,
 };
 
 use fake::Fake;
@@ -21,16 +21,17 @@ use fake::Fake;
 fn options(ttl_ms: Option<u64>) -> Options {
     Options {
         bucket: "default".into(),
-        prefix: "p:".into(),
+        prefix: Some("p:".into()),
         layout: Layout::Llmfy,
         ttl: ttl_ms.map(|milliseconds| Ttl {
             milliseconds,
-            lifetime: TtlScope::Checkpoint,
+            scope: TtlScope::Checkpoint,
             refresh_on_read: false,
         }),
         max_state_bytes: None,
         compress: false,
         max_checkpoints: None,
+        extra: Vec::new(),
     }
 }
 
@@ -57,12 +58,17 @@ fn checkpoint(session: &str, id: &str, run: &str, second: u32) -> Checkpoint {
         node: "b".into(),
         step: 1,
         run: Some(run),
+        extra: Vec::new(),
     };
     Checkpoint { metadata, state: "{}".into() }
 }
 
+fn query(session: &str, limit: Option<u32>) -> HistoryQuery {
+    HistoryQuery { session_id: session.into(), run_id: None, limit, extra: Vec::new() }
+}
+
 fn ids(checkpointer: &Checkpointer<Fake>, session: &str) -> Vec<String> {
-    let history = checkpointer.list(session, None).expect("a history");
+    let history = checkpointer.list(&query(session, None)).expect("a history");
     history.checkpoints.into_iter().map(|checkpoint| checkpoint.metadata.checkpoint_id).collect()
 }
 
@@ -75,17 +81,17 @@ fn each_operation_asks_the_store_as_little_as_it_can() {
             checkpointer.save(checkpoint("s", &format!("c{number}"), "r", number)).expect("saved");
         }
         assert_eq!(store.calls(), ["commit"; 5]);
-        checkpointer.load("s", None).expect("loaded");
+        checkpointer.latest("s").expect("loaded");
         assert_eq!(store.calls(), ["range"]);
-        checkpointer.load("s", Some("c1")).expect("loaded");
+        checkpointer.load("s", "c1").expect("loaded");
         assert_eq!(store.calls(), ["get"]);
-        checkpointer.list("s", None).expect("listed");
+        checkpointer.list(&query("s", None)).expect("listed");
         assert_eq!(store.calls(), ["range"]);
-        checkpointer.list("s", Some(0)).expect("listed");
+        checkpointer.list(&query("s", Some(0))).expect("listed");
         assert_eq!(store.calls(), [""; 0]);
-        checkpointer.delete("s", Some("c1")).expect("deleted");
+        checkpointer.delete_checkpoint("s", "c1").expect("deleted");
         assert_eq!(store.calls(), ["get", "commit"]);
-        checkpointer.delete("s", None).expect("deleted");
+        checkpointer.delete_session("s").expect("deleted");
         assert_eq!(store.calls(), ["range", "commit"]);
     }
 }
@@ -109,7 +115,7 @@ fn a_save_that_a_delete_overtakes_begins_again() {
     // overtaken.
     let between = store.clone();
     store.interrupt(move || {
-        between.interrupt(move || assert_eq!(theirs.delete("s", None), Ok(1)));
+        between.interrupt(move || assert_eq!(theirs.delete_session("s"), Ok(1)));
     });
     ours.save(checkpoint("s", "c", "new", 2)).expect("saved");
     assert_eq!(ids(&ours, "s"), ["c"]);
@@ -123,7 +129,7 @@ fn a_delete_that_a_save_overtakes_removes_what_is_there_then() {
     let (ours, theirs) = (open(store.clone(), None), open(store.clone(), None));
     ours.save(checkpoint("s", "c", "r1", 1)).expect("saved");
     store.interrupt(move || theirs.save(checkpoint("s", "c", "r2", 2)).expect("saved"));
-    assert_eq!(ours.delete("s", None), Ok(1));
+    assert_eq!(ours.delete_session("s"), Ok(1));
     assert_eq!(store.scan("", None).expect("keys").keys, [""; 0]);
 }
 
@@ -151,7 +157,7 @@ fn a_document_whose_head_does_not_say_whose_it_is_is_read_as_a_whole() {
     let state = format!("{{\"state\": \"{}\", {}}}", "x".repeat(5000), members.expect("as we write it"));
     store.shared.values.borrow_mut().insert("p:checkpoint:c".into(), (state, None));
     store.calls();
-    assert_eq!(checkpointer.delete("s", None), Ok(1));
+    assert_eq!(checkpointer.delete_session("s"), Ok(1));
     assert_eq!(store.calls(), ["range", "get", "commit"]);
     assert_eq!(store.scan("", None).expect("keys").keys, [""; 0]);
 }
@@ -166,7 +172,7 @@ fn deleting_a_session_takes_what_expired_out_of_its_runs() {
     // The session's index loses the entry in passing, that of the run does not.
     assert_eq!(ids(&stays, "s"), ["a"]);
     assert_eq!(store.members("p:session:s:run:r").len(), 2);
-    assert_eq!(stays.delete("s", None), Ok(1));
+    assert_eq!(stays.delete_session("s"), Ok(1));
     store.shared.values.borrow_mut().clear();
     assert_eq!(store.scan("", None).expect("keys").keys, [""; 0]);
 }
@@ -202,10 +208,10 @@ fn a_limit_does_not_count_what_is_another_sessions() {
     let theirs = checkpoint("t", "stray", "r", 50);
     let document = store.value("p:checkpoint:stray").expect("a document").replace("\"s\"", "\"t\"");
     store.shared.values.borrow_mut().insert("p:checkpoint:stray".into(), (document, None));
-    assert_eq!(unlimited.load("t", Some("stray")).expect("loaded"), Some(theirs));
+    assert_eq!(unlimited.load("t", "stray").expect("loaded"), Some(theirs));
     for number in 1..4 {
         let saved = limited.save(checkpoint("s", &format!("c{number}"), "r", number));
-        assert_eq!(saved, Ok(SaveOutcome::Kept));
+        assert_eq!(saved, Ok(SaveOutcome::Latest));
     }
     assert_eq!(ids(&limited, "s"), ["c3", "c2"]);
 }
@@ -275,6 +281,10 @@ impl Keyvalue for Silent {
     fn is_colocated(&self, prefix: &str) -> bool {
         self.0.is_colocated(prefix)
     }
+
+    fn supports(&self, capability: &str) -> bool {
+        self.0.supports(capability)
+    }
 }
 
 #[test]
@@ -292,9 +302,9 @@ fn to_tidy_up_fails_nothing_where_nobody_knows_what_became_of_it() {
     let latest = Some("latest".to_owned());
     assert_eq!(refused, Err(Error::Conflict(Conflict::NotLatest(latest))));
     assert!(store.members("p:session:s").len() <= 51);
-    let history = silent.list("s", None).expect("a history");
+    let history = silent.list(&query("s", None)).expect("a history");
     assert_eq!(history.checkpoints, [checkpoint("s", "latest", "r", 0)]);
-    assert_eq!(silent.load("s", None).expect("loaded"), Some(checkpoint("s", "latest", "r", 0)));
+    assert_eq!(silent.latest("s").expect("loaded"), Some(checkpoint("s", "latest", "r", 0)));
 }
 
 /// A store that is out of reach for everything.
@@ -328,6 +338,10 @@ impl Keyvalue for Down {
     fn is_colocated(&self, _: &str) -> bool {
         true
     }
+
+    fn supports(&self, _: &str) -> bool {
+        true
+    }
 }
 
 #[test]
@@ -335,11 +349,11 @@ fn a_store_that_is_down_is_never_an_empty_one() {
     let checkpointer = open(Down, None);
     let is_down =
         |error: Option<Error>| matches!(error, Some(Error::Storage(error)) if error.message == "down");
-    assert!(is_down(checkpointer.load("s", None).err()));
-    assert!(is_down(checkpointer.load("s", Some("c")).err()));
-    assert!(is_down(checkpointer.list("s", None).err()));
+    assert!(is_down(checkpointer.latest("s").err()));
+    assert!(is_down(checkpointer.load("s", "c").err()));
+    assert!(is_down(checkpointer.list(&query("s", None)).err()));
     assert!(is_down(checkpointer.save(checkpoint("s", "c", "r", 1)).err()));
-    assert!(is_down(checkpointer.delete("s", None).err()));
-    assert!(is_down(checkpointer.delete("s", Some("c")).err()));
+    assert!(is_down(checkpointer.delete_session("s").err()));
+    assert!(is_down(checkpointer.delete_checkpoint("s", "c").err()));
     assert!(is_down(checkpointer.clear_all().err()));
 }
