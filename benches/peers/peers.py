@@ -72,7 +72,7 @@ class LangGraph:
             metadata = {"source": "loop", "step": number, "parents": {}}
             yield lambda arguments=(config, checkpoint, metadata, {}): self.saver.aput(*arguments)
 
-    def latests(self, session, count):
+    def loads(self, session, count):
         config = {"configurable": {"thread_id": f"user-{session}", "checkpoint_ns": ""}}
 
         async def call():
@@ -105,7 +105,7 @@ async def measure(saver, request):
         case "save":
             calls = saver.saves(request["session"], request["count"], json.loads(request["state"]))
         case "latest":
-            calls = saver.latests(request["session"], request["count"])
+            calls = saver.loads(request["session"], request["count"])
         case "list":
             calls = saver.lists(request["session"], request["count"], request["limit"])
     nanoseconds = []

@@ -5,7 +5,7 @@
 //! lines. `save` saves new checkpoints of a session, `latest` loads the latest
 //! checkpoint of another session.
 
-wit_bindgen::generate!({ path: "../../wit", world: "plugin" });
+wit_bindgen::generate!({ path: "../../wit", world: "plugin", generate_all });
 
 use flow::checkpoint::checkpointer::Checkpointer;
 use flow::checkpoint::types::{Checkpoint, Layout, Metadata, Options, Run};

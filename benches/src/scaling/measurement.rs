@@ -64,7 +64,7 @@ pub fn measure(
 
 /// A call with its arguments, prepared outside of the measured time.
 enum Call {
-    Save(Checkpoint),
+    Save(Box<Checkpoint>),
     Latest(String),
     Load(String, String),
     List(String),
@@ -78,7 +78,7 @@ impl Call {
     async fn make(&self, checkpointer: &Checkpointer) -> Result<u64> {
         match self {
             Self::Save(checkpoint) => {
-                let outcome = checkpointer.save(checkpoint).await?;
+                let outcome = checkpointer.save(checkpoint.as_ref()).await?;
                 ensure!(outcome != SaveOutcome::Pruned, "a checkpoint was pruned");
             }
             Self::Latest(session) => {
@@ -209,7 +209,7 @@ impl Measurement {
         let id = |number| states::checkpoint(session, number, "").metadata.checkpoint_id;
         match operation {
             Operation::Save | Operation::SaveAtLimit | Operation::SaveWithSessionTtl => {
-                Call::Save(states::checkpoint(session, next, &self.state))
+                Call::Save(Box::new(states::checkpoint(session, next, &self.state)))
             }
             Operation::Latest => Call::Latest(session_id(session)),
             Operation::Load => {
