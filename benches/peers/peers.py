@@ -1,10 +1,10 @@
-"""What there is for Python, measured on demand: llmfy 0.11.0 and LangGraph's savers.
+"""Measures savers for Python: llmfy 0.11.0 and LangGraph's.
 
     python peers.py redis://127.0.0.1:6379 FOLDER
 
-A line on standard input is an order in JSON: which saver, which work, how often, and what on. The answer is
-a line with the nanoseconds that each call took. All that a call needs is made before the clock starts. An
-order that failed is answered with an error in words.
+A line on standard input is a request in JSON: the saver, the operation and its arguments, and the number of calls.
+The response is a line with the nanoseconds of each call, or with an error. The arguments of a call are prepared
+outside of the measured time.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from llmfy.flow_engine.checkpointer.redis_checkpointer import RedisCheckpointer
 
 
 class Llmfy:
-    """llmfy's RedisCheckpointer, with the time to live that is measured."""
+    """llmfy's RedisCheckpointer, with a TTL."""
 
     def __init__(self, url):
         self.checkpointer = RedisCheckpointer(redis_url=url, ttl=3600)
@@ -53,7 +53,7 @@ class Llmfy:
 
 
 class LangGraph:
-    """A saver of LangGraph, called as its loop calls it."""
+    """A saver of LangGraph, called as LangGraph's loop calls it."""
 
     def __init__(self, saver):
         self.saver = saver
@@ -70,7 +70,7 @@ class LangGraph:
                 config["configurable"]["checkpoint_id"] = parent
             parent = checkpoint["id"]
             metadata = {"source": "loop", "step": number, "parents": {}}
-            yield lambda these=(config, checkpoint, metadata, {}): self.saver.aput(*these)
+            yield lambda arguments=(config, checkpoint, metadata, {}): self.saver.aput(*arguments)
 
     def loads(self, session, count):
         config = {"configurable": {"thread_id": f"user-{session}", "checkpoint_ns": ""}}
@@ -91,23 +91,23 @@ async def main(url, folder):
             ),
         }
         for line in sys.stdin:
-            order = json.loads(line)
+            request = json.loads(line)
             try:
-                answer = {"nanoseconds": await measured(savers[order["saver"]], order)}
+                response = {"nanoseconds": await measure(savers[request["saver"]], request)}
             except Exception:
-                answer = {"error": traceback.format_exc()}
-            print(json.dumps(answer), flush=True)
+                response = {"error": traceback.format_exc()}
+            print(json.dumps(response), flush=True)
         await savers["llmfy"].checkpointer.close()
 
 
-async def measured(saver, order):
-    match order["work"]:
+async def measure(saver, request):
+    match request["operation"]:
         case "save":
-            calls = saver.saves(order["session"], order["count"], json.loads(order["state"]))
-        case "load":
-            calls = saver.loads(order["session"], order["count"])
+            calls = saver.saves(request["session"], request["count"], json.loads(request["state"]))
+        case "latest":
+            calls = saver.loads(request["session"], request["count"])
         case "list":
-            calls = saver.lists(order["session"], order["count"], order["limit"])
+            calls = saver.lists(request["session"], request["count"], request["limit"])
     nanoseconds = []
     for call in list(calls):
         start = perf_counter_ns()

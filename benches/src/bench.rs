@@ -1,4 +1,4 @@
-//! What all works share.
+//! The server, the runtime and the progress bar that the benchmarks share.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -11,112 +11,112 @@ use indicatif::ProgressBar;
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::contenders::python::Python;
 use crate::states;
+use crate::subjects::python::Python;
 
-/// A server, a place for files, and a runtime of one thread, on which every
-/// contender is driven that is measured one call at a time: nothing is handed
-/// from thread to thread then, which would cost all of them more than there is
-/// to be seen.
+/// The environment of the benchmarks.
+///
+/// The runtime has one thread and drives every subject that makes one call at a
+/// time. A handover between threads would cost more than the differences between
+/// the subjects.
 pub struct Bench {
-    /// The server that all share.
+    /// The server that all subjects share.
     pub server: RedisServer,
-    /// A folder on disk, gone with this.
+    /// A folder on disk, deleted on drop.
     pub folder: TempDir,
-    /// How far a work is.
+    /// The progress of the current benchmark.
     pub progress: ProgressBar,
-    /// Whether few rounds have to do.
+    /// Whether to run few rounds.
     pub quick: bool,
     /// The runtime.
     pub runtime: Runtime,
 }
 
 impl Bench {
-    /// Starts a server, and has cargo build the programs that are measured.
+    /// Builds the measured programs with cargo and starts a server.
     ///
     /// # Errors
-    /// Something can't be built or made.
+    /// A program can't be built, or a folder or the runtime can't be created.
     pub fn new(quick: bool, progress: ProgressBar) -> Result<Self> {
         progress.set_message("building the programs");
         build_programs()?;
         std::fs::create_dir_all(target())?;
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        // Redis is to have no work but what is measured.
+        // A server of its own has no load but the measured calls.
         let server = runtime.block_on(RedisServer::start());
         Ok(Self { server, folder: TempDir::new_in(target())?, progress, quick, runtime })
     }
 
-    /// So many rounds, or few of them if that has to do.
-    pub fn rounds(&self, many: usize) -> usize {
-        if self.quick { many.div_ceil(10) } else { many }
+    /// The number of rounds to run: `full`, or a tenth of it in a quick run.
+    pub fn rounds(&self, full: usize) -> usize {
+        if self.quick { full.div_ceil(10) } else { full }
     }
 
-    /// Says what is being measured.
-    pub fn begin(&self, work: &str) {
-        self.progress.set_message(work.to_owned());
+    /// Shows the name of the benchmark that begins.
+    pub fn begin(&self, benchmark: &str) {
+        self.progress.set_message(benchmark.to_owned());
     }
 
-    /// Empties the server. The scripts that it knows stay.
+    /// Deletes all keys of the server. The scripts stay loaded.
     pub fn flush(&self) {
         self.runtime.block_on(self.server.command::<()>(&["FLUSHALL", "SYNC"]));
     }
 
-    /// Saves checkpoints of a session, by their numbers, to the store at
-    /// `address`.
+    /// Saves the checkpoints of a session with these numbers to the store at `url`.
     ///
     /// # Errors
     /// The store fails.
-    pub fn fill(&self, address: &str, session: u32, numbers: Range<u32>, state: &str) -> Result<()> {
+    pub fn fill(&self, url: &str, session: u32, numbers: Range<u32>, state: &str) -> Result<()> {
         self.runtime.block_on(async {
-            let checkpointer = Checkpointer::open(address).await?;
+            let checkpointer = Checkpointer::open(url).await?;
             for checkpoint in states::checkpoints(session, numbers, state) {
-                checkpointer.save(&checkpoint).await?;
+                checkpointer.save(checkpoint).await?;
             }
             Ok(())
         })
     }
 
-    /// The address of a database of this name.
+    /// The URL of the SQLite database with this name.
     pub fn sqlite(&self, name: &str) -> String {
         format!("sqlite:{}", self.folder.path().join(name).display())
     }
 
-    /// The Python that has the others, started.
+    /// Installs and starts the Python savers.
     ///
     /// # Errors
-    /// It can't be installed.
+    /// They can't be installed or started.
     pub fn python(&self) -> Result<Python> {
         self.begin("installing llmfy and LangGraph");
         Python::start(&self.server.url(), self.folder.path())
     }
 }
 
-/// The folder of the whole project.
+/// The root folder of the repository.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
 }
 
-/// Where what is made for the benches is kept.
+/// The folder for generated files of the benchmarks.
 pub fn target() -> PathBuf {
     root().join("target/benches")
 }
 
-/// One of the programs that [`Bench::new`] builds.
+/// The path of a program that [`Bench::new`] builds.
 ///
 /// # Errors
-/// This program itself is nowhere.
+/// The path of the running program is unknown.
 pub fn program(name: &str) -> Result<PathBuf> {
     Ok(std::env::current_exe()?.with_file_name(name))
 }
 
-/// Cargo, as it runs this or as it is found.
+/// The cargo that runs this program, or else the one on the path.
 pub fn cargo() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
 fn build_programs() -> Result<()> {
-    // Both packages at once have the same features of all dependencies as this
-    // very program, so only the programs themselves are built.
+    // Building both packages at once selects the same features of all dependencies
+    // as the build of this program, so only the programs themselves are built.
     let status = cargo()
         .args([
             "build",
@@ -129,7 +129,7 @@ fn build_programs() -> Result<()> {
         ])
         .current_dir(root())
         .status()
-        .context("cargo does not run")?;
-    ensure!(status.success(), "the programs to measure could not be built");
+        .context("cargo can't be started")?;
+    ensure!(status.success(), "the measured programs could not be built");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Measures everything on a server of its own, and prints the table:
+//! Runs the benchmarks on a server of their own and prints the table:
 //! `cargo run --release -p checkpointer-benches`.
 
 use std::fs;
@@ -7,29 +7,31 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use checkpointer_benches::bench::{Bench, root, target};
+use checkpointer_benches::benchmarks::GROUPS;
 use checkpointer_benches::plot;
 use checkpointer_benches::report::{self, Machine};
-use checkpointer_benches::works::GROUPS;
 use clap::Parser;
 use clap::builder::PossibleValuesParser;
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Measures how fast the checkpointer is, beside what else there is.
+/// Measures the checkpointer against native code, Redis alone, llmfy and
+/// LangGraph.
 ///
-/// Needs redis-server, and Python 3 with venv for llmfy and LangGraph, which it
-/// installs below target/. Whether a target is met changes no exit status.
+/// Needs redis-server, and Python 3 with venv for llmfy and LangGraph, which are
+/// installed below target/. The exit status does not depend on the targets.
 #[derive(Parser)]
 struct Options {
-    /// Few rounds, small states beside the Python ones, no session of a million.
+    /// Run few rounds, compare Python savers with small states only, skip the
+    /// session of a million.
     #[arg(long)]
     quick: bool,
-    /// Only this group of rows; may be said several times.
+    /// Run only this group of rows; may be repeated.
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(GROUPS.map(|group| group.name)))]
     only: Vec<String>,
-    /// Where to write the figures as JSON.
+    /// Write the figures to this file as JSON.
     #[arg(long, value_name = "FILE", default_value_os_t = target().join("performance.json"))]
     json: PathBuf,
-    /// Put the table into PERFORMANCE.md and the plot into docs/.
+    /// Replace the table in PERFORMANCE.md and the plot in docs/.
     #[arg(long)]
     write: bool,
 }
@@ -37,30 +39,30 @@ struct Options {
 fn main() -> Result<()> {
     let options = Options::parse();
     if cfg!(debug_assertions) {
-        bail!("say: cargo run --release -p checkpointer-benches (this was built to be debugged)");
+        bail!("this is a debug build; run: cargo run --release -p checkpointer-benches");
     }
     if options.write && (options.quick || !options.only.is_empty()) {
-        bail!("what is written is a whole run: say --write without --quick and --only");
+        bail!("--write needs the figures of a whole run; omit --quick and --only");
     }
     let style = ProgressStyle::with_template("{spinner} {msg} {wide_bar} {pos}/{len} {elapsed}")?;
     let progress = ProgressBar::no_length().with_style(style);
     let bench = Bench::new(options.quick, progress)?;
     let redis = bench.runtime.block_on(bench.server.information("server", "redis_version"));
-    let machine = Machine::before(redis, options.quick);
-    let mut findings = Vec::new();
+    let machine = Machine::current(redis, options.quick);
+    let mut rows = Vec::new();
     for group in GROUPS {
         if options.only.is_empty() || options.only.iter().any(|name| name == group.name) {
-            findings.extend((group.measure)(&bench)?);
+            rows.extend((group.measure)(&bench)?);
         }
     }
     bench.progress.finish_and_clear();
 
-    let table = report::table(&machine, &findings);
+    let table = report::table(&machine, &rows);
     write!(stdout(), "{table}")?;
-    report::write_json(&options.json, &machine, &findings)?;
-    let plot = plot::draw(&findings)?;
+    report::write_json(&options.json, &machine, &rows)?;
+    let plot = plot::draw(&rows)?;
     if options.write {
-        report::rewrite(&root().join("PERFORMANCE.md"), &table)?;
+        report::replace_table(&root().join("PERFORMANCE.md"), &table)?;
         fs::write(root().join("docs/performance.svg"), plot)?;
     } else {
         fs::write(target().join("performance.svg"), plot)?;

@@ -1,4 +1,4 @@
-//! The figures, as rows of a table and as JSON.
+//! The results, as rows of a table and as JSON.
 
 use std::fs;
 use std::path::Path;
@@ -8,182 +8,185 @@ use comfy_table::Table;
 use comfy_table::presets::ASCII_MARKDOWN;
 use serde::{Deserialize, Serialize};
 
-use crate::statistics::Spread;
+use crate::statistics::Quartiles;
 
-/// What is measured of each side.
+/// The unit of the measured values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Unit {
     /// The time of a call.
     Nanoseconds,
-    /// Calls of all tasks together.
+    /// The calls per second of all tasks together.
     PerSecond,
     /// Memory.
     Bytes,
 }
 
-/// How the figure of a row comes from the two sides.
+/// How the figure of a row is computed from the measured values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Relation {
-    /// Ours divided by the other's.
+    /// The value of the subject divided by that of the reference.
     Ratio,
-    /// The other's divided by ours: how many times as fast.
-    TimesAsFast,
-    /// Ours minus the other's.
+    /// The value of the reference divided by that of the subject.
+    Speedup,
+    /// The value of the subject minus that of the reference.
     Difference,
-    /// Ours alone.
-    Ours,
+    /// The value of the subject.
+    Value,
 }
 
-/// What the figure should be.
+/// A bound for the figure.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Target {
-    /// No more than this.
+    /// An upper bound.
     AtMost(f64),
-    /// No less.
+    /// A lower bound.
     AtLeast(f64),
 }
 
-/// One of those who are compared.
+/// The measured values of a subject.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Side {
-    /// Who.
+pub struct Measured {
+    /// The name of the subject.
     pub name: String,
-    /// What it measured, over the rounds.
-    pub measured: Spread,
+    /// Its values over the rounds.
+    pub values: Quartiles,
 }
 
 /// A row of the report.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Finding {
-    /// What was done, and on what.
-    pub work: String,
-    /// What the sides are measured in.
+pub struct Row {
+    /// The operation, the store and the size of the state.
+    pub benchmark: String,
+    /// The unit of the measured values.
     pub unit: Unit,
-    /// The library.
-    pub ours: Side,
-    /// The other, if there is one.
-    pub other: Option<Side>,
-    /// How the figure comes about.
+    /// The subject: in most rows the library.
+    pub subject: Measured,
+    /// The subject that it is compared with, if any.
+    pub reference: Option<Measured>,
+    /// How the figure is computed.
     pub relation: Relation,
-    /// The figure, over the rounds.
-    pub figure: Spread,
-    /// What it should be, if there is a target.
+    /// The figure over the rounds.
+    pub figure: Quartiles,
+    /// The target, if any.
     pub target: Option<Target>,
-    /// Whether it is.
+    /// Whether the median of the figure meets the target.
     pub is_met: Option<bool>,
 }
 
-/// What was measured of one side, round by round.
+/// The name of a subject and its measured values, one per round.
 pub type Rounds<'a> = (&'a str, &'a [f64]);
 
-impl Finding {
-    /// Compares two sides round by round.
-    pub fn between(
-        work: impl Into<String>,
+impl Row {
+    /// Compares a subject with a reference round by round.
+    pub fn compare(
+        benchmark: impl Into<String>,
         unit: Unit,
-        ours: Rounds,
+        subject: Rounds,
         relation: Relation,
-        other: Rounds,
+        reference: Rounds,
     ) -> Self {
-        let figures: Vec<f64> =
-            ours.1.iter().zip(other.1).map(|(ours, other)| relation.of(*ours, *other)).collect();
+        let figures: Vec<f64> = subject
+            .1
+            .iter()
+            .zip(reference.1)
+            .map(|(subject, reference)| relation.figure(*subject, *reference))
+            .collect();
         Self {
-            work: work.into(),
+            benchmark: benchmark.into(),
             unit,
-            ours: Side::of(ours),
-            other: Some(Side::of(other)),
+            subject: Measured::new(subject),
+            reference: Some(Measured::new(reference)),
             relation,
-            figure: Spread::of(&figures),
+            figure: Quartiles::new(&figures),
             target: None,
             is_met: None,
         }
     }
 
-    /// Looks at one side alone.
-    pub fn alone(work: impl Into<String>, unit: Unit, ours: Rounds) -> Self {
-        let side = Side::of(ours);
-        let (figure, relation) = (side.measured, Relation::Ours);
+    /// A subject without a reference.
+    pub fn single(benchmark: impl Into<String>, unit: Unit, subject: Rounds) -> Self {
+        let subject = Measured::new(subject);
         Self {
-            work: work.into(),
+            benchmark: benchmark.into(),
             unit,
-            ours: side,
-            other: None,
-            relation,
-            figure,
+            figure: subject.values,
+            subject,
+            reference: None,
+            relation: Relation::Value,
             target: None,
             is_met: None,
         }
     }
 
-    /// The same with a target.
+    /// Adds a target.
     pub fn target(mut self, target: Target) -> Self {
         self.is_met = Some(match target {
-            Target::AtMost(most) => self.figure.median <= most,
-            Target::AtLeast(least) => self.figure.median >= least,
+            Target::AtMost(bound) => self.figure.median <= bound,
+            Target::AtLeast(bound) => self.figure.median >= bound,
         });
         self.target = Some(target);
         self
     }
 
-    /// A value of the figure in words.
-    pub fn in_words(&self, value: f64) -> String {
+    /// Formats a value of the figure.
+    pub fn format_figure(&self, value: f64) -> String {
         match self.relation {
             Relation::Ratio => format!("{value:.2}"),
-            Relation::TimesAsFast => format!("{value:.1} ×"),
-            Relation::Difference | Relation::Ours => self.unit.in_words(value),
+            Relation::Speedup => format!("{value:.1} ×"),
+            Relation::Difference | Relation::Value => self.unit.format(value),
         }
     }
 
-    /// The target in words.
-    pub fn target_in_words(&self) -> Option<String> {
+    /// Formats the target.
+    pub fn format_target(&self) -> Option<String> {
         self.target.map(|target| match target {
-            Target::AtMost(most) => format!("≤ {}", self.in_words(most)),
-            Target::AtLeast(least) => format!("≥ {}", self.in_words(least)),
+            Target::AtMost(bound) => format!("≤ {}", self.format_figure(bound)),
+            Target::AtLeast(bound) => format!("≥ {}", self.format_figure(bound)),
         })
     }
 
-    /// Whether the target is met, in words; unsure of it if the target lies between
-    /// the quartiles.
+    /// Whether the target is met. It is uncertain if the target is between the
+    /// quartiles.
     fn verdict(&self) -> &'static str {
-        let Some((Target::AtMost(target) | Target::AtLeast(target), is_met)) = self.target.zip(self.is_met)
+        let Some((Target::AtMost(bound) | Target::AtLeast(bound), is_met)) = self.target.zip(self.is_met)
         else {
             return "";
         };
-        match (is_met, (self.figure.lower..=self.figure.upper).contains(&target)) {
+        match (is_met, (self.figure.lower..=self.figure.upper).contains(&bound)) {
             (true, false) => "yes",
-            (true, true) => "yes, unsure",
+            (true, true) => "yes, uncertain",
             (false, false) => "**no**",
-            (false, true) => "**no**, unsure",
+            (false, true) => "**no**, uncertain",
         }
     }
 
-    fn side_in_words(&self, side: &Side) -> String {
-        format!("{} {}", side.name, self.unit.in_words(side.measured.median))
+    fn format_measured(&self, measured: &Measured) -> String {
+        format!("{} {}", measured.name, self.unit.format(measured.values.median))
     }
 }
 
 impl Relation {
-    fn of(self, ours: f64, other: f64) -> f64 {
+    fn figure(self, subject: f64, reference: f64) -> f64 {
         match self {
-            Self::Ratio => ours / other,
-            Self::TimesAsFast => other / ours,
-            Self::Difference => ours - other,
-            Self::Ours => ours,
+            Self::Ratio => subject / reference,
+            Self::Speedup => reference / subject,
+            Self::Difference => subject - reference,
+            Self::Value => subject,
         }
     }
 }
 
-impl Side {
-    fn of((name, measured): Rounds) -> Self {
-        Self { name: name.to_owned(), measured: Spread::of(measured) }
+impl Measured {
+    fn new((name, values): Rounds) -> Self {
+        Self { name: name.to_owned(), values: Quartiles::new(values) }
     }
 }
 
 impl Unit {
-    fn in_words(self, value: f64) -> String {
+    fn format(self, value: f64) -> String {
         match self {
             Self::Nanoseconds if value.abs() < 1e6 => format!("{} µs", three_digits(value / 1e3)),
             Self::Nanoseconds => format!("{} ms", three_digits(value / 1e6)),
@@ -193,7 +196,7 @@ impl Unit {
     }
 }
 
-/// A number as people want it: three digits, or all before the point.
+/// Formats a number with three digits, or with all digits before the point.
 pub fn three_digits(value: f64) -> String {
     match value.abs() {
         0.0..10.0 => format!("{value:.2}"),
@@ -202,15 +205,15 @@ pub fn three_digits(value: f64) -> String {
     }
 }
 
-/// Where it was measured, and with what.
+/// The machine and the server of a run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Machine {
     /// The model of the processors.
     pub processor: String,
-    /// How many there are.
+    /// The number of processors.
     pub processors: usize,
-    /// The load average of the last minute before the run began: above 0, others
-    /// were at work.
+    /// The load average of the last minute before the run. Above 0, other programs
+    /// were running.
     pub load_before: f64,
     /// The version of the server.
     pub redis: String,
@@ -219,13 +222,13 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// This one, before a run with a server of this version.
-    pub fn before(redis: String, quick: bool) -> Self {
+    /// This machine before a run, with a server of this version.
+    pub fn current(redis: String, quick: bool) -> Self {
         let information = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
         let model = information.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
         Self {
-            processor: model.unwrap_or("an unknown processor").to_owned(),
+            processor: model.unwrap_or("unknown processor").to_owned(),
             load_before: load
                 .split_whitespace()
                 .next()
@@ -238,132 +241,146 @@ impl Machine {
     }
 }
 
-/// The findings as a table in Markdown, which people can read as it is.
-pub fn table(machine: &Machine, findings: &[Finding]) -> String {
+/// The rows as a Markdown table, padded so that its source is readable.
+pub fn table(machine: &Machine, rows: &[Row]) -> String {
     let mut table = Table::new();
     table.load_style(ASCII_MARKDOWN).set_header([
-        "work",
-        "ours",
-        "beside",
+        "benchmark",
+        "subject",
+        "reference",
         "figure",
         "quartiles",
         "target",
         "met",
     ]);
-    for finding in findings {
-        let Spread { lower, median, upper } = finding.figure;
+    for row in rows {
+        let Quartiles { lower, median, upper } = row.figure;
         table.add_row([
-            finding.work.clone(),
-            finding.side_in_words(&finding.ours),
-            finding.other.as_ref().map_or(String::new(), |other| finding.side_in_words(other)),
-            finding.in_words(median),
-            format!("{} to {}", finding.in_words(lower), finding.in_words(upper)),
-            finding.target_in_words().unwrap_or_default(),
-            finding.verdict().to_owned(),
+            row.benchmark.clone(),
+            row.format_measured(&row.subject),
+            row.reference.as_ref().map_or(String::new(), |reference| row.format_measured(reference)),
+            row.format_figure(median),
+            format!("{} to {}", row.format_figure(lower), row.format_figure(upper)),
+            row.format_target().unwrap_or_default(),
+            row.verdict().to_owned(),
         ]);
     }
     let Machine { processor, processors, load_before, redis, quick } = machine;
-    let quick = if *quick { ", a quick run" } else { "" };
+    let quick = if *quick { ", quick run" } else { "" };
     format!(
-        "{processors} processors ({processor}, load {load_before} before), Redis {redis}{quick}.\n\n{}\n",
+        "{processors} processors ({processor}, load average {load_before} before the run), Redis {redis}{quick}.\n\n\
+         {}\n",
         table.trim_fmt()
     )
 }
 
-/// Writes all of it as JSON.
+/// Writes the machine and the rows as JSON.
 ///
 /// # Errors
 /// The file can't be written.
-pub fn write_json(path: &Path, machine: &Machine, findings: &[Finding]) -> Result<()> {
+pub fn write_json(path: &Path, machine: &Machine, rows: &[Row]) -> Result<()> {
     #[derive(Serialize)]
     struct Report<'a> {
         machine: &'a Machine,
-        findings: &'a [Finding],
+        rows: &'a [Row],
     }
-    let text = serde_json::to_string_pretty(&Report { machine, findings })?;
+    let text = serde_json::to_string_pretty(&Report { machine, rows })?;
     fs::write(path, text + "\n").with_context(|| path.display().to_string())
 }
 
-const BEGIN: &str = "<!-- What the bench wrote begins here. -->\n";
-const END: &str = "<!-- What the bench wrote ends here. -->\n";
+const BEGIN: &str = "<!-- begin generated -->\n";
+const END: &str = "<!-- end generated -->\n";
 
-/// Puts the table where the one before it stands in a file.
+/// Replaces the generated table in a file.
 ///
 /// # Errors
-/// The file can't be read or written, or has no place for a table.
-pub fn rewrite(path: &Path, table: &str) -> Result<()> {
-    rewrite_between(path, BEGIN, END, table)
+/// The file can't be read or written, or has no marker for the table.
+pub fn replace_table(path: &Path, table: &str) -> Result<()> {
+    replace_between(path, BEGIN, table)
 }
 
-/// The same where there are several tables, for the one with this name.
+/// Replaces the generated table with this name in a file.
 ///
 /// # Errors
-/// As [`rewrite`].
-pub fn rewrite_named(path: &Path, name: &str, table: &str) -> Result<()> {
-    let begin = format!("<!-- What the bench wrote of {name} begins here. -->\n");
-    rewrite_between(path, &begin, END, table)
+/// As for [`replace_table`].
+pub fn replace_named_table(path: &Path, name: &str, table: &str) -> Result<()> {
+    replace_between(path, &begin_of(name), table)
 }
 
-fn rewrite_between(path: &Path, begin: &str, end: &str, table: &str) -> Result<()> {
+/// The marker before the table with this name.
+pub fn begin_of(name: &str) -> String {
+    format!("<!-- begin generated: {name} -->\n")
+}
+
+fn replace_between(path: &Path, begin: &str, table: &str) -> Result<()> {
     let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    let parts = text.split_once(begin).and_then(|(before, rest)| Some((before, rest.split_once(end)?.1)));
+    let parts = text.split_once(begin).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
     let (before, after) =
-        parts.with_context(|| format!("{} has no place for the table: {}", path.display(), begin.trim()))?;
-    fs::write(path, format!("{before}{begin}{table}{end}{after}")).with_context(|| path.display().to_string())
+        parts.with_context(|| format!("{} lacks the marker {}", path.display(), begin.trim()))?;
+    fs::write(path, format!("{before}{begin}{table}{END}{after}")).with_context(|| path.display().to_string())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::root;
 
     #[test]
-    fn a_figure_is_formed_within_each_round() {
-        // The other's machine was three times as slow in the second round, and so was ours.
-        let finding = Finding::between(
+    fn figures_are_computed_within_each_round() {
+        // The second round was three times as slow for both.
+        let row = Row::compare(
             "save",
             Unit::Nanoseconds,
-            ("ours", &[110.0, 330.0]),
+            ("library", &[110.0, 330.0]),
             Relation::Ratio,
-            ("other", &[100.0, 300.0]),
+            ("native", &[100.0, 300.0]),
         );
-        assert_eq!(finding.in_words(finding.figure.lower), "1.10");
-        assert_eq!(finding.in_words(finding.figure.upper), "1.10");
-        assert_eq!(finding.clone().target(Target::AtMost(1.09)).verdict(), "**no**");
-        assert_eq!(finding.target(Target::AtMost(1.11)).verdict(), "yes");
+        assert_eq!(row.format_figure(row.figure.lower), "1.10");
+        assert_eq!(row.format_figure(row.figure.upper), "1.10");
+        assert_eq!(row.clone().target(Target::AtMost(1.09)).verdict(), "**no**");
+        assert_eq!(row.target(Target::AtMost(1.11)).verdict(), "yes");
     }
 
     #[test]
-    fn a_target_between_the_quartiles_is_not_met_for_sure() {
+    fn a_target_between_the_quartiles_is_uncertain() {
         let rounds = [1.0, 2.0, 3.0, 4.0];
         let verdict =
-            |target| Finding::alone("work", Unit::Bytes, ("ours", &rounds)).target(target).verdict();
-        assert_eq!(verdict(Target::AtMost(2.6)), "yes, unsure");
-        assert_eq!(verdict(Target::AtMost(2.4)), "**no**, unsure");
+            |target| Row::single("save", Unit::Bytes, ("library", &rounds)).target(target).verdict();
+        assert_eq!(verdict(Target::AtMost(2.6)), "yes, uncertain");
+        assert_eq!(verdict(Target::AtMost(2.4)), "**no**, uncertain");
         assert_eq!(verdict(Target::AtLeast(1.5)), "yes");
     }
 
     #[test]
-    fn a_table_takes_the_place_of_the_one_before() {
+    fn a_table_replaces_the_earlier_one() {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), format!("a\n{BEGIN}old\n{END}b\n")).unwrap();
-        rewrite(file.path(), "new\n").unwrap();
+        replace_table(file.path(), "new\n").unwrap();
         assert_eq!(fs::read_to_string(file.path()).unwrap(), format!("a\n{BEGIN}new\n{END}b\n"));
-        fs::write(file.path(), "nothing").unwrap();
-        assert!(rewrite(file.path(), "new\n").is_err());
+        fs::write(file.path(), "no marker").unwrap();
+        assert!(replace_table(file.path(), "new\n").is_err());
     }
 
     #[test]
-    fn of_several_tables_the_one_with_the_name_is_replaced() {
+    fn only_the_named_table_is_replaced() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let text = |b: &str| {
-            format!(
-                "<!-- What the bench wrote of a begins here. -->\nold\n{END}\n\
-                 <!-- What the bench wrote of b begins here. -->\n{b}{END}"
-            )
-        };
+        let text = |b: &str| format!("{}old\n{END}\n{}{b}{END}", begin_of("a"), begin_of("b"));
         fs::write(file.path(), text("old\n")).unwrap();
-        rewrite_named(file.path(), "b", "new\n").unwrap();
+        replace_named_table(file.path(), "b", "new\n").unwrap();
         assert_eq!(fs::read_to_string(file.path()).unwrap(), text("new\n"));
-        assert!(rewrite_named(file.path(), "c", "new\n").is_err());
+        assert!(replace_named_table(file.path(), "c", "new\n").is_err());
+    }
+
+    #[test]
+    fn the_page_has_the_columns_of_the_table() {
+        let machine = Machine::current("7.0.15".to_owned(), false);
+        let row = Row::single("save", Unit::Bytes, ("library", &[1.0]));
+        let columns = |text: &str| -> Vec<String> {
+            let header = text.lines().find(|line| line.starts_with("| ")).unwrap();
+            header.split('|').map(|cell| cell.trim().to_owned()).collect()
+        };
+        let page = fs::read_to_string(root().join("PERFORMANCE.md")).unwrap();
+        let (_, generated) = page.split_once(BEGIN).unwrap();
+        assert_eq!(columns(generated), columns(&table(&machine, &[row])));
     }
 }

@@ -1,16 +1,16 @@
-//! What an operation costs of processors, and a checkpoint of memory, as what is
-//! stored grows; and what follows from that for a cluster.
+//! The processor time of operations and the memory of checkpoints as the stored
+//! data grows, and the capacity of a cluster that follows from them.
 //!
-//! - [`population`]: what is stored when something is measured.
-//! - [`servers`]: the places where it is.
-//! - [`meter`]: what the processors did.
-//! - [`measurement`]: a population from the first save to the last delete.
-//! - [`tables`]: the tables of SCALING.md, which follow from the figures alone.
+//! - [`population`]: the checkpoints that are stored during a measurement.
+//! - [`servers`]: the servers that store them.
+//! - [`meter`]: processor time, network traffic and memory.
+//! - [`measurement`]: the measurement of a population.
+//! - [`tables`]: the tables of SCALING.md, computed from the figures alone.
 
 use serde::{Deserialize, Serialize};
 
 use crate::report::Machine;
-use crate::statistics::Spread;
+use crate::statistics::Quartiles;
 use population::Population;
 
 pub mod measurement;
@@ -22,104 +22,104 @@ pub mod tables;
 /// All figures of a run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Figures {
-    /// Where they were measured.
+    /// The machine and the server.
     pub machine: Machine,
-    /// On which day, such as `2026-01-31`.
+    /// The day of the run, such as `2026-01-31`.
     pub date: String,
-    /// How much was done for each.
+    /// The number of rounds and calls.
     pub effort: Effort,
-    /// What was measured.
+    /// The figures of each population.
     pub measured: Vec<Measured>,
 }
 
-/// How much is done.
+/// The number of rounds and calls of a run.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Effort {
-    /// How often, to see how figures vary.
+    /// The rounds per operation.
     pub rounds: u32,
-    /// How many calls in a round, where they are short.
+    /// The calls per round of short operations.
     pub calls: u32,
 }
 
-/// What was measured of a population.
+/// The figures of a population.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Measured {
-    /// What was stored.
+    /// The population.
     pub population: Population,
-    /// How much memory Redis needs for each checkpoint, its state and its part of
-    /// all indexes included.
+    /// The memory of Redis per checkpoint, including its state and its part of all
+    /// indexes.
     pub bytes_per_checkpoint: f64,
-    /// What the operations cost.
+    /// The costs of the operations.
     pub costs: Vec<Cost>,
 }
 
-/// What an operation costs, on average over many of them.
+/// The mean cost of an operation.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Cost {
-    /// Which one.
+    /// The operation.
     pub operation: Operation,
-    /// How many tasks do it at once.
+    /// The number of concurrent tasks.
     pub tasks: u32,
-    /// How many there are in a round, or how many checkpoints they remove.
+    /// The calls per round, or the checkpoints that they delete.
     pub count: u64,
-    /// Processor time of this process, in microseconds.
-    pub host: Spread,
-    /// Processor time of Redis, in microseconds; without that of replicas.
-    pub redis: Spread,
-    /// How many bytes Redis gets and sends, but for what replicas get.
+    /// Processor time of this process in microseconds.
+    pub host: Quartiles,
+    /// Processor time of Redis in microseconds, without replicas.
+    pub redis: Quartiles,
+    /// Bytes that Redis receives and sends, without replication.
     pub bytes: f64,
 }
 
-/// What is measured.
+/// A measured operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Operation {
-    /// The save of a new checkpoint.
+    /// Saves a new checkpoint.
     Save,
-    /// The latest checkpoint of a session.
-    LoadLatest,
-    /// A checkpoint by its id.
-    LoadById,
-    /// The ten newest of a session.
+    /// Loads the latest checkpoint of a session.
+    Latest,
+    /// Loads a checkpoint by its id.
+    Load,
+    /// Lists the ten newest checkpoints of a session.
     List,
-    /// One checkpoint by its id.
-    Delete,
-    /// A save into a session that has as many checkpoints as it may have.
-    SaveWithinLimit,
-    /// A save into a session that lives as a whole.
-    SaveOfSession,
-    /// All of a session; of each checkpoint.
+    /// Deletes a checkpoint.
+    DeleteCheckpoint,
+    /// Saves into a session that has as many checkpoints as it may keep.
+    SaveAtLimit,
+    /// Saves into a session with a session TTL.
+    SaveWithSessionTtl,
+    /// Deletes a session; the cost is per checkpoint.
     DeleteSession,
-    /// All under the prefix; of each checkpoint.
+    /// Deletes everything under the prefix; the cost is per checkpoint.
     ClearAll,
 }
 
 impl Operation {
-    /// Those that are called once for each checkpoint, in an order that leaves
-    /// what there was before.
-    pub const SINGLE: [Self; 5] = [Self::LoadLatest, Self::LoadById, Self::List, Self::Save, Self::Delete];
+    /// Operations on a bounded number of checkpoints. The order restores the
+    /// population: the last deletes the checkpoints that the save added.
+    pub const BOUNDED: [Self; 5] = [Self::Latest, Self::Load, Self::List, Self::Save, Self::DeleteCheckpoint];
 
-    /// Those of them that are measured one call at a time, too, in such an order.
-    pub const ONE_AT_A_TIME: [Self; 3] = [Self::LoadLatest, Self::Save, Self::Delete];
+    /// The bounded operations that are also measured without concurrency.
+    pub const SEQUENTIAL: [Self; 3] = [Self::Latest, Self::Save, Self::DeleteCheckpoint];
 
-    /// Those whose cost is that of each checkpoint that they remove.
-    pub const REMOVALS: [Self; 2] = [Self::DeleteSession, Self::ClearAll];
+    /// Operations that delete many checkpoints.
+    pub const DELETIONS: [Self; 2] = [Self::DeleteSession, Self::ClearAll];
 
-    /// Saves that look at all checkpoints of the session.
-    pub const OF_ALL: [Self; 2] = [Self::SaveWithinLimit, Self::SaveOfSession];
+    /// Saves that read all checkpoints of the session.
+    pub const WHOLE_SESSION: [Self; 2] = [Self::SaveAtLimit, Self::SaveWithSessionTtl];
 
-    /// The operation in words.
-    pub fn in_words(self) -> &'static str {
+    /// The name in the tables.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Save => "save",
-            Self::LoadLatest => "load latest",
-            Self::LoadById => "load by id",
+            Self::Latest => "latest",
+            Self::Load => "load",
             Self::List => "list(10)",
-            Self::Delete => "delete by id",
-            Self::SaveWithinLimit => "save at `max_checkpoints`",
-            Self::SaveOfSession => "save with `session_ttl`",
-            Self::DeleteSession => "delete a session",
-            Self::ClearAll => "clear-all",
+            Self::DeleteCheckpoint => "delete checkpoint",
+            Self::SaveAtLimit => "save at `max_checkpoints`",
+            Self::SaveWithSessionTtl => "save with `session_ttl`",
+            Self::DeleteSession => "delete session",
+            Self::ClearAll => "clear all",
         }
     }
 }

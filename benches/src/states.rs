@@ -1,37 +1,38 @@
-//! What is saved: states that look like the chat of an agent as llmfy keeps it,
-//! always the same for the same size.
+//! The checkpoints that are saved. Their states resemble the chat of an agent as
+//! llmfy stores it, and are the same in every run.
 
 use std::ops::Range;
+use std::time::{Duration, UNIX_EPOCH};
 
 use checkpointer::{Checkpoint, Metadata, Run};
 use serde_json::{Value, json};
 
-/// A size of a state, in bytes, as the report calls it.
+/// The size of a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
-    /// How many bytes the state has.
+    /// The size in bytes.
     pub bytes: usize,
-    /// The same in words.
+    /// The name in the report.
     pub name: &'static str,
 }
 
 /// A short chat.
 pub const SMALL: Size = Size { bytes: 2 * 1024, name: "2 KB" };
-/// A long one.
+/// A long chat.
 pub const MEDIUM: Size = Size { bytes: 50 * 1024, name: "50 KB" };
-/// A very long one.
+/// A very long chat.
 pub const LARGE: Size = Size { bytes: 1024 * 1024, name: "1 MB" };
 
-/// A state of exactly this size.
+/// A state of exactly this size, as JSON text.
 pub fn state(size: Size) -> String {
-    let mut chance = Chance(1);
+    let mut random = Random(1);
     let mut messages = Vec::new();
     let mut length = text(&messages, "").len();
     let mut number = 0;
     loop {
-        let message = message(number, &mut chance);
+        let message = message(number, &mut random);
         number += 1;
-        // And a comma.
+        // One byte more for the comma.
         let added = message.to_string().len() + 1;
         if length + added > size.bytes {
             break;
@@ -39,45 +40,39 @@ pub fn state(size: Size) -> String {
         length += added;
         messages.push(message);
     }
-    // What is missing becomes words of a summary.
-    let missing = size.bytes - text(&messages, "").len();
+    // The summary fills the remaining bytes.
+    let remaining = size.bytes - text(&messages, "").len();
     let mut summary = String::new();
-    while summary.len() < missing {
-        summary.push_str(chance.pick(&WORDS));
+    while summary.len() < remaining {
+        summary.push_str(random.pick(&WORDS));
         summary.push(' ');
     }
-    summary.truncate(missing);
+    summary.truncate(remaining);
     text(&messages, &summary)
 }
 
-/// A checkpoint of a session, so many seconds into 2026, as long as it is January.
+/// The checkpoint of a session with this number.
 pub fn checkpoint(session: u32, number: u32, state: &str) -> Checkpoint {
-    let (day, second) = (1 + number / 86_400, number % 86_400);
-    Checkpoint {
-        metadata: Metadata {
-            session_id: session_id(session),
-            checkpoint_id: format!("7b1e42c0-5d8f-4a36-{session:04x}-{number:012x}"),
-            timestamp: format!(
-                "2026-01-{day:02}T{:02}:{:02}:{:02}.123456+00:00",
-                second / 3600,
-                second / 60 % 60,
-                second % 60
-            ),
-            node: "execute_tool".to_owned(),
-            step: i64::from(number),
-            run: Some(Run {
-                run_id: format!("4d2bb5cf-25f7-409b-a218-{session:012x}"),
-                prev_node: "main".to_owned(),
-                updated_fields: vec!["messages".to_owned()],
-                attempt: Some(1),
-                dispatch_id: None,
-            }),
-        },
-        state: state.to_owned(),
-    }
+    let mut run = Run::new(format!("4d2bb5cf-25f7-409b-a218-{session:012x}"));
+    run.prev_node = "main".to_owned();
+    run.updated_fields = vec!["messages".to_owned()];
+    run.attempt = Some(1);
+    let id = format!("7b1e42c0-5d8f-4a36-{session:04x}-{number:012x}");
+    let metadata = Metadata::new(session_id(session), id)
+        .timestamp(UNIX_EPOCH + Duration::from_micros(timestamp_micros(number)))
+        .node("execute_tool")
+        .step(i64::from(number))
+        .run(run);
+    Checkpoint::new(metadata, state)
 }
 
-/// Checkpoints of a session, by their numbers.
+/// The timestamp of the checkpoint with this number, in microseconds since 1970: so
+/// many seconds after the beginning of 2026.
+pub fn timestamp_micros(number: u32) -> u64 {
+    1_767_225_600_123_456 + u64::from(number) * 1_000_000
+}
+
+/// The checkpoints of a session with these numbers.
 pub fn checkpoints(session: u32, numbers: Range<u32>, state: &str) -> Vec<Checkpoint> {
     numbers.map(|number| checkpoint(session, number, state)).collect()
 }
@@ -91,14 +86,14 @@ fn text(messages: &[Value], summary: &str) -> String {
     json!({ "messages": messages, "summary": summary, "turn": 7 }).to_string()
 }
 
-/// One message: what the user says, a call of a tool, its result, an answer.
-fn message(number: usize, chance: &mut Chance) -> Value {
+/// A message. User, tool call, tool result and answer alternate.
+fn message(number: usize, random: &mut Random) -> Value {
     let call = format!("call_{}", number / 4);
     let (role, content, name, calls, results) = match number % 4 {
-        0 => ("user", json!(chance.words(14)), Value::Null, Value::Null, Value::Null),
+        0 => ("user", json!(random.words(14)), Value::Null, Value::Null, Value::Null),
         1 => {
-            // Models give the arguments of a call as JSON within a string.
-            let arguments = json!({ "query": chance.words(4), "path": "C:\\data\\report.csv", "limit": 10 });
+            // Models return the arguments of a call as JSON in a string.
+            let arguments = json!({ "query": random.words(4), "path": "C:\\data\\report.csv", "limit": 10 });
             let calls = json!([{
                 "tool_call_id": call,
                 "request_call_id": "req",
@@ -108,12 +103,12 @@ fn message(number: usize, chance: &mut Chance) -> Value {
             ("assistant", Value::Null, Value::Null, calls, Value::Null)
         }
         2 => {
-            let table = format!("name\tvalue\n{}\t{}\r\n\u{1b}[1m東京\u{1b}[0m", chance.words(3), number);
+            let table = format!("name\tvalue\n{}\t{}\r\n\u{1b}[1m東京\u{1b}[0m", random.words(3), number);
             ("tool", Value::Null, json!("search"), Value::Null, json!([table, "22.5 °C"]))
         }
         _ => {
             let answer =
-                format!("**{}**\n\n- \"{}\"\n- {} ✓", chance.words(3), chance.words(8), chance.words(16));
+                format!("**{}**\n\n- \"{}\"\n- {} ✓", random.words(3), random.words(8), random.words(16));
             ("assistant", json!(answer), Value::Null, Value::Null, Value::Null)
         }
     };
@@ -161,14 +156,14 @@ const WORDS: [&str; 24] = [
     "tomorrow",
 ];
 
-/// Numbers that are always the same.
-struct Chance(u64);
+/// A pseudorandom sequence that is the same in every run.
+struct Random(u64);
 
-impl Chance {
-    fn pick<'a>(&mut self, these: &[&'a str]) -> &'a str {
-        // Knuth's generator; its high bits are good enough for words.
+impl Random {
+    fn pick<'a>(&mut self, words: &[&'a str]) -> &'a str {
+        // Knuth's MMIX generator. Only its high bits are random enough.
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        these[(self.0 >> 33) as usize % these.len()]
+        words[(self.0 >> 33) as usize % words.len()]
     }
 
     fn words(&mut self, count: usize) -> String {
@@ -182,12 +177,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_state_is_json_of_its_size_and_always_the_same() {
+    fn state_is_json_of_the_requested_size_and_reproducible() {
         for size in [SMALL, MEDIUM, LARGE] {
-            let made = state(size);
-            assert_eq!(made.len(), size.bytes);
-            assert_eq!(made, state(size));
-            let tree: Value = serde_json::from_str(&made).unwrap();
+            let text = state(size);
+            assert_eq!(text.len(), size.bytes);
+            assert_eq!(text, state(size));
+            let tree: Value = serde_json::from_str(&text).unwrap();
             assert!(tree["messages"].as_array().unwrap().len() >= 4);
         }
     }

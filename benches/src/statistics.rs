@@ -1,12 +1,11 @@
-//! How times become figures.
+//! Times, and the figures made of them.
 //!
-//! The contenders of a work take turns. In a round each makes some calls, and
-//! its time of the round is the median of them. A figure, such as our time over
-//! another's, is formed within each round, between times that were taken within
-//! a few milliseconds of each other: whatever else the machine does harms both.
-//! What is reported is the median of these figures over the rounds, and as their
-//! spread the quartiles. The ratio of the two medians, which a noisy machine can
-//! push anywhere, is nowhere used.
+//! The subjects of a benchmark take turns. In a round each of them makes several
+//! calls, and its time of the round is their median. A figure, such as the ratio
+//! of two times, is computed within each round, from times taken within a few
+//! milliseconds of each other: other load on the machine affects both. Reported
+//! are the median and the quartiles of these figures over the rounds. The ratio of
+//! the two medians is not used, since noise affects it without a limit.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -15,87 +14,87 @@ use anyhow::Result;
 use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 
-/// The median of many values, with the quartiles.
+/// The median and the quartiles of many values.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Spread {
-    /// A quarter of the values is below.
+pub struct Quartiles {
+    /// A quarter of the values is lower.
     pub lower: f64,
-    /// Half of the values are.
+    /// Half of the values are lower.
     pub median: f64,
-    /// Three quarters are.
+    /// Three quarters of the values are lower.
     pub upper: f64,
 }
 
-impl Spread {
-    /// That of some values; of none it is NaN.
-    pub fn of(values: &[f64]) -> Self {
+impl Quartiles {
+    /// The quartiles of these values; NaN if there are none.
+    pub fn new(values: &[f64]) -> Self {
         let mut sorted = values.to_vec();
         sorted.sort_by(f64::total_cmp);
         let at = |part: f64| {
-            let place = part * sorted.len().saturating_sub(1) as f64;
-            let below = sorted.get(place.floor() as usize).copied().unwrap_or(f64::NAN);
-            let above = sorted.get(place.ceil() as usize).copied().unwrap_or(f64::NAN);
-            below + (above - below) * place.fract()
+            let index = part * sorted.len().saturating_sub(1) as f64;
+            let below = sorted.get(index.floor() as usize).copied().unwrap_or(f64::NAN);
+            let above = sorted.get(index.ceil() as usize).copied().unwrap_or(f64::NAN);
+            below + (above - below) * index.fract()
         };
         Self { lower: at(0.25), median: at(0.5), upper: at(0.75) }
     }
 }
 
-/// One who takes part in a work.
-pub struct Contender<'a> {
+/// A participant of a benchmark.
+pub struct Subject<'a> {
     round: Box<dyn FnMut() -> Result<f64> + 'a>,
 }
 
-impl<'a> Contender<'a> {
-    /// One who makes a round like this, and says what it measured: the time of
-    /// a call in nanoseconds, unless the work is about something else.
+impl<'a> Subject<'a> {
+    /// A subject with this round. A round returns its measured value: the time of a
+    /// call in nanoseconds, unless the benchmark measures something else.
     pub fn new(round: impl FnMut() -> Result<f64> + 'a) -> Self {
         Self { round: Box::new(round) }
     }
 }
 
-/// Has the contenders take turns; gives what each measured, round by round. A
-/// round before the first warms all of them up and does not count.
+/// Runs the subjects in turns and returns the measured values of each, one per
+/// round. A round that warms up precedes the first and is not counted.
 ///
 /// # Errors
-/// That of a contender.
+/// A subject fails.
 pub fn interleave(
     rounds: usize,
-    mut contenders: Vec<Contender>,
+    mut subjects: Vec<Subject>,
     progress: &ProgressBar,
 ) -> Result<Vec<Vec<f64>>> {
-    let mut measured = vec![Vec::with_capacity(rounds); contenders.len()];
+    let mut measured = vec![Vec::with_capacity(rounds); subjects.len()];
     progress.set_length(rounds as u64);
     progress.set_position(0);
-    for contender in &mut contenders {
-        (contender.round)()?;
+    for subject in &mut subjects {
+        (subject.round)()?;
     }
     for round in 0..rounds {
-        let count = contenders.len();
+        let count = subjects.len();
         for turn in 0..count {
-            // Nobody always comes behind the same other.
+            // The order alternates, so that no subject always follows the same other.
             let turn = if round % 2 == 0 { turn } else { count - 1 - turn };
-            measured[turn].push((contenders[turn].round)()?);
+            measured[turn].push((subjects[turn].round)()?);
         }
         progress.inc(1);
     }
     Ok(measured)
 }
 
-/// The median time of a call, in nanoseconds, each made with one of the inputs.
-/// What it gives is dropped when its time has been taken.
+/// Makes one call per input and returns the median time of a call in nanoseconds.
+/// Results are dropped outside of the measured time.
 ///
 /// # Errors
-/// That of a call.
-pub fn time_of_a_call<I, T>(inputs: Vec<I>, mut call: impl FnMut(I) -> Result<T>) -> Result<f64> {
+/// A call fails.
+pub fn call_time<I, T>(inputs: Vec<I>, mut call: impl FnMut(I) -> Result<T>) -> Result<f64> {
     let mut times = Vec::with_capacity(inputs.len());
     for input in inputs {
         let start = Instant::now();
-        let given = call(input)?;
+        let result = call(input)?;
         times.push(start.elapsed().as_nanos() as f64);
-        drop(black_box(given));
+        drop(black_box(result));
     }
-    Ok(Spread::of(&times).median)
+    Ok(Quartiles::new(&times).median)
 }
 
 #[cfg(test)]
@@ -103,21 +102,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quartiles_lie_between_values() {
-        assert_eq!(Spread::of(&[4.0, 1.0, 3.0, 2.0]), Spread { lower: 1.75, median: 2.5, upper: 3.25 });
-        assert_eq!(Spread::of(&[7.0]), Spread { lower: 7.0, median: 7.0, upper: 7.0 });
+    fn quartiles_are_interpolated() {
+        let quartiles = Quartiles { lower: 1.75, median: 2.5, upper: 3.25 };
+        assert_eq!(Quartiles::new(&[4.0, 1.0, 3.0, 2.0]), quartiles);
+        assert_eq!(Quartiles::new(&[7.0]), Quartiles { lower: 7.0, median: 7.0, upper: 7.0 });
     }
 
     #[test]
-    fn a_round_counts_for_all_contenders_but_the_first() {
+    fn the_first_round_of_all_subjects_is_not_counted() {
         let counting = |mut number: f64| {
-            Contender::new(move || {
+            Subject::new(move || {
                 number += 1.0;
                 Ok(number)
             })
         };
-        let contenders = vec![counting(0.0), counting(10.0)];
-        let measured = interleave(2, contenders, &ProgressBar::hidden()).unwrap();
+        let subjects = vec![counting(0.0), counting(10.0)];
+        let measured = interleave(2, subjects, &ProgressBar::hidden()).unwrap();
         assert_eq!(measured, [[2.0, 3.0], [12.0, 13.0]]);
     }
 }

@@ -1,24 +1,28 @@
-//! A plugin that makes calls to be measured from outside, since it has no clock:
-//! `save COUNT` and, on the following lines, the state; or `load COUNT`. It
-//! saves new checkpoints of a session, or loads the latest of another.
+//! A plugin that makes calls for a benchmark. The host measures them, since a
+//! plugin has no clock.
+//!
+//! The input is `save COUNT` or `latest COUNT`, and the state on the following
+//! lines. `save` saves new checkpoints of a session, `latest` loads the latest
+//! checkpoint of another session.
 
-wit_bindgen::generate!({ path: "../../wit", world: "plugin" });
+wit_bindgen::generate!({ path: "../../wit", world: "plugin", generate_all });
 
-use flow::checkpoint::checkpointer::{Checkpoint, Checkpointer, Layout, Metadata, Options, Run};
+use flow::checkpoint::checkpointer::Checkpointer;
+use flow::checkpoint::types::{Checkpoint, Layout, Metadata, Options, Run};
 
 struct Plugin;
 export!(Plugin);
 
 impl Guest for Plugin {
     fn run(input: String) -> Result<String, String> {
-        let (order, state) = input.split_once('\n').ok_or("no state")?;
-        let (work, count) = order.split_once(' ').ok_or("no count")?;
-        let count: u32 = count.parse().map_err(|_| "no number")?;
+        let (request, state) = input.split_once('\n').ok_or("the input has no state")?;
+        let (operation, count) = request.split_once(' ').ok_or("the input has no count")?;
+        let count: u32 = count.parse().map_err(|_| format!("{count:?} is not a count"))?;
         let checkpointer = open()?;
-        match work {
+        match operation {
             "save" => save(&checkpointer, count, state)?,
-            "load" => load(&checkpointer, count)?,
-            _ => return Err("say: save | load".into()),
+            "latest" => latest(&checkpointer, count)?,
+            _ => return Err(format!("unknown operation {operation:?}; use save or latest")),
         }
         Ok(String::new())
     }
@@ -27,12 +31,13 @@ impl Guest for Plugin {
 fn open() -> Result<Checkpointer, String> {
     let options = Options {
         bucket: "default".into(),
-        prefix: "llmfy_checkpoint:".into(),
+        prefix: None,
         layout: Layout::Llmfy,
         ttl: None,
         max_state_bytes: None,
         compress: false,
         max_checkpoints: None,
+        extra: Vec::new(),
     };
     Checkpointer::open(&options).map_err(|error| error.to_string())
 }
@@ -51,6 +56,7 @@ fn save(checkpointer: &Checkpointer, count: u32, state: &str) -> Result<(), Stri
             attempt: Some(1),
             dispatch_id: None,
         }),
+        extra: Vec::new(),
     };
     let mut checkpoint = Checkpoint { metadata, state: state.into() };
     for number in 0..count {
@@ -61,9 +67,9 @@ fn save(checkpointer: &Checkpointer, count: u32, state: &str) -> Result<(), Stri
     Ok(())
 }
 
-fn load(checkpointer: &Checkpointer, count: u32) -> Result<(), String> {
+fn latest(checkpointer: &Checkpointer, count: u32) -> Result<(), String> {
     for _ in 0..count {
-        checkpointer.load("user-2", None).map_err(|error| error.to_string())?.ok_or("no checkpoint")?;
+        checkpointer.latest("user-2").map_err(|error| error.to_string())?.ok_or("no checkpoint")?;
     }
     Ok(())
 }

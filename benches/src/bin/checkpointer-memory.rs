@@ -1,6 +1,6 @@
-//! Prints how many bytes of memory a save or a load needs at its peak, over what
-//! the process had before: `checkpointer-memory STORE save STATE_FILE`, or `load
-//! SESSION`. Only Linux tells.
+//! Prints the peak memory of a save or a load in bytes, above the memory of the
+//! process before it: `checkpointer-memory STORE save STATE_FILE`, or
+//! `checkpointer-memory STORE latest SESSION`. Runs on Linux only.
 
 use std::fs;
 use std::io::{Write, stdout};
@@ -10,52 +10,54 @@ use checkpointer::Checkpointer;
 use checkpointer_benches::states::checkpoint;
 use tokio::runtime::Builder;
 
-/// A session that nobody else uses.
+/// A session that no benchmark uses.
 const SESSION: u32 = 0xfffe;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [address, work, argument] = arguments.as_slice() else { bail!("say: STORE save|load ARGUMENT") };
+    let [url, operation, argument] = arguments.as_slice() else {
+        bail!("usage: checkpointer-memory STORE save STATE_FILE | STORE latest SESSION")
+    };
     let runtime = Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let checkpointer = Checkpointer::open(address).await?;
-        // An idle process has called before, so that what only the first call
-        // needs does not count.
+        let checkpointer = Checkpointer::open(url).await?;
+        // Memory that only the first call allocates is not counted.
         let small = checkpoint(SESSION, 0, "{}");
+        let session = &small.metadata.session_id;
         checkpointer.save(&small).await?;
-        checkpointer.load(&small.metadata.session_id, None).await?;
-        let bytes = match work.as_str() {
+        checkpointer.latest(session).await?;
+        let bytes = match operation.as_str() {
             "save" => {
                 let large = checkpoint(SESSION, 1, &fs::read_to_string(argument)?);
                 let before = Resident::now()?;
-                checkpointer.save(&large).await?;
+                checkpointer.save(large).await?;
                 before.peak_since()?
             }
-            "load" => {
+            "latest" => {
                 let before = Resident::now()?;
-                let loaded = checkpointer.load(argument, None).await?;
+                let latest = checkpointer.latest(argument).await?;
                 let peak = before.peak_since()?;
-                loaded.context("no checkpoint")?;
+                latest.context("no checkpoint")?;
                 peak
             }
-            other => bail!("no work: {other}"),
+            other => bail!("unknown operation {other:?}; use save or latest"),
         };
-        checkpointer.delete(&small.metadata.session_id, None).await?;
+        checkpointer.delete_session(session).await?;
         Ok(writeln!(stdout(), "{bytes}")?)
     })
 }
 
-/// How much memory the process had at a moment.
+/// The resident memory of the process at some moment.
 struct Resident(u64);
 
 impl Resident {
-    /// Now; a peak before it is forgotten.
+    /// The resident memory now. Resets the peak.
     fn now() -> Result<Self> {
-        fs::write("/proc/self/clear_refs", "5").context("the peak can't be forgotten")?;
+        fs::write("/proc/self/clear_refs", "5").context("the peak can't be reset")?;
         Ok(Self(status("VmRSS:")?))
     }
 
-    /// How many bytes more there were at the highest since then.
+    /// The peak since that moment above it, in bytes.
     fn peak_since(&self) -> Result<u64> {
         Ok(status("VmHWM:")?.saturating_sub(self.0))
     }
@@ -63,7 +65,8 @@ impl Resident {
 
 fn status(name: &str) -> Result<u64> {
     let status = fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix(name)).context("no such line")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let line = line.with_context(|| format!("/proc/self/status lacks {name}"))?;
     let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse()?;
     Ok(kilobytes * 1024)
 }

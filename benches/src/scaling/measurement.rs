@@ -1,9 +1,9 @@
-//! A population from the first save to the last delete.
+//! The measurement of a population, from the first save to the last delete.
 
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use checkpointer::{Checkpoint, Checkpointer, Outcome};
+use checkpointer::{Checkpoint, Checkpointer, SaveOutcome};
 use indicatif::ProgressBar;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
@@ -13,24 +13,25 @@ use super::population::{KILOBYTE, Population};
 use super::servers::Servers;
 use super::{Cost, Effort, Measured, Operation};
 use crate::states::{self, Size, session_id, state};
-use crate::statistics::Spread;
+use crate::statistics::Quartiles;
 
-/// As many as a [`Checkpointer`] takes at once.
+/// The number of concurrent tasks: the calls that a [`Checkpointer`] runs at once.
 const TASKS: u32 = 64;
 
-/// How many checkpoints a list has.
-const LISTED: usize = 10;
+/// The default limit of a list.
+const LIST_LIMIT: usize = 10;
 
-/// The most bytes of states that the calls of a round move.
-const BYTES_TO_MOVE: usize = 128 * 1024 * KILOBYTE;
+/// The maximum size of all states that the calls of a round transfer, in bytes.
+const MAX_ROUND_BYTES: usize = 128 * 1024 * KILOBYTE;
 
-/// The most sessions that are deleted in a round.
-const SESSIONS_TO_DELETE: u32 = 200;
+/// The maximum number of sessions that a round deletes.
+const MAX_DELETED_SESSIONS: u32 = 200;
 
-/// Fills servers of its own with a population, and measures what it costs.
+/// Starts servers, fills them with a population and measures its memory and the
+/// cost of its operations.
 ///
 /// # Errors
-/// They can't be started, or a call fails.
+/// The servers can't be started, or a call fails.
 pub fn measure(
     runtime: &Runtime,
     population: Population,
@@ -38,73 +39,79 @@ pub fn measure(
     progress: &ProgressBar,
 ) -> Result<Measured> {
     runtime.block_on(async {
-        let servers = Servers::start(population.place).await?;
+        let servers = Servers::start(population.topology).await?;
         let meter = Meter::open(&servers.masters).await?;
         let empty = meter.memory().await?;
         let size = Size { bytes: population.state_bytes, name: "" };
         let state = state(size).into();
-        let mut run = Run { servers, meter, population, effort, state, samples: Vec::new() };
+        let mut measurement = Measurement { servers, meter, population, effort, state, samples: Vec::new() };
         progress.set_length(u64::from(effort.rounds) + 3);
         progress.set_position(0);
-        run.fill().await?;
-        let bytes = run.meter.memory().await? - empty;
+        measurement.fill().await?;
+        let bytes = measurement.meter.memory().await? - empty;
         progress.inc(1);
-        run.measure_single(progress).await?;
-        for operation in population.others() {
-            run.measure_other(*operation).await?;
+        measurement.measure_bounded(progress).await?;
+        for operation in population.unbounded_operations() {
+            measurement.measure_unbounded(*operation).await?;
         }
         Ok(Measured {
             population,
             bytes_per_checkpoint: bytes / f64::from(population.total()),
-            costs: costs(&run.samples),
+            costs: costs(&measurement.samples),
         })
     })
 }
 
-/// A call with its arguments, made before it is measured.
+/// A call with its arguments, prepared outside of the measured time.
 enum Call {
-    Save(Checkpoint),
-    Load(String, Option<String>),
+    Save(Box<Checkpoint>),
+    Latest(String),
+    Load(String, String),
     List(String),
-    Delete(String, Option<String>),
+    DeleteCheckpoint(String, String),
+    DeleteSession(String),
     ClearAll,
 }
 
 impl Call {
-    /// Makes it; says how many checkpoints it removed, or 1.
+    /// Makes the call. Returns the number of checkpoints that it deleted, or else 1.
     async fn make(&self, checkpointer: &Checkpointer) -> Result<u64> {
         match self {
             Self::Save(checkpoint) => {
-                let outcome = checkpointer.save(checkpoint).await?;
-                ensure!(outcome == Outcome::Kept, "a checkpoint was not kept");
+                let outcome = checkpointer.save(checkpoint.as_ref()).await?;
+                ensure!(outcome != SaveOutcome::Pruned, "a checkpoint was pruned");
+            }
+            Self::Latest(session) => {
+                checkpointer.latest(session).await?.with_context(|| format!("no checkpoint in {session}"))?;
             }
             Self::Load(session, checkpoint) => {
-                let loaded = checkpointer.load(session, checkpoint.as_deref()).await?;
-                loaded.with_context(|| format!("no checkpoint in {session}"))?;
+                let loaded = checkpointer.load(session, checkpoint).await?;
+                loaded.with_context(|| format!("no checkpoint {checkpoint} in {session}"))?;
             }
             Self::List(session) => {
-                let history = checkpointer.list(session, None).await?;
-                ensure!(history.checkpoints.len() == LISTED, "{} checkpoints", history.checkpoints.len());
+                let history = checkpointer.list(session.as_str()).await?;
+                ensure!(history.checkpoints.len() == LIST_LIMIT, "{} checkpoints", history.checkpoints.len());
             }
-            Self::Delete(session, checkpoint) => {
-                return Ok(checkpointer.delete(session, checkpoint.as_deref()).await?);
+            Self::DeleteCheckpoint(session, checkpoint) => {
+                return Ok(checkpointer.delete_checkpoint(session, checkpoint).await?.into());
             }
+            Self::DeleteSession(session) => return Ok(checkpointer.delete_session(session).await?),
             Self::ClearAll => return Ok(checkpointer.clear_all().await?),
         }
         Ok(1)
     }
 }
 
-/// What a round used for each of its operations.
+/// The mean usage of an operation in a round.
 struct Sample {
     operation: Operation,
     tasks: u32,
     count: u64,
-    used: Usage,
+    usage: Usage,
 }
 
-/// A population that is being measured.
-struct Run {
+/// A measurement in progress.
+struct Measurement {
     servers: Servers,
     meter: Meter,
     population: Population,
@@ -113,7 +120,7 @@ struct Run {
     samples: Vec<Sample>,
 }
 
-impl Run {
+impl Measurement {
     /// Saves all checkpoints, the oldest of all sessions first.
     async fn fill(&self) -> Result<()> {
         let checkpointer = self.open(Operation::Save).await?;
@@ -125,27 +132,27 @@ impl Run {
                 async move {
                     for index in (task..total).step_by(TASKS as usize) {
                         let (session, number) = (index % sessions, index / sessions);
-                        checkpointer.save(&states::checkpoint(session, number, &state)).await?;
+                        checkpointer.save(states::checkpoint(session, number, &state)).await?;
                     }
                     Ok(())
                 }
             })
             .collect();
-        while let Some(ended) = tasks.join_next().await {
-            ended??;
+        while let Some(result) = tasks.join_next().await {
+            result??;
         }
         Ok(())
     }
 
-    /// What is called once for each checkpoint: by many tasks at once, which is how
-    /// a busy service does it, and by one.
-    async fn measure_single(&mut self, progress: &ProgressBar) -> Result<()> {
+    /// Measures the bounded operations: with many concurrent tasks, as in a busy
+    /// service, and with one task.
+    async fn measure_bounded(&mut self, progress: &ProgressBar) -> Result<()> {
         let checkpointer = self.open(Operation::Save).await?;
-        let busy = Operation::SINGLE.map(|operation| (operation, TASKS, self.calls(operation)));
-        let idle = Operation::ONE_AT_A_TIME.map(|operation| (operation, 1, self.calls(operation) / 4));
-        // A round before the first warms up and does not count.
+        let concurrent = Operation::BOUNDED.map(|operation| (operation, TASKS, self.calls(operation)));
+        let sequential = Operation::SEQUENTIAL.map(|operation| (operation, 1, self.calls(operation) / 4));
+        // Round 0 warms up and is not counted.
         for round in 0..=self.effort.rounds {
-            for (operation, tasks, calls) in busy.into_iter().chain(idle) {
+            for (operation, tasks, calls) in concurrent.into_iter().chain(sequential) {
                 let calls = (0..calls).map(|index| self.call(operation, index)).collect();
                 let sample = self.sample(operation, &checkpointer, tasks, calls).await?;
                 if round > 0 {
@@ -157,24 +164,24 @@ impl Run {
         Ok(())
     }
 
-    /// How many calls a round of an operation has; one for each task at least.
+    /// The number of calls in a round of an operation; at least one per task.
     fn calls(&self, operation: Operation) -> u32 {
-        let states = if operation == Operation::List { LISTED } else { 1 };
-        let most = BYTES_TO_MOVE / (states * self.population.state_bytes);
-        self.effort.calls.min(most as u32).max(TASKS)
+        let states = if operation == Operation::List { LIST_LIMIT } else { 1 };
+        let max_calls = MAX_ROUND_BYTES / (states * self.population.state_bytes);
+        self.effort.calls.min(max_calls as u32).max(TASKS)
     }
 
-    /// What is called once for many checkpoints, one call at a time.
-    async fn measure_other(&mut self, operation: Operation) -> Result<()> {
+    /// Measures an operation on whole sessions, one call at a time.
+    async fn measure_unbounded(&mut self, operation: Operation) -> Result<()> {
         let Population { sessions, checkpoints, .. } = self.population;
         let checkpointer = self.open(operation).await?;
-        checkpointer.load(&session_id(sessions - 1), None).await?;
+        checkpointer.latest(&session_id(sessions - 1)).await?;
         let half = sessions / 2;
         let (rounds, calls) = match operation {
             Operation::ClearAll => (1, 1),
             Operation::DeleteSession => {
                 let rounds = self.effort.rounds.min(half);
-                (rounds, (half / rounds).min(SESSIONS_TO_DELETE))
+                (rounds, (half / rounds).min(MAX_DELETED_SESSIONS))
             }
             _ => (self.effort.rounds, (self.effort.calls * 10 / checkpoints).clamp(1, self.effort.calls / 8)),
         };
@@ -188,34 +195,34 @@ impl Run {
     }
 
     async fn open(&self, operation: Operation) -> Result<Checkpointer> {
-        Ok(self.population.builder(operation).open(&self.servers.address).await?)
+        Ok(self.population.builder(operation).open(&self.servers.url).await?)
     }
 
-    /// The call of this number. Those that save give ids that follow on those of
-    /// the population, and those that delete one name the same.
+    /// The call with this index. Saves use ids after those of the population;
+    /// deletes of a checkpoint use the same ids.
     fn call(&self, operation: Operation, index: u32) -> Call {
         let Population { sessions, checkpoints, .. } = self.population;
-        // Not one behind the other, as they were saved; each as often as the others.
+        // A prime stride: consecutive calls use distant sessions, and all sessions
+        // are used equally often.
         let session = (u64::from(index) * 7_919 % u64::from(sessions)) as u32;
         let next = checkpoints + index / sessions;
         let id = |number| states::checkpoint(session, number, "").metadata.checkpoint_id;
         match operation {
-            Operation::Save | Operation::SaveWithinLimit | Operation::SaveOfSession => {
-                Call::Save(states::checkpoint(session, next, &self.state))
+            Operation::Save | Operation::SaveAtLimit | Operation::SaveWithSessionTtl => {
+                Call::Save(Box::new(states::checkpoint(session, next, &self.state)))
             }
-            Operation::LoadLatest => Call::Load(session_id(session), None),
-            Operation::LoadById => Call::Load(
-                session_id(session),
-                Some(id((u64::from(index) * 31 % u64::from(checkpoints)) as u32)),
-            ),
+            Operation::Latest => Call::Latest(session_id(session)),
+            Operation::Load => {
+                Call::Load(session_id(session), id((u64::from(index) * 31 % u64::from(checkpoints)) as u32))
+            }
             Operation::List => Call::List(session_id(session)),
-            Operation::Delete => Call::Delete(session_id(session), Some(id(next))),
-            Operation::DeleteSession => Call::Delete(session_id(index), None),
+            Operation::DeleteCheckpoint => Call::DeleteCheckpoint(session_id(session), id(next)),
+            Operation::DeleteSession => Call::DeleteSession(session_id(index)),
             Operation::ClearAll => Call::ClearAll,
         }
     }
 
-    /// Makes calls, and says what each checkpoint that they were about took.
+    /// Makes calls and returns their mean usage per call, or per deleted checkpoint.
     async fn sample(
         &self,
         operation: Operation,
@@ -223,7 +230,7 @@ impl Run {
         tasks: u32,
         calls: Vec<Call>,
     ) -> Result<Sample> {
-        // What they are given goes when all has been read.
+        // The arguments are dropped after the usage has been read.
         let calls: Arc<[Call]> = calls.into();
         let before = self.meter.usage().await?;
         let mut running: JoinSet<Result<u64>> = (0..tasks as usize)
@@ -239,16 +246,16 @@ impl Run {
             })
             .collect();
         let mut count = 0;
-        while let Some(ended) = running.join_next().await {
-            count += ended??;
+        while let Some(result) = running.join_next().await {
+            count += result??;
         }
-        let used = self.meter.usage().await?.since(before, count);
-        ensure!(count >= calls.len() as u64, "{} found {count} checkpoints", operation.in_words());
-        Ok(Sample { operation, tasks, count, used })
+        let usage = self.meter.usage().await?.since(before, count);
+        ensure!(count >= calls.len() as u64, "{} found only {count} checkpoints", operation.name());
+        Ok(Sample { operation, tasks, count, usage })
     }
 }
 
-/// The samples of each operation, together.
+/// Combines the samples of each operation over the rounds.
 fn costs(samples: &[Sample]) -> Vec<Cost> {
     let mut costs: Vec<Cost> = Vec::new();
     for first in samples {
@@ -257,16 +264,16 @@ fn costs(samples: &[Sample]) -> Vec<Cost> {
             continue;
         }
         let rounds: Vec<_> = samples.iter().filter(|it| is_same(it.operation, it.tasks)).collect();
-        let over = |value: fn(&Usage) -> f64| {
-            Spread::of(&rounds.iter().map(|sample| value(&sample.used)).collect::<Vec<_>>())
+        let quartiles = |value: fn(&Usage) -> f64| {
+            Quartiles::new(&rounds.iter().map(|sample| value(&sample.usage)).collect::<Vec<_>>())
         };
         costs.push(Cost {
             operation: first.operation,
             tasks: first.tasks,
             count: first.count,
-            host: over(|used| used.host),
-            redis: over(|used| used.redis),
-            bytes: over(|used| used.bytes).median,
+            host: quartiles(|usage| usage.host),
+            redis: quartiles(|usage| usage.redis),
+            bytes: quartiles(|usage| usage.bytes).median,
         });
     }
     costs

@@ -1,176 +1,179 @@
-//! What is stored when something is measured.
+//! The checkpoints that are stored during a measurement.
 
 use std::fmt;
 use std::time::Duration;
 
-use checkpointer::{Builder, Checkpointer};
+use checkpointer::{Checkpointer, CheckpointerBuilder};
 use serde::{Deserialize, Serialize};
 
 use super::Operation;
 use crate::states::{MEDIUM, SMALL};
 
-/// Where it is stored.
+/// The servers that store a population.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Place {
+pub enum Topology {
     /// One server.
     Server,
-    /// One that has a replica, which nobody waits for.
+    /// One server with a replica. Writes do not wait for the replica.
     WithReplica,
-    /// The same, but each write waits for it.
+    /// One server with a replica. Each write waits for the replica.
     Replicated,
     /// A cluster of three masters without replicas.
     Cluster,
 }
 
-/// How keys are named.
+/// The layout of the keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Layout {
-    /// As llmfy does.
+    /// [`checkpointer::Layout::Llmfy`].
     Llmfy,
-    /// By session.
+    /// [`checkpointer::Layout::Partitioned`].
     Partitioned,
 }
 
-/// How long it lives, and as what text.
+/// The form of the checkpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Form {
-    /// For ever, as it is.
+    /// Without expiry, not compressed.
     Plain,
-    /// For ever, compressed.
+    /// Without expiry, compressed.
     Compressed,
-    /// Until it expires, as it is.
+    /// With expiry, not compressed.
     Expiring,
 }
 
-/// Many checkpoints of one size, as many in each session.
+/// Sessions of equally many checkpoints with states of equal size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Population {
-    /// Where they are.
-    pub place: Place,
-    /// How their keys are named.
+    /// The servers.
+    pub topology: Topology,
+    /// The layout of the keys.
     pub layout: Layout,
-    /// What they are stored as.
+    /// The form of the checkpoints.
     pub form: Form,
-    /// How large a state is.
+    /// The size of a state in bytes.
     pub state_bytes: usize,
-    /// How many sessions there are.
+    /// The number of sessions.
     pub sessions: u32,
-    /// How many checkpoints each has.
+    /// The number of checkpoints per session.
     pub checkpoints: u32,
 }
 
-/// 1 KB, from which states grow.
+/// 1 KB, the size of states in the populations with more or longer sessions.
 pub const KILOBYTE: usize = 1024;
 
-/// How large states are, where it is the state that grows.
+/// The sizes of states in the populations with larger states.
 pub const STATE_BYTES: [usize; 4] = [KILOBYTE, 10 * KILOBYTE, 100 * KILOBYTE, 1024 * KILOBYTE];
 
-/// How many sessions there are, where that grows.
+/// The numbers of sessions in the populations with more sessions.
 pub const SESSIONS: [u32; 3] = [100, 10_000, 100_000];
 
-/// How many checkpoints a session has, where that grows.
+/// The numbers of checkpoints per session in the populations with longer sessions.
 pub const CHECKPOINTS: [u32; 3] = [10, 1_000, 100_000];
 
-/// How many checkpoints a session has where something else grows.
+/// The number of checkpoints per session in the other populations.
 pub const FEW: u32 = 10;
 
-/// How long checkpoints live, and from a later save on.
+/// The TTL of checkpoints that expire.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Population {
-    /// A simple one: on one server, in llmfy's layout, with ten checkpoints in each
-    /// session.
-    pub fn of(state_bytes: usize) -> Self {
+    /// The base population with this size of states: one server, layout `llmfy`, ten
+    /// checkpoints per session.
+    pub fn new(state_bytes: usize) -> Self {
         let sessions = (100 * 1024 * KILOBYTE / state_bytes / FEW as usize).clamp(40, 2_000) as u32;
-        let (place, layout, form) = (Place::Server, Layout::Llmfy, Form::Plain);
-        Self { place, layout, form, state_bytes, sessions, checkpoints: FEW }
+        let (topology, layout, form) = (Topology::Server, Layout::Llmfy, Form::Plain);
+        Self { topology, layout, form, state_bytes, sessions, checkpoints: FEW }
     }
 
-    /// The same at another place, with the layout that fits there.
-    pub fn at(self, place: Place) -> Self {
-        let layout = if place == Place::Cluster { Layout::Partitioned } else { self.layout };
-        Self { place, layout, ..self }
+    /// Changes the servers. A cluster implies the layout `partitioned`.
+    pub fn on(self, topology: Topology) -> Self {
+        let layout = if topology == Topology::Cluster { Layout::Partitioned } else { self.layout };
+        Self { topology, layout, ..self }
     }
 
-    /// The same in another form.
+    /// Changes the form.
     pub fn form(self, form: Form) -> Self {
         Self { form, ..self }
     }
 
-    /// The same with partitions.
+    /// Changes the layout to `partitioned`.
     pub fn partitioned(self) -> Self {
         Self { layout: Layout::Partitioned, ..self }
     }
 
-    /// So many sessions of 1 KB states.
-    pub fn of_sessions(sessions: u32) -> Self {
-        Self { sessions, ..Self::of(KILOBYTE) }
+    /// A population with this number of sessions and states of 1 KB.
+    pub fn with_sessions(sessions: u32) -> Self {
+        Self { sessions, ..Self::new(KILOBYTE) }
     }
 
-    /// Sessions of so many checkpoints with 1 KB states. There are two at least,
-    /// since one is deleted alone.
-    pub fn of_checkpoints(checkpoints: u32) -> Self {
-        Self { sessions: (20_000 / checkpoints).max(2), checkpoints, ..Self::of(KILOBYTE) }
+    /// A population with this number of checkpoints per session and states of 1 KB.
+    /// It has at least two sessions, since the measurement deletes half of them one
+    /// by one.
+    pub fn with_checkpoints(checkpoints: u32) -> Self {
+        Self { sessions: (20_000 / checkpoints).max(2), checkpoints, ..Self::new(KILOBYTE) }
     }
 
-    /// All that are measured, each once.
+    /// All measured populations, without duplicates.
     pub fn all() -> Vec<Self> {
         let mut all = Vec::new();
         for size in [SMALL, MEDIUM] {
-            let simple = Self::of(size.bytes);
-            all.extend([simple, simple.partitioned()]);
-            all.extend([Form::Compressed, Form::Expiring].map(|form| simple.form(form)));
-            all.extend([Place::WithReplica, Place::Replicated, Place::Cluster].map(|place| simple.at(place)));
+            let base = Self::new(size.bytes);
+            all.extend([base, base.partitioned()]);
+            all.extend([Form::Compressed, Form::Expiring].map(|form| base.form(form)));
+            all.extend(
+                [Topology::WithReplica, Topology::Replicated, Topology::Cluster].map(|it| base.on(it)),
+            );
         }
-        all.extend(STATE_BYTES.map(Self::of));
-        all.extend(CHECKPOINTS.map(Self::of_checkpoints));
-        all.extend(CHECKPOINTS.map(|checkpoints| Self::of_checkpoints(checkpoints).form(Form::Expiring)));
+        all.extend(STATE_BYTES.map(Self::new));
+        all.extend(CHECKPOINTS.map(Self::with_checkpoints));
+        all.extend(CHECKPOINTS.map(|checkpoints| Self::with_checkpoints(checkpoints).form(Form::Expiring)));
         all.extend(
-            CHECKPOINTS[..2].iter().map(|checkpoints| Self::of_checkpoints(*checkpoints).partitioned()),
+            CHECKPOINTS[..2].iter().map(|checkpoints| Self::with_checkpoints(*checkpoints).partitioned()),
         );
-        all.extend(SESSIONS.map(Self::of_sessions));
-        let mut once = Vec::new();
+        all.extend(SESSIONS.map(Self::with_sessions));
+        let mut unique = Vec::new();
         for population in all {
-            if !once.contains(&population) {
-                once.push(population);
+            if !unique.contains(&population) {
+                unique.push(population);
             }
         }
-        once
+        unique
     }
 
-    /// What is measured of it besides [`Operation::SINGLE`]: where it is sessions
-    /// that get longer, what is about all of a session.
-    pub fn others(&self) -> &'static [Operation] {
-        use Operation::{ClearAll, DeleteSession, SaveOfSession, SaveWithinLimit};
+    /// The operations that are measured in addition to [`Operation::BOUNDED`]: those
+    /// on whole sessions, in the populations with longer sessions.
+    pub fn unbounded_operations(&self) -> &'static [Operation] {
+        use Operation::{ClearAll, DeleteSession, SaveAtLimit, SaveWithSessionTtl};
         let plain = Self { layout: Layout::Llmfy, form: Form::Plain, ..*self };
-        if !CHECKPOINTS.map(Self::of_checkpoints).contains(&plain) {
+        if !CHECKPOINTS.map(Self::with_checkpoints).contains(&plain) {
             return &[];
         }
         match self.form {
-            Form::Expiring => &[SaveOfSession],
-            Form::Plain | Form::Compressed => &[SaveWithinLimit, DeleteSession, ClearAll],
+            Form::Expiring => &[SaveWithSessionTtl],
+            Form::Plain | Form::Compressed => &[SaveAtLimit, DeleteSession, ClearAll],
         }
     }
 
-    /// How many checkpoints there are.
+    /// The number of checkpoints in all sessions.
     pub fn total(&self) -> u32 {
         self.sessions * self.checkpoints
     }
 
-    /// How the checkpointer is opened for an operation.
-    pub fn builder(&self, operation: Operation) -> Builder {
+    /// The options of the checkpointer for an operation.
+    pub fn builder(&self, operation: Operation) -> CheckpointerBuilder {
         let builder =
             Checkpointer::builder().compress(self.form == Form::Compressed).layout(match self.layout {
                 Layout::Llmfy => checkpointer::Layout::Llmfy,
                 Layout::Partitioned => checkpointer::Layout::Partitioned,
             });
         match operation {
-            Operation::SaveWithinLimit => builder.max_checkpoints(self.checkpoints),
-            // It prolongs the lives of all.
-            Operation::SaveOfSession => builder.session_ttl(2 * DAY),
+            Operation::SaveAtLimit => builder.max_checkpoints(self.checkpoints),
+            // A TTL longer than that of the population is extended by each save.
+            Operation::SaveWithSessionTtl => builder.session_ttl(2 * DAY),
             _ if self.form == Form::Expiring => builder.ttl(DAY),
             _ => builder,
         }
@@ -179,7 +182,7 @@ impl Population {
 
 impl fmt::Display for Population {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { place, layout, form, state_bytes, sessions, checkpoints } = self;
-        write!(f, "{place:?}, {layout:?}, {form:?}, {sessions} × {checkpoints} of {state_bytes} bytes")
+        let Self { topology, layout, form, state_bytes, sessions, checkpoints } = self;
+        write!(f, "{topology:?}, {layout:?}, {form:?}, {sessions} × {checkpoints} of {state_bytes} bytes")
     }
 }

@@ -1,71 +1,66 @@
-//! The tables of SCALING.md, which follow from the figures alone.
+//! The tables of SCALING.md, computed from the figures alone.
 
 use comfy_table::Table;
 use comfy_table::presets::ASCII_MARKDOWN;
 
-use super::population::{CHECKPOINTS, Form, KILOBYTE, Place, Population, SESSIONS, STATE_BYTES};
+use super::population::{CHECKPOINTS, Form, KILOBYTE, Population, SESSIONS, STATE_BYTES, Topology};
 use super::{Cost, Effort, Figures, Measured, Operation};
 use crate::report::{Machine, three_digits};
 use crate::states::{MEDIUM, SMALL};
-use crate::statistics::Spread;
+use crate::statistics::Quartiles;
 
-/// How many tasks are at work where a processor is kept busy.
-const BUSY: u32 = 64;
+/// The number of tasks in a concurrent measurement.
+const CONCURRENT: u32 = 64;
 
-/// How many there are where one call comes after the other.
-const ONE: u32 = 1;
+/// The number of tasks in a sequential measurement.
+const SEQUENTIAL: u32 = 1;
 
-/// How much memory a shard of the plan has, and how much of it may be used.
+/// The memory of a planned shard that may be used: three quarters of 16 GiB.
 const SHARD_BYTES: f64 = 16.0 * 1024.0 * 1024.0 * 1024.0 * 0.75;
 
-/// How much of a core of Redis may be used.
-const USE: f64 = 0.6;
+/// The part of a Redis core that may be used.
+const CORE_USE: f64 = 0.6;
 
-/// How much the network of a shard of the plan carries, in bytes a second.
+/// The network capacity of a planned shard that may be used: 60 % of 10 Gbit/s, in
+/// bytes per second.
 const NETWORK: f64 = 10e9 / 8.0 * 0.6;
 
-/// How many checkpoints a session of the plan has.
+/// The number of checkpoints in a planned session.
 const SESSION: f64 = 100.0;
 
-/// Shards of the plan.
+/// The planned numbers of shards.
 const SHARDS: [u32; 5] = [1, 3, 6, 12, 48];
 
-/// All tables, each with the name that its place in SCALING.md has.
+/// A row of a table, from values of different types.
+macro_rules! row {
+    ($($cell:expr),* $(,)?) => { vec![$($cell.to_string()),*] };
+}
+
+/// A label for the variants of a population.
+type Variant = (&'static str, fn(Population) -> Population);
+
+/// All tables with the names of their markers in SCALING.md.
 pub fn all(figures: &Figures) -> Vec<(&'static str, String)> {
+    let sessions = SESSIONS.map(|it| (it.to_string(), Population::with_sessions(it)));
+    let checkpoints = CHECKPOINTS.map(|it| (it.to_string(), Population::with_checkpoints(it)));
+    let states = STATE_BYTES.map(|it| (format!("{} KB", it / KILOBYTE), Population::new(it)));
     vec![
-        ("the run", run(figures)),
-        ("a cluster", cluster(figures)),
-        ("a shard", shard(figures)),
+        ("run", run(figures)),
+        ("clusters", clusters(figures)),
+        ("shard", shard(figures)),
         ("memory", memory(figures)),
         ("operations", operations(figures)),
-        ("one at a time", one_at_a_time(figures)),
-        ("places", places(figures)),
-        (
-            "sessions",
-            growth(figures, "sessions", &SESSIONS.map(|it| (it.to_string(), Population::of_sessions(it)))),
-        ),
-        (
-            "checkpoints",
-            growth(
-                figures,
-                "checkpoints each",
-                &CHECKPOINTS.map(|it| (it.to_string(), Population::of_checkpoints(it))),
-            ),
-        ),
-        (
-            "states",
-            growth(
-                figures,
-                "state",
-                &STATE_BYTES.map(|it| (format!("{} KB", it / KILOBYTE), Population::of(it))),
-            ),
-        ),
-        ("saves that look at all", saves_that_look_at_all(figures)),
-        ("removals", removals(figures)),
+        ("concurrency", concurrency(figures)),
+        ("stores", stores(figures)),
+        ("sessions", growth(figures, "sessions", &sessions)),
+        ("checkpoints", growth(figures, "checkpoints per session", &checkpoints)),
+        ("states", growth(figures, "state", &states)),
+        ("whole-session saves", whole_session_saves(figures)),
+        ("deletions", deletions(figures)),
     ]
 }
 
-fn of(figures: &Figures, population: Population) -> Option<&Measured> {
+fn find(figures: &Figures, population: Population) -> Option<&Measured> {
     figures.measured.iter().find(|measured| measured.population == population)
 }
 
@@ -73,7 +68,7 @@ fn cost(measured: &Measured, operation: Operation, tasks: u32) -> Option<&Cost> 
     measured.costs.iter().find(|cost| cost.operation == operation && cost.tasks == tasks)
 }
 
-fn written(header: &[&str], rows: Vec<Vec<String>>) -> String {
+fn format(header: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(ASCII_MARKDOWN).set_header(header);
     for row in rows {
@@ -91,113 +86,123 @@ fn thousands(number: f64) -> String {
     }
 }
 
-/// The two sizes that plans are made for.
-fn usual() -> [(&'static str, Population); 2] {
-    [SMALL, MEDIUM].map(|size| (size.name, Population::of(size.bytes)))
+/// The rows of each measured variant, for small and for medium states. The name of
+/// the size precedes the cells.
+fn rows_by_size(
+    figures: &Figures,
+    variants: &[Variant],
+    cells: impl Fn(&'static str, &Measured) -> Vec<Vec<String>>,
+) -> Vec<Vec<String>> {
+    let mut rows = Vec::new();
+    for size in [SMALL, MEDIUM] {
+        for (label, variant) in variants {
+            let Some(measured) = find(figures, variant(Population::new(size.bytes))) else { continue };
+            for mut row in cells(label, measured) {
+                row.insert(0, size.name.to_owned());
+                rows.push(row);
+            }
+        }
+    }
+    rows
 }
 
-/// Where and when it was measured, and how far the rounds of a figure differ.
+/// The machine and the date of the run, and the spread between its rounds.
 fn run(figures: &Figures) -> String {
     let Figures { machine, date, effort, measured } = figures;
     let Machine { processor, processors, load_before, redis, quick } = machine;
-    let quick = if *quick { ", a quick run" } else { "" };
+    let quick = if *quick { ", quick run" } else { "" };
     let costs = measured.iter().flat_map(|measured| &measured.costs);
-    let differences: Vec<_> = costs
+    let spreads: Vec<_> = costs
         .flat_map(|cost| [cost.host, cost.redis])
-        .map(|spread| 100.0 * (spread.upper - spread.lower) / spread.median)
+        .map(|quartiles| 100.0 * (quartiles.upper - quartiles.lower) / quartiles.median)
         .collect();
-    let Spread { median, upper, .. } = Spread::of(&differences);
+    let Quartiles { median, upper, .. } = Quartiles::new(&spreads);
     let Effort { rounds, calls } = effort;
     format!(
-        "Measured on {date}{quick}: {processors} processors ({processor}, load {load_before} before), Redis {redis}.\n\
-         Figures are medians of {rounds} rounds of {calls} calls, fewer of those that take long. For half of the figures the\n\
-         quartiles of the rounds are no more than {median:.0} % apart, for three quarters no more than {upper:.0} %.\n"
+        "Measured on {date}{quick}: {processors} processors ({processor}, load average {load_before} before the run), \
+         Redis {redis}.\n\
+         Each figure is the median of {rounds} rounds of {calls} calls; slow operations have fewer calls. The quartiles of the\n\
+         rounds are at most {median:.0} % apart for half of the figures, and at most {upper:.0} % for three quarters of them.\n"
     )
 }
 
-/// How many operations a second a shard of the plan does.
+/// The operations per second of a planned shard.
 struct Rate {
     by_redis: f64,
     by_network: f64,
 }
 
 impl Rate {
-    fn of(cost: &Cost) -> Self {
-        Self { by_redis: USE * 1e6 / cost.redis.median, by_network: NETWORK / cost.bytes }
+    fn new(cost: &Cost) -> Self {
+        Self { by_redis: CORE_USE * 1e6 / cost.redis.median, by_network: NETWORK / cost.bytes }
     }
 
-    fn reached(&self) -> f64 {
+    fn per_second(&self) -> f64 {
         self.by_redis.min(self.by_network)
     }
 
-    fn held_back_by(&self) -> &'static str {
-        if self.by_redis < self.by_network { "a core of Redis" } else { "the network" }
+    fn bottleneck(&self) -> &'static str {
+        if self.by_redis < self.by_network { "Redis core" } else { "network" }
     }
 }
 
-/// What a cluster of some shards holds, and how many saves a second it takes.
-fn cluster(figures: &Figures) -> String {
-    let mut rows = Vec::new();
-    for (name, population) in usual() {
-        let Some(measured) = of(figures, population.at(Place::Cluster)) else { continue };
-        let Some(save) = cost(measured, Operation::Save, BUSY) else { continue };
-        let rate = Rate::of(save);
-        for shards in SHARDS {
-            let held = f64::from(shards) * SHARD_BYTES / measured.bytes_per_checkpoint;
-            let saves = f64::from(shards) * rate.reached();
-            rows.push(vec![
-                name.to_owned(),
-                shards.to_string(),
-                thousands(held),
-                thousands(held / SESSION),
+/// The capacity of clusters and the saves per second that they accept.
+fn clusters(figures: &Figures) -> String {
+    let rows = rows_by_size(figures, &[("", |it| it.on(Topology::Cluster))], |_, measured| {
+        let Some(save) = cost(measured, Operation::Save, CONCURRENT) else { return Vec::new() };
+        let rate = Rate::new(save);
+        let row = |shards: u32| {
+            let capacity = f64::from(shards) * SHARD_BYTES / measured.bytes_per_checkpoint;
+            let saves = f64::from(shards) * rate.per_second();
+            row![
+                shards,
+                thousands(capacity),
+                thousands(capacity / SESSION),
                 thousands(saves),
-                rate.held_back_by().to_owned(),
+                rate.bottleneck(),
                 three_digits(saves * save.host.median / 1e6),
-                hours(held / saves),
-            ]);
-        }
-    }
+                duration(capacity / saves),
+            ]
+        };
+        SHARDS.map(row).to_vec()
+    });
     let header = [
         "state",
         "shards",
         "checkpoints",
         "sessions",
-        "saves a second",
-        "held back by",
-        "cores of hosts",
+        "saves per second",
+        "bottleneck",
+        "host cores",
         "memory is full after",
     ];
-    written(&header, rows)
+    format(&header, rows)
 }
 
-/// How many saves or loads a second a shard does, and what holds it back.
+/// The saves or loads per second of one shard.
 fn shard(figures: &Figures) -> String {
-    let mut rows = Vec::new();
-    for (name, population) in usual() {
-        for (words, population) in
-            [("cluster, partitioned", population.at(Place::Cluster)), ("one server, llmfy", population)]
-        {
-            let Some(measured) = of(figures, population) else { continue };
-            for operation in [Operation::Save, Operation::LoadLatest] {
-                let Some(cost) = cost(measured, operation, BUSY) else { continue };
-                let rate = Rate::of(cost);
-                rows.push(vec![
-                    name.to_owned(),
-                    words.to_owned(),
-                    operation.in_words().to_owned(),
-                    thousands(rate.by_redis),
-                    thousands(rate.by_network),
-                    rate.held_back_by().to_owned(),
-                ]);
-            }
-        }
-    }
-    let header =
-        ["state", "store", "only", "a second by a core of Redis", "by the network", "so it is held back by"];
-    written(&header, rows)
+    let variants: [Variant; 2] =
+        [("cluster, partitioned", |it| it.on(Topology::Cluster)), ("one server, llmfy", |it| it)];
+    let rows = rows_by_size(figures, &variants, |store, measured| {
+        let row = |operation: Operation| {
+            let rate = Rate::new(cost(measured, operation, CONCURRENT)?);
+            let (by_redis, by_network) = (thousands(rate.by_redis), thousands(rate.by_network));
+            Some(row![store, operation.name(), by_redis, by_network, rate.bottleneck()])
+        };
+        [Operation::Save, Operation::Latest].into_iter().filter_map(row).collect()
+    });
+    let header = [
+        "state",
+        "store",
+        "operation",
+        "per second by a Redis core",
+        "per second by the network",
+        "bottleneck",
+    ];
+    format(&header, rows)
 }
 
-fn hours(seconds: f64) -> String {
+fn duration(seconds: f64) -> String {
     if seconds < 5400.0 {
         format!("{:.1} minutes", seconds / 60.0)
     } else {
@@ -205,143 +210,137 @@ fn hours(seconds: f64) -> String {
     }
 }
 
-/// What a checkpoint takes of memory.
+/// The memory of a checkpoint.
 fn memory(figures: &Figures) -> String {
-    let mut rows = Vec::new();
-    for (name, population) in usual() {
-        for (words, population) in [
-            ("llmfy", population),
-            ("llmfy, with a ttl", population.form(Form::Expiring)),
-            ("llmfy, compressed", population.form(Form::Compressed)),
-            ("partitioned", population.partitioned()),
-            ("partitioned, on a cluster", population.at(Place::Cluster)),
-        ] {
-            let Some(measured) = of(figures, population) else { continue };
-            let bytes = measured.bytes_per_checkpoint;
-            rows.push(vec![
-                name.to_owned(),
-                words.to_owned(),
-                format!("{bytes:.0}"),
-                format!("{:+.0}", bytes - population.state_bytes as f64),
-                thousands(SHARD_BYTES / bytes),
-            ]);
-        }
-    }
-    written(&["state", "layout", "bytes", "over the state", "in 12 GiB"], rows)
+    let variants: [Variant; 5] = [
+        ("llmfy", |it| it),
+        ("llmfy, with TTL", |it| it.form(Form::Expiring)),
+        ("llmfy, compressed", |it| it.form(Form::Compressed)),
+        ("partitioned", Population::partitioned),
+        ("partitioned, on a cluster", |it| it.on(Topology::Cluster)),
+    ];
+    let rows = rows_by_size(figures, &variants, |layout, measured| {
+        let bytes = measured.bytes_per_checkpoint;
+        let overhead = bytes - measured.population.state_bytes as f64;
+        vec![row![layout, format!("{bytes:.0}"), format!("{overhead:+.0}"), thousands(SHARD_BYTES / bytes)]]
+    });
+    format(&["state", "layout", "bytes", "overhead", "checkpoints in 12 GiB"], rows)
 }
 
-/// What the operations cost, and how many a core does in a second.
+/// The cost of the operations, and the operations per second of a core.
 fn operations(figures: &Figures) -> String {
-    let mut rows = Vec::new();
-    for (name, population) in usual() {
-        let Some(measured) = of(figures, population) else { continue };
-        for cost in measured.costs.iter().filter(|cost| cost.tasks == BUSY) {
-            rows.push(vec![
-                name.to_owned(),
-                cost.operation.in_words().to_owned(),
+    let rows = rows_by_size(figures, &[("", |it| it)], |_, measured| {
+        let row = |cost: &Cost| {
+            row![
+                cost.operation.name(),
                 three_digits(cost.host.median),
                 three_digits(cost.redis.median),
                 thousands(1e6 / cost.host.median),
                 thousands(1e6 / cost.redis.median),
                 thousands(cost.bytes),
-            ]);
-        }
-    }
+            ]
+        };
+        measured.costs.iter().filter(|cost| cost.tasks == CONCURRENT).map(row).collect()
+    });
     let header = [
         "state",
         "operation",
         "host, µs",
         "Redis, µs",
-        "a second and core of the host",
-        "of Redis",
-        "bytes on the network",
+        "per second and host core",
+        "per second and Redis core",
+        "network bytes",
     ];
-    written(&header, rows)
+    format(&header, rows)
 }
 
-/// What operations cost where nobody else asks for something meanwhile.
-fn one_at_a_time(figures: &Figures) -> String {
-    let mut rows = Vec::new();
-    for (name, population) in usual() {
-        let Some(measured) = of(figures, population) else { continue };
-        for operation in [Operation::Save, Operation::LoadLatest] {
-            let costs = [BUSY, ONE].map(|tasks| cost(measured, operation, tasks));
-            let [Some(busy), Some(one)] = costs else { continue };
-            rows.push(vec![
-                name.to_owned(),
-                operation.in_words().to_owned(),
-                three_digits(busy.host.median),
-                three_digits(busy.redis.median),
-                three_digits(one.host.median),
-                three_digits(one.redis.median),
-            ]);
-        }
-    }
+/// The cost of concurrent and of sequential operations.
+fn concurrency(figures: &Figures) -> String {
+    let rows = rows_by_size(figures, &[("", |it| it)], |_, measured| {
+        let row = |operation: Operation| {
+            let concurrent = cost(measured, operation, CONCURRENT)?;
+            let sequential = cost(measured, operation, SEQUENTIAL)?;
+            Some(row![
+                operation.name(),
+                three_digits(concurrent.host.median),
+                three_digits(concurrent.redis.median),
+                three_digits(sequential.host.median),
+                three_digits(sequential.redis.median),
+            ])
+        };
+        [Operation::Save, Operation::Latest].into_iter().filter_map(row).collect()
+    });
+    let header = [
+        "state",
+        "operation",
+        "64 at once: host, µs",
+        "64 at once: Redis, µs",
+        "one at a time: host, µs",
+        "one at a time: Redis, µs",
+    ];
+    format(&header, rows)
+}
+
+/// The cost of a save and a load with other stores and options.
+fn stores(figures: &Figures) -> String {
+    let variants: [Variant; 7] = [
+        ("one server, llmfy", |it| it),
+        ("one server, llmfy, with TTL", |it| it.form(Form::Expiring)),
+        ("one server, llmfy, compressed", |it| it.form(Form::Compressed)),
+        ("one server, partitioned", Population::partitioned),
+        ("three masters, partitioned", |it| it.on(Topology::Cluster)),
+        ("with a replica, llmfy", |it| it.on(Topology::WithReplica)),
+        ("`replicas=1`, llmfy", |it| it.on(Topology::Replicated)),
+    ];
+    let rows = rows_by_size(figures, &variants, |store, measured| {
+        let costs = [Operation::Save, Operation::Latest].map(|it| cost(measured, it, CONCURRENT));
+        let [Some(save), Some(latest)] = costs else { return Vec::new() };
+        vec![row![
+            store,
+            three_digits(save.host.median),
+            three_digits(save.redis.median),
+            three_digits(latest.host.median),
+            three_digits(latest.redis.median),
+        ]]
+    });
     let header =
-        ["state", "operation", "64 at once: host, µs", "Redis, µs", "one at a time: host, µs", "Redis, µs"];
-    written(&header, rows)
+        ["state", "store", "save: host, µs", "save: Redis, µs", "latest: host, µs", "latest: Redis, µs"];
+    format(&header, rows)
 }
 
-/// What a save and a load cost where it is stored otherwise.
-fn places(figures: &Figures) -> String {
+/// The costs of the bounded operations, host and Redis, in growing populations.
+fn growth(figures: &Figures, dimension: &str, populations: &[(String, Population)]) -> String {
     let mut rows = Vec::new();
-    for (name, population) in usual() {
-        for (words, population) in [
-            ("one server, llmfy", population),
-            ("one server, llmfy, with a ttl", population.form(Form::Expiring)),
-            ("one server, llmfy, compressed", population.form(Form::Compressed)),
-            ("one server, partitioned", population.partitioned()),
-            ("three masters, partitioned", population.at(Place::Cluster)),
-            ("with a replica, llmfy", population.at(Place::WithReplica)),
-            ("`replicas=1`, llmfy", population.at(Place::Replicated)),
-        ] {
-            let Some(measured) = of(figures, population) else { continue };
-            let costs = [Operation::Save, Operation::LoadLatest].map(|it| cost(measured, it, BUSY));
-            let [Some(save), Some(load)] = costs else { continue };
-            rows.push(vec![
-                name.to_owned(),
-                words.to_owned(),
-                three_digits(save.host.median),
-                three_digits(save.redis.median),
-                three_digits(load.host.median),
-                three_digits(load.redis.median),
-            ]);
-        }
-    }
-    let header = ["state", "store", "save: host, µs", "Redis, µs", "load latest: host, µs", "Redis, µs"];
-    written(&header, rows)
-}
-
-/// What the operations cost as something grows: host and Redis.
-fn growth(figures: &Figures, what: &str, grown: &[(String, Population)]) -> String {
-    let mut rows = Vec::new();
-    for (size, population) in grown {
-        let Some(measured) = of(figures, *population) else { continue };
+    for (size, population) in populations {
+        let Some(measured) = find(figures, *population) else { continue };
         let mut row = vec![size.clone()];
-        for operation in Operation::SINGLE {
-            row.push(cost(measured, operation, BUSY).map_or(String::new(), |cost| {
+        for operation in Operation::BOUNDED {
+            row.push(cost(measured, operation, CONCURRENT).map_or(String::new(), |cost| {
                 format!("{} + {}", three_digits(cost.host.median), three_digits(cost.redis.median))
             }));
         }
         rows.push(row);
     }
-    let mut header = vec![what];
-    header.extend(Operation::SINGLE.map(Operation::in_words));
-    written(&header, rows)
+    let mut header = vec![dimension];
+    header.extend(Operation::BOUNDED.map(Operation::name));
+    format(&header, rows)
 }
 
-/// What some operations cost that are about all of a session, as sessions get
-/// longer: how long they are, the layout, and the cost.
-fn of_sessions<'a>(figures: &'a Figures, operations: &[Operation]) -> Vec<(u32, &'static str, &'a Cost)> {
+/// The costs of some operations in populations with longer sessions: the number of
+/// checkpoints per session, the layout and the cost.
+fn by_session_length<'a>(
+    figures: &'a Figures,
+    operations: &[Operation],
+) -> Vec<(u32, &'static str, &'a Cost)> {
     let mut found = Vec::new();
     for checkpoints in CHECKPOINTS {
-        let population = Population::of_checkpoints(checkpoints);
+        let population = Population::with_checkpoints(checkpoints);
         for (layout, population) in [
             ("llmfy", population),
             ("partitioned", population.partitioned()),
             ("llmfy", population.form(Form::Expiring)),
         ] {
-            let costs = of(figures, population).map_or(&[][..], |measured| &measured.costs);
+            let costs = find(figures, population).map_or(&[][..], |measured| &measured.costs);
             let costs = costs.iter().filter(|cost| operations.contains(&cost.operation));
             found.extend(costs.map(|cost| (checkpoints, layout, cost)));
         }
@@ -349,58 +348,59 @@ fn of_sessions<'a>(figures: &'a Figures, operations: &[Operation]) -> Vec<(u32, 
     found
 }
 
-/// What saves cost that look at all of the session.
-fn saves_that_look_at_all(figures: &Figures) -> String {
+/// The cost of saves that read all checkpoints of the session.
+fn whole_session_saves(figures: &Figures) -> String {
     let row = |(checkpoints, layout, cost): (u32, &str, &Cost)| {
-        vec![
-            checkpoints.to_string(),
-            layout.to_owned(),
-            cost.operation.in_words().to_owned(),
+        row![
+            checkpoints,
+            layout,
+            cost.operation.name(),
             three_digits(cost.host.median),
             three_digits(cost.redis.median),
             three_digits(cost.redis.median / f64::from(checkpoints)),
         ]
     };
-    let rows = of_sessions(figures, &Operation::OF_ALL).into_iter().map(row).collect();
+    let rows = by_session_length(figures, &Operation::WHOLE_SESSION).into_iter().map(row).collect();
     let header = [
-        "checkpoints each",
+        "checkpoints per session",
         "layout",
         "operation",
         "host, µs",
         "Redis, µs",
-        "Redis, µs per checkpoint there",
+        "Redis, µs per existing checkpoint",
     ];
-    written(&header, rows)
+    format(&header, rows)
 }
 
-/// What it costs to remove many checkpoints.
-fn removals(figures: &Figures) -> String {
+/// The cost of deleting many checkpoints.
+fn deletions(figures: &Figures) -> String {
     let row = |(checkpoints, layout, cost): (u32, &str, &Cost)| {
-        vec![
-            checkpoints.to_string(),
-            layout.to_owned(),
-            cost.operation.in_words().to_owned(),
-            three_digits(cost.host.median),
-            three_digits(cost.redis.median),
-        ]
+        let (host, redis) = (three_digits(cost.host.median), three_digits(cost.redis.median));
+        row![checkpoints, layout, cost.operation.name(), host, redis]
     };
-    let rows = of_sessions(figures, &Operation::REMOVALS).into_iter().map(row).collect();
-    let header =
-        ["checkpoints each", "layout", "operation", "per checkpoint: host, µs", "per checkpoint: Redis, µs"];
-    written(&header, rows)
+    let rows = by_session_length(figures, &Operation::DELETIONS).into_iter().map(row).collect();
+    let header = [
+        "checkpoints per session",
+        "layout",
+        "operation",
+        "host, µs per checkpoint",
+        "Redis, µs per checkpoint",
+    ];
+    format(&header, rows)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::root;
+    use crate::report::begin_of;
 
-    /// Always the same.
-    fn always(median: f64) -> Spread {
-        Spread { lower: median, median, upper: median }
+    fn constant(value: f64) -> Quartiles {
+        Quartiles { lower: value, median: value, upper: value }
     }
 
-    fn costs(operation: Operation, tasks: u32, host: f64, redis: f64, bytes: f64) -> Cost {
-        Cost { operation, tasks, count: 1, host: always(host), redis: always(redis), bytes }
+    fn cost_of(operation: Operation, tasks: u32, host: f64, redis: f64, bytes: f64) -> Cost {
+        Cost { operation, tasks, count: 1, host: constant(host), redis: constant(redis), bytes }
     }
 
     fn figures(measured: Vec<Measured>) -> Figures {
@@ -419,89 +419,93 @@ mod tests {
         }
     }
 
-    /// The cells of the rows of a table.
+    /// The cells of a table, the header first.
     fn cells(table: &str) -> Vec<Vec<&str>> {
-        let rows = table.lines().filter(|line| line.starts_with("| ")).skip(1);
+        let rows = table.lines().filter(|line| line.starts_with("| "));
         rows.map(|row| row.trim_matches('|').split('|').map(str::trim).collect()).collect()
     }
 
     #[test]
-    fn a_cluster_has_so_many_times_what_its_own_shards_have() {
-        let small = Population::of(SMALL.bytes);
-        // Twelve gigabytes are 12,884,901,888 bytes: four million of these in a shard.
-        let cluster_of_three = Measured {
-            population: small.at(Place::Cluster),
+    fn a_cluster_has_the_capacity_of_its_shards_times_their_number() {
+        let small = Population::new(SMALL.bytes);
+        // 12 GiB are 12,884,901,888 bytes: a shard holds four million checkpoints.
+        let cluster = Measured {
+            population: small.on(Topology::Cluster),
             bytes_per_checkpoint: 3221.225472,
-            // A core does 0.6 / 30 µs = 20,000 a second, the network 0.75 GB / 3 KB = 250,000.
-            costs: vec![costs(Operation::Save, 64, 50.0, 30.0, 3000.0)],
+            // A core makes 0.6 / 30 µs = 20,000 saves per second; the network carries
+            // 0.75 GB / 3 KB = 250,000.
+            costs: vec![cost_of(Operation::Save, 64, 50.0, 30.0, 3000.0)],
         };
-        // On one server it is cheaper, of which the table must know nothing.
+        // One server is cheaper, and must not be used for the table.
         let one_server = Measured {
             population: small.partitioned(),
             bytes_per_checkpoint: 1000.0,
-            costs: vec![costs(Operation::Save, 64, 5.0, 3.0, 300.0)],
+            costs: vec![cost_of(Operation::Save, 64, 5.0, 3.0, 300.0)],
         };
-        let table = cluster(&figures(vec![one_server, cluster_of_three]));
+        let table = clusters(&figures(vec![one_server, cluster]));
         let rows = cells(&table);
-        assert_eq!(rows.len(), SHARDS.len());
-        // 12 million in sessions of 100; 60,000 saves of 50 µs are three cores, and 200 seconds fill it.
-        let of_three_shards = [
-            "2 KB",
-            "3",
-            "12.0 million",
-            "120 thousand",
-            "60 thousand",
-            "a core of Redis",
-            "3.00",
-            "3.3 minutes",
-        ];
-        assert_eq!(rows[1], of_three_shards);
+        assert_eq!(rows.len(), 1 + SHARDS.len());
+        // 60,000 saves of 50 µs need three cores and fill the memory in 200 s.
+        let three_shards =
+            ["2 KB", "3", "12.0 million", "120 thousand", "60 thousand", "Redis core", "3.00", "3.3 minutes"];
+        assert_eq!(rows[2], three_shards);
     }
 
     #[test]
-    fn a_shard_is_held_back_by_what_is_reached_first() {
+    fn the_bottleneck_of_a_shard_is_the_lower_rate() {
         let measured = Measured {
-            population: Population::of(MEDIUM.bytes),
+            population: Population::new(MEDIUM.bytes),
             bytes_per_checkpoint: 60_000.0,
             costs: vec![
-                costs(Operation::Save, 64, 100.0, 150.0, 50_000.0),
-                costs(Operation::LoadLatest, 64, 80.0, 24.0, 50_000.0),
+                cost_of(Operation::Save, 64, 100.0, 150.0, 50_000.0),
+                cost_of(Operation::Latest, 64, 80.0, 24.0, 50_000.0),
             ],
         };
         let table = shard(&figures(vec![measured]));
-        let save = ["50 KB", "one server, llmfy", "save", "4000", "15 thousand", "a core of Redis"];
-        let load = ["50 KB", "one server, llmfy", "load latest", "25 thousand", "15 thousand", "the network"];
-        assert_eq!(cells(&table), [save, load]);
+        let save = ["50 KB", "one server, llmfy", "save", "4000", "15 thousand", "Redis core"];
+        let latest = ["50 KB", "one server, llmfy", "latest", "25 thousand", "15 thousand", "network"];
+        assert_eq!(cells(&table)[1..], [save, latest]);
     }
 
     #[test]
-    fn a_save_that_looks_at_all_is_divided_by_what_is_there() {
+    fn the_cost_of_a_whole_session_save_is_divided_by_the_existing_checkpoints() {
         let measured = Measured {
-            population: Population::of_checkpoints(1000),
+            population: Population::with_checkpoints(1000),
             bytes_per_checkpoint: 2000.0,
             costs: vec![
-                costs(Operation::SaveWithinLimit, 1, 3000.0, 6000.0, 0.0),
-                costs(Operation::ClearAll, 1, 6.0, 16.0, 0.0),
+                cost_of(Operation::SaveAtLimit, 1, 3000.0, 6000.0, 0.0),
+                cost_of(Operation::ClearAll, 1, 6.0, 16.0, 0.0),
             ],
         };
         let figures = figures(vec![measured]);
         let save = ["1000", "llmfy", "save at `max_checkpoints`", "3000", "6000", "6.00"];
-        assert_eq!(cells(&saves_that_look_at_all(&figures)), [save]);
-        assert_eq!(cells(&removals(&figures)), [["1000", "llmfy", "clear-all", "6.00", "16.0"]]);
+        assert_eq!(cells(&whole_session_saves(&figures))[1..], [save]);
+        assert_eq!(cells(&deletions(&figures))[1..], [["1000", "llmfy", "clear all", "6.00", "16.0"]]);
     }
 
     #[test]
-    fn the_run_says_how_far_its_rounds_differ() {
-        let mut cost = costs(Operation::Save, 64, 50.0, 30.0, 3000.0);
-        cost.host = Spread { lower: 45.0, median: 50.0, upper: 55.0 };
-        let population = Population::of(SMALL.bytes);
+    fn the_run_states_the_spread_between_its_rounds() {
+        let mut cost = cost_of(Operation::Save, 64, 50.0, 30.0, 3000.0);
+        cost.host = Quartiles { lower: 45.0, median: 50.0, upper: 55.0 };
+        let population = Population::new(SMALL.bytes);
         let measured = Measured { population, bytes_per_checkpoint: 3000.0, costs: vec![cost] };
-        // 20 % for the host, none for Redis.
+        // 20 % for the host, 0 % for Redis.
         assert_eq!(
             run(&figures(vec![measured])),
-            "Measured on 2026-01-31: 2 processors (a processor, load 0.5 before), Redis 7.0.15.\n\
-             Figures are medians of 5 rounds of 1280 calls, fewer of those that take long. For half of the figures the\n\
-             quartiles of the rounds are no more than 10 % apart, for three quarters no more than 15 %.\n"
+            "Measured on 2026-01-31: 2 processors (a processor, load average 0.5 before the run), Redis 7.0.15.\n\
+             Each figure is the median of 5 rounds of 1280 calls; slow operations have fewer calls. The quartiles of the\n\
+             rounds are at most 10 % apart for half of the figures, and at most 15 % for three quarters of them.\n"
         );
+    }
+
+    #[test]
+    fn the_page_has_the_columns_of_all_tables() {
+        let page = std::fs::read_to_string(root().join("SCALING.md")).unwrap();
+        for (name, table) in all(&figures(Vec::new())) {
+            let (_, generated) =
+                page.split_once(&begin_of(name)).unwrap_or_else(|| panic!("no table {name}"));
+            let (generated, _) = generated.split_once("<!-- end generated -->").unwrap();
+            assert_eq!(cells(generated).first(), cells(&table).first(), "{name}");
+        }
     }
 }

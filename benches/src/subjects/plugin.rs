@@ -1,5 +1,5 @@
-//! A component of somebody else that imports the checkpointer, in a host of its
-//! own kind: `benches/plugin`, which makes its calls within one run.
+//! An untrusted component that imports the checkpointer, run by a host with its
+//! own linker: `benches/plugin`, which makes its calls within one run.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use checkpointer::plugin::{Grant, Grants, PluginCtx, PluginCtxView, PluginView, add_to_linker};
-use checkpointer::store::Address;
+use checkpointer::store::StoreUrl;
 use tokio::runtime::Runtime;
 use wasmtime::component::{Component, Linker, ResourceTable, TypedFunc};
 use wasmtime::{Engine, Store};
@@ -24,47 +24,45 @@ pub struct Plugin<'a> {
 }
 
 impl<'a> Plugin<'a> {
-    /// Builds the plugin and makes an instance of it, which is granted all of the
-    /// store at `address`.
+    /// Builds the plugin and instantiates it with a grant for the whole store at
+    /// `url`.
     ///
     /// # Errors
-    /// It can't be built, or does not fit.
-    pub fn new(runtime: &'a Runtime, address: &str) -> Result<Self> {
+    /// The plugin can't be built or instantiated, or the store can't be opened.
+    pub fn new(runtime: &'a Runtime, url: &str) -> Result<Self> {
         let engine = Engine::default();
-        let component = Component::new(&engine, build()?).map_err(refused)?;
+        let component = Component::new(&engine, build()?).map_err(wasmtime_error)?;
         let mut linker = Linker::new(&engine);
-        add_to_linker(&mut linker).map_err(refused)?;
+        add_to_linker(&mut linker).map_err(wasmtime_error)?;
         let (store, run) = runtime.block_on(async {
-            let address: Address = address.parse()?;
-            let kept = address.open().await.map_err(|error| anyhow!("{error:?}"))?;
-            let grants = Grants::new().bucket("default", Grant::new(kept, ""));
+            let url: StoreUrl = url.parse()?;
+            let grants = Grants::new().bucket("default", Grant::new(url.open().await?, ""));
             let ctx = Ctx { plugin: PluginCtx::new(grants), table: ResourceTable::new() };
             let mut store = Store::new(&engine, ctx);
-            let instance = linker.instantiate_async(&mut store, &component).await.map_err(refused)?;
-            let run: Run = instance.get_typed_func(&mut store, "run").map_err(refused)?;
+            let instance = linker.instantiate_async(&mut store, &component).await.map_err(wasmtime_error)?;
+            let run: Run = instance.get_typed_func(&mut store, "run").map_err(wasmtime_error)?;
             anyhow::Ok((store, run))
         })?;
         Ok(Self { runtime, store, run })
     }
 
-    /// The time of one call that the plugin makes, on average over `count` of
-    /// them, in nanoseconds: that of a run with them, without that of a run with
-    /// none.
+    /// The mean time in nanoseconds of one of `count` calls that the plugin makes:
+    /// the time of a run with these calls minus the time of a run without calls.
     ///
     /// # Errors
-    /// The plugin says that a call failed.
-    pub fn time_of_a_call(&mut self, work: &str, count: usize, state: &str) -> Result<f64> {
-        let none = self.time_of_a_run(format!("{work} 0\n{state}"))?;
-        let all = self.time_of_a_run(format!("{work} {count}\n{state}"))?;
-        Ok((all - none) / count as f64)
+    /// A call of the plugin failed.
+    pub fn call_time(&mut self, operation: &str, count: usize, state: &str) -> Result<f64> {
+        let without_calls = self.run_time(format!("{operation} 0\n{state}"))?;
+        let with_calls = self.run_time(format!("{operation} {count}\n{state}"))?;
+        Ok((with_calls - without_calls) / count as f64)
     }
 
-    fn time_of_a_run(&mut self, input: String) -> Result<f64> {
+    fn run_time(&mut self, input: String) -> Result<f64> {
         let start = Instant::now();
-        let answered = self.runtime.block_on(self.run.call_async(&mut self.store, (input,)));
+        let result = self.runtime.block_on(self.run.call_async(&mut self.store, (input,)));
         let time = start.elapsed();
-        let (answer,) = answered.map_err(refused)?;
-        answer.map_err(|error| anyhow!("the plugin says: {error}"))?;
+        let (output,) = result.map_err(wasmtime_error)?;
+        output.map_err(|error| anyhow!("the plugin failed: {error}"))?;
         Ok(time.as_nanos() as f64)
     }
 }
@@ -80,7 +78,7 @@ impl PluginView for Ctx {
     }
 }
 
-fn refused(error: wasmtime::Error) -> anyhow::Error {
+fn wasmtime_error(error: wasmtime::Error) -> anyhow::Error {
     anyhow!("{error:#}")
 }
 
@@ -92,8 +90,8 @@ fn build() -> Result<Vec<u8>> {
         .arg(&target)
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("plugin"))
         .status()
-        .context("cargo does not run")?;
-    ensure!(status.success(), "the measuring plugin could not be built");
+        .context("cargo can't be started")?;
+    ensure!(status.success(), "the plugin could not be built");
     let module = fs::read(target.join("wasm32-unknown-unknown/release/plugin.wasm"))?;
     wit_component::ComponentEncoder::default().validate(true).module(&module)?.encode()
 }

@@ -1,5 +1,5 @@
-//! Many tasks on one checkpointer, against as many on one bare connection, on
-//! the same runtime with a thread for each processor.
+//! Many tasks on one checkpointer, compared with as many tasks on one bare
+//! connection, on the same runtime with one thread per processor.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,21 +11,21 @@ use tokio::task::JoinSet;
 
 use super::LIBRARY;
 use crate::bench::Bench;
-use crate::contenders::bare;
-use crate::recording::{Words, record};
-use crate::report::{Finding, Relation, Target, Unit};
+use crate::recording::{RecordedCommand, record};
+use crate::report::{Relation, Row, Target, Unit};
 use crate::states::{SMALL, checkpoints, state};
-use crate::statistics::{Contender, interleave};
+use crate::statistics::{Subject, interleave};
+use crate::subjects::bare;
 
 const TASKS: u32 = 64;
 const SAVES: u32 = 50;
 const ROUNDS: usize = 60;
 
-pub fn measure(bench: &Bench) -> Result<Vec<Finding>> {
+pub fn measure(bench: &Bench) -> Result<Vec<Row>> {
     let name = format!("save, {TASKS} tasks, {}", SMALL.name);
     bench.begin(&name);
     let (url, state) = (bench.server.url(), state(SMALL));
-    // Each task has a session of its own.
+    // Each task has its own session.
     let saves: Vec<Vec<Checkpoint>> =
         (0..TASKS).map(|session| checkpoints(session, 0..SAVES, &state)).collect();
     bench.flush();
@@ -35,28 +35,30 @@ pub fn measure(bench: &Bench) -> Result<Vec<Finding>> {
         }
         Ok(())
     })?;
-    let commands: Vec<Vec<Words>> = commands.chunks(SAVES as usize).map(<[Words]>::to_vec).collect();
-    let (saves, commands) = (Arc::new(saves), Arc::new(commands));
+    let commands: Vec<Vec<RecordedCommand>> =
+        commands.chunks(SAVES as usize).map(<[RecordedCommand]>::to_vec).collect();
+    let commands = Arc::new(commands);
 
     let runtime = Builder::new_multi_thread().enable_all().build()?;
     let checkpointer = runtime.block_on(Checkpointer::open(&url))?;
     let connection = runtime.block_on(bare::connect(&url))?;
-    let contenders = vec![
-        Contender::new(|| {
+    let subjects = vec![
+        Subject::new(|| {
             bench.flush();
-            rate(&runtime, |task| {
-                let (checkpointer, saves) = (checkpointer.clone(), Arc::clone(&saves));
+            let mut saves = saves.clone();
+            saves_per_second(&runtime, |task| {
+                let (checkpointer, saves) = (checkpointer.clone(), std::mem::take(&mut saves[task]));
                 async move {
-                    for save in &saves[task] {
+                    for save in saves {
                         checkpointer.save(save).await?;
                     }
                     Ok(())
                 }
             })
         }),
-        Contender::new(|| {
+        Subject::new(|| {
             bench.flush();
-            rate(&runtime, |task| {
+            saves_per_second(&runtime, |task| {
                 let (mut connection, commands) = (connection.clone(), Arc::clone(&commands));
                 async move {
                     for command in &commands[task] {
@@ -67,23 +69,23 @@ pub fn measure(bench: &Bench) -> Result<Vec<Finding>> {
             })
         }),
     ];
-    let measured = interleave(bench.rounds(ROUNDS), contenders, &bench.progress)?;
-    let (ours, other) = ((LIBRARY, measured[0].as_slice()), ("bare redis-rs", measured[1].as_slice()));
+    let measured = interleave(bench.rounds(ROUNDS), subjects, &bench.progress)?;
+    let (library, bare) = ((LIBRARY, measured[0].as_slice()), ("bare redis-rs", measured[1].as_slice()));
     Ok(vec![
-        Finding::between(name, Unit::PerSecond, ours, Relation::Ratio, other).target(Target::AtLeast(0.80)),
+        Row::compare(name, Unit::PerSecond, library, Relation::Ratio, bare).target(Target::AtLeast(0.80)),
     ])
 }
 
-/// How many saves a second all tasks do together.
-fn rate<F>(runtime: &Runtime, task: impl Fn(usize) -> F) -> Result<f64>
+/// The number of saves per second of all tasks together.
+fn saves_per_second<F>(runtime: &Runtime, task: impl FnMut(usize) -> F) -> Result<f64>
 where
     F: Future<Output = Result<()>> + Send + 'static,
 {
     runtime.block_on(async {
         let start = Instant::now();
         let mut tasks: JoinSet<Result<()>> = (0..TASKS as usize).map(task).collect();
-        while let Some(ended) = tasks.join_next().await {
-            ended??;
+        while let Some(result) = tasks.join_next().await {
+            result??;
         }
         Ok(f64::from(TASKS * SAVES) / start.elapsed().as_secs_f64())
     })

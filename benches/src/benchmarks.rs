@@ -1,9 +1,9 @@
-//! What is measured: a file for each group of rows, with the targets.
+//! The benchmarks with their targets, one file per group of rows.
 
 use anyhow::Result;
 
 use crate::bench::Bench;
-use crate::report::Finding;
+use crate::report::Row;
 
 mod cold_start;
 mod instance;
@@ -15,13 +15,13 @@ mod plugin;
 mod sandbox;
 mod tasks;
 
-/// Some rows that belong together.
+/// Rows that are measured together.
 #[derive(Clone, Copy, Debug)]
 pub struct Group {
-    /// What `--only` calls it.
+    /// The name for `--only`.
     pub name: &'static str,
-    /// Measures it.
-    pub measure: fn(&Bench) -> Result<Vec<Finding>>,
+    /// Measures the rows.
+    pub measure: fn(&Bench) -> Result<Vec<Row>>,
 }
 
 /// All groups, in the order of the report.
@@ -37,10 +37,10 @@ pub const GROUPS: [Group; 9] = [
     Group { name: "plugin", measure: plugin::measure },
 ];
 
-/// What rows call the library.
+/// The name of the library in the report.
 const LIBRARY: &str = "library";
 
-/// The session that new checkpoints are saved in.
+/// The session in which new checkpoints are saved.
 const NEW: u32 = 1;
 
 /// The session that is read.

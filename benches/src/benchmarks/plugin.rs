@@ -1,5 +1,5 @@
-//! A call that a plugin makes, against the library's own. A plugin has no clock,
-//! so both are the average over many calls.
+//! A call by a plugin compared with a call by an application. Plugins have no
+//! clock, so both are the mean of many calls.
 
 use std::time::Instant;
 
@@ -8,47 +8,48 @@ use checkpointer::Checkpointer;
 
 use super::{LIBRARY, NEW, READ};
 use crate::bench::Bench;
-use crate::contenders::plugin::Plugin;
-use crate::report::{Finding, Relation, Unit};
+use crate::report::{Relation, Row, Unit};
 use crate::states::{MEDIUM, SMALL, checkpoints, session_id, state};
-use crate::statistics::{Contender, interleave};
+use crate::statistics::{Subject, interleave};
+use crate::subjects::plugin::Plugin;
 
 const CALLS: u32 = 30;
 const ROUNDS: usize = 100;
 
-pub fn measure(bench: &Bench) -> Result<Vec<Finding>> {
-    bench.begin("building the measuring plugin");
+pub fn measure(bench: &Bench) -> Result<Vec<Row>> {
+    bench.begin("building the plugin");
     let (runtime, url) = (&bench.runtime, bench.server.url());
     let mut plugin = Plugin::new(runtime, &url)?;
     let library = runtime.block_on(Checkpointer::open(&url))?;
-    let mut findings = Vec::new();
-    for work in ["save", "load"] {
+    let mut rows = Vec::new();
+    for operation in ["save", "latest"] {
         for size in [SMALL, MEDIUM] {
-            let name = format!("{work} by a plugin, {}", size.name);
+            let name = format!("{operation} by a plugin, {}", size.name);
             bench.begin(&name);
             let (state, session) = (state(size), session_id(READ));
             let saves = checkpoints(NEW, 0..CALLS, &state);
             bench.flush();
             bench.fill(&url, READ, 0..CALLS, &state)?;
             let prepare = || {
-                if work == "save" {
+                if operation == "save" {
                     bench.flush();
                 }
             };
-            let contenders = vec![
-                Contender::new(|| {
+            let subjects = vec![
+                Subject::new(|| {
                     prepare();
-                    plugin.time_of_a_call(work, CALLS as usize, &state)
+                    plugin.call_time(operation, CALLS as usize, &state)
                 }),
-                Contender::new(|| {
+                Subject::new(|| {
                     prepare();
+                    let saves = saves.clone();
                     let start = Instant::now();
                     runtime.block_on(async {
-                        for save in &saves {
-                            if work == "save" {
+                        for save in saves {
+                            if operation == "save" {
                                 library.save(save).await?;
                             } else {
-                                library.load(&session, None).await?;
+                                library.latest(&session).await?;
                             }
                         }
                         anyhow::Ok(())
@@ -56,10 +57,10 @@ pub fn measure(bench: &Bench) -> Result<Vec<Finding>> {
                     Ok(start.elapsed().as_nanos() as f64 / f64::from(CALLS))
                 }),
             ];
-            let measured = interleave(bench.rounds(ROUNDS), contenders, &bench.progress)?;
-            let (ours, other) = (("plugin", measured[0].as_slice()), (LIBRARY, measured[1].as_slice()));
-            findings.push(Finding::between(name, Unit::Nanoseconds, ours, Relation::Ratio, other));
+            let measured = interleave(bench.rounds(ROUNDS), subjects, &bench.progress)?;
+            let (plugin, library) = (("plugin", measured[0].as_slice()), (LIBRARY, measured[1].as_slice()));
+            rows.push(Row::compare(name, Unit::Nanoseconds, plugin, Relation::Ratio, library));
         }
     }
-    Ok(findings)
+    Ok(rows)
 }

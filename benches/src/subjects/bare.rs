@@ -1,6 +1,6 @@
-//! The commands that the library sends, sent by the same client over the same
-//! kind of connection, and nothing else: nothing is checked, nothing is read out
-//! of what comes back. Nobody can be faster without asking Redis for less.
+//! The commands that the library sends, sent by the same client over a connection
+//! with the same settings. Nothing is checked, and replies are not parsed. A
+//! faster implementation would have to ask Redis for less.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use redis::{
     AsyncConnectionConfig, Client, Cmd, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo, Value,
 };
 
-use crate::recording::Words;
+use crate::recording::RecordedCommand;
 
-/// Opens a connection with the settings of the library's: its protocol, its
-/// time-outs, and the client's own settings of TCP.
+/// Opens a connection with the library's settings: its protocol, its timeouts and
+/// the client's default TCP settings.
 ///
 /// # Errors
-/// The server is not there.
+/// The server can't be reached.
 pub async fn connect(url: &str) -> Result<MultiplexedConnection> {
     let settings = RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP3);
     let client = Client::open(url.into_connection_info()?.set_redis_settings(settings))?;
@@ -26,15 +26,15 @@ pub async fn connect(url: &str) -> Result<MultiplexedConnection> {
     Ok(client.get_multiplexed_async_connection_with_config(&configuration).await?)
 }
 
-/// Sends a command. To copy its words into one is what every user of the client
-/// has to do.
+/// Sends a command. Every user of the client has to copy the arguments into a
+/// `Cmd`.
 ///
 /// # Errors
-/// The server refuses it, or is gone.
-pub async fn send(connection: &mut MultiplexedConnection, words: &Words) -> Result<Value> {
+/// The server rejects the command, or the connection is lost.
+pub async fn send(connection: &mut MultiplexedConnection, recorded: &RecordedCommand) -> Result<Value> {
     let mut command = Cmd::new();
-    for word in words {
-        command.arg(word);
+    for argument in recorded {
+        command.arg(argument);
     }
     Ok(command.query_async(connection).await?)
 }
