@@ -212,11 +212,12 @@ static bool step(checkpointer self, string session, string run, string *out) {
         checkpoint next;
         if (!flow_checkpoint_checkpointer_method_checkpointer_latest(self, &session, &latest, &error))
             return fail(&error, out);
-        bool is_ready = next_checkpoint(latest.is_some ? &latest.val : NULL, session, run, attempt, &next, out);
+        checkpoint *previous = latest.is_some ? &latest.val : NULL;
+        bool is_ready = next_checkpoint(previous, session, run, attempt, &next, out);
         if (is_ready) {
-            string *expected = latest.is_some ? &latest.val.metadata.checkpoint_id : NULL;
-            saved = flow_checkpoint_checkpointer_method_checkpointer_save_after(self, &next, expected, &outcome,
-                                                                                &error);
+            string *expected = previous ? &previous->metadata.checkpoint_id : NULL;
+            saved = flow_checkpoint_checkpointer_method_checkpointer_save_after(
+                self, &next, expected, &outcome, &error);
             flow_checkpoint_types_checkpoint_free(&next);
         }
         flow_checkpoint_checkpointer_option_checkpoint_free(&latest);
@@ -269,7 +270,8 @@ static bool act(string input, string *out) {
     if (!done) return fail(&error, out);
     checkpointer self = flow_checkpoint_checkpointer_borrow_checkpointer(opened);
     string session = words[count == 1 ? 0 : 1];
-    done = is_history ? history(self, session, out) : step(self, session, count == 3 ? words[2] : session, out);
+    string run = count == 3 ? words[2] : session;
+    done = is_history ? history(self, session, out) : step(self, session, run, out);
     flow_checkpoint_checkpointer_checkpointer_drop_own(opened);
     return done;
 }

@@ -104,8 +104,9 @@ function read({ metadata, state }) {
 
 // Lists the newest checkpoints of the session, one per line.
 function history(checkpointer, session) {
-  const { checkpoints, unreadable } = checkpointer.list({ sessionId: session, runId: null, limit: null, extra: [] });
-  const lines = checkpoints.map(({ metadata }) => `${metadata.step} ${metadata.node} ${metadata.checkpointId}`);
+  const query = { sessionId: session, runId: null, limit: null, extra: [] };
+  const { checkpoints, unreadable } = checkpointer.list(query);
+  const lines = checkpoints.map(({ metadata }) => describeCheckpoint(metadata));
   return [...lines, ...unreadable.map(describeUnreadable)].join("\n");
 }
 
@@ -127,6 +128,10 @@ function describe(error) {
     default:
       return String(error);
   }
+}
+
+function describeCheckpoint({ step, node, checkpointId }) {
+  return `${step} ${node} ${checkpointId}`;
 }
 
 function describeUnreadable({ checkpointId, reason }) {
