@@ -1,14 +1,14 @@
-# What the builds of the plugins share; each plugins/*/build reads this file.
-# Tools are installed under target/plugins, once for each version.
+# Functions for the build scripts plugins/*/build. Tools are installed under
+# target/plugins, once per version.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 wit=$root/wit
 target=$root/target/plugins
 mkdir -p "$target"
 
-# Runs a command that installs something in target/plugins/FOLDER, unless this
-# very command was run there before. The mark is made last: an installation that
-# was interrupted has none.
+# Runs a command that installs into target/plugins/FOLDER, unless the same command
+# has succeeded there before. The file `installed` is written last, so that an
+# interrupted installation starts again.
 # install FOLDER COMMAND…
 install() {
     local folder=$target/$1 mark=$target/$1/installed
@@ -21,8 +21,8 @@ install() {
     echo "${folder##*/} $*" > "$mark"
 }
 
-# A program from Cargo's registry. It is not optimised: to build it takes longer than
-# to run it ever will.
+# Installs a program from crates.io, without optimization: an optimized build takes
+# longer than it saves.
 # install_cargo CRATE VERSION OPTION…
 install_cargo() {
     install "$1" env CARGO_PROFILE_DEV_DEBUG=false cargo install "$1" --version "=$2" --quiet --locked \
@@ -30,8 +30,8 @@ install_cargo() {
     PATH=$target/$1/bin:$PATH
 }
 
-# Versions of wasm-tools and wit-bindgen that are made of the same crates, which
-# are then compiled once.
+# wasm-tools and wit-bindgen have versions with the same dependencies, which are then
+# compiled once.
 install_wasm_tools() {
     install_cargo wasm-tools 1.258.0 --no-default-features --features component
 }
@@ -40,13 +40,13 @@ install_wit_bindgen() {
     install_cargo wit-bindgen-cli 0.61.1 --no-default-features --features c,go
 }
 
-# What wit-bindgen makes of the world, without a line for each file.
+# Generates the bindings of the world. Hides the messages about generated files.
 # make_bindings LANGUAGE FOLDER OPTION…
 make_bindings() {
     wit-bindgen "$1" "$wit" --world plugin --out-dir "$2" "${@:3}" 2> >(grep -v '^Generating' >&2)
 }
 
-# A program from PyPI, in a virtual environment of its own.
+# Installs a program from PyPI in a separate virtual environment.
 # install_pip PACKAGE VERSION
 install_pip() {
     install "$1" bash -c 'python3 -m venv "$1" && "$1/bin/pip" install --quiet --disable-pip-version-check "$2"' \
@@ -54,8 +54,8 @@ install_pip() {
     PATH=$target/$1/bin:$PATH
 }
 
-# The packages of a package-lock.json, from npm. Not by `npm ci`: it fails if one
-# for another platform, which nobody asks for, is not in the lock.
+# Installs the packages of a package-lock.json from npm. `npm ci` would fail, because
+# the lock files lack optional packages for other platforms.
 # install_npm NAME FOLDER
 install_npm() {
     install "$1" bash -c 'cp "$2/package.json" "$2/package-lock.json" "$1" && cd "$1" &&
@@ -64,7 +64,7 @@ install_npm() {
     PATH=$target/$1/node_modules/.bin:$PATH
 }
 
-# The files of a crate, as they are published: target/plugins/crate-NAME/vendor/NAME.
+# Downloads the source of a crate to target/plugins/crate-NAME/vendor/NAME.
 # install_crate NAME VERSION
 install_crate() {
     install "crate-$1" bash -c 'cd "$1" && printf "%s\n" "[package]" "name = \"files\"" "edition = \"2024\"" \
@@ -72,7 +72,8 @@ install_crate() {
         touch none.rs && cargo vendor --quiet > /dev/null' bash "$target/crate-$1" "$1" "$2"
 }
 
-# Debian packages, where there is no other way.
+# Installs Debian packages, if the user is root. Otherwise prints the command and
+# fails.
 # install_apt PACKAGE…
 install_apt() {
     dpkg --status "$@" > /dev/null 2>&1 && return
@@ -84,9 +85,9 @@ install_apt() {
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" > /dev/null
 }
 
-# Makes sure that a component imports nothing that a host would not give a
-# plugin, and puts it where it belongs. WASI is there, but empty: no files, no
-# variables, no network.
+# Checks that a component imports only interfaces that a host gives to a plugin, and
+# moves it to target/plugins/LANGUAGE.wasm. WASI is allowed: the host gives a context
+# without files, variables and network.
 # finish LANGUAGE COMPONENT
 finish() {
     local imports refused
@@ -94,7 +95,7 @@ finish() {
     refused=$(grep -v -E '^(flow:checkpoint/(types|checkpointer)@|wasi:(cli|clocks|filesystem|io|random|sockets)/)' \
         <<< "$imports" || true)
     if [ -n "$refused" ]; then
-        echo "plugins/$1: the component imports what a plugin may not:" $refused >&2
+        echo "plugins/$1: imports that a plugin may not have:" $refused >&2
         return 1
     fi
     mv "$2" "$target/$1.wasm"

@@ -1,7 +1,7 @@
-// An agent as a plugin: each call loads the latest checkpoint of a session,
-// does one step and saves it. plugins/README.md says what all languages do.
+// A sample agent as a plugin. Each call loads the latest checkpoint of a session,
+// does one step and saves it. plugins/README.md describes the agent.
 
-// The package is the one in which the bindings look for what the plugin exports.
+// The bindings expect the exports of the plugin in a package of this name.
 package export_wit_world
 
 import (
@@ -23,20 +23,19 @@ const (
 	usage    = "say: SESSION | step SESSION [RUN] | history SESSION"
 )
 
-// What the agent knows. The order of the fields is the order they are stored in.
+// state is the agent's state. Its fields are stored in this order.
 type state struct {
 	Count int64    `json:"count"`
 	Trail []string `json:"trail"`
 }
 
-// While the checkpointer's answer is written into the memory of this program, the
-// program may call nothing outside, not even the clock, as a collection of garbage
-// does. So one happens when it is asked for and at no other time.
+// A garbage collection reads the clock. A call out of the component traps while the
+// host writes an answer into its memory, so collections run only when requested.
 func init() {
 	debug.SetGCPercent(-1)
 }
 
-// Run is what the world of the plugin exports.
+// Run is the export of the world.
 func Run(input string) witTypes.Result[string, string] {
 	runtime.GC()
 	text, err := act(strings.Fields(input))
@@ -55,7 +54,7 @@ func act(words []string) (string, error) {
 	if !isHistory && !isStep {
 		return "", errors.New(usage)
 	}
-	checkpointer, err := value(api.CheckpointerOpen(api.Options{Bucket: "default", Prefix: "llmfy_checkpoint:"}))
+	checkpointer, err := value(api.CheckpointerOpen(types.Options{Bucket: "default"}))
 	if err != nil {
 		return "", err
 	}
@@ -67,14 +66,14 @@ func act(words []string) (string, error) {
 	return step(checkpointer, session, run)
 }
 
-// step goes one step on from the latest checkpoint, whatever others do meanwhile.
+// step saves the step that follows the latest checkpoint.
 func step(checkpointer *api.Checkpointer, session, run string) (string, error) {
 	for attempt := int64(1); ; attempt++ {
-		latest, err := value(checkpointer.Load(session, witTypes.None[string]()))
+		latest, err := value(checkpointer.Latest(session))
 		if err != nil {
 			return "", err
 		}
-		next, err := after(latest, session, run, attempt)
+		next, err := nextCheckpoint(latest, session, run, attempt)
 		if err != nil {
 			return "", err
 		}
@@ -86,85 +85,87 @@ func step(checkpointer *api.Checkpointer, session, run string) (string, error) {
 		if err == nil {
 			break
 		}
-		// If another got ahead, what was computed here is out of date. One gets
-		// ahead each time, so this ends.
+		// If another save was first, this step is computed again. The loop ends,
+		// because one of the concurrent saves succeeds each time.
 		var failed failure
-		isOvertaken := errors.As(err, &failed) && failed.of.Tag() == api.ErrorConflict &&
-			failed.of.Conflict().Tag() == api.ConflictLatest
-		if !isOvertaken {
+		isNotLatest := errors.As(err, &failed) && failed.cause.Tag() == types.ErrorConflict &&
+			failed.cause.Conflict().Tag() == types.ConflictNotLatest
+		if !isNotLatest {
 			return "", err
 		}
 	}
 	text, err := history(checkpointer, session)
 	if err != nil {
-		return "", fmt.Errorf("the step is saved, but not shown: %w", err)
+		return "", fmt.Errorf("the step is saved, but the history can't be read: %w", err)
 	}
 	return text, nil
 }
 
-// after is the checkpoint that follows; nothing in it comes from a clock or from
-// chance, so a step that is repeated gives the same.
-func after(latest witTypes.Option[api.Checkpoint], session, run string, attempt int64) (api.Checkpoint, error) {
+// nextCheckpoint returns the checkpoint that follows latest. It contains no time and
+// no random value, so that a repeated step saves the same checkpoint.
+func nextCheckpoint(
+	latest witTypes.Option[types.Checkpoint], session, run string, attempt int64,
+) (types.Checkpoint, error) {
 	now, number, prevNode := state{}, int64(1), "__start__"
 	if latest.IsSome() {
 		checkpoint := latest.Some()
-		before := checkpoint.Metadata
-		// Whatever does not come out as it went in, another agent wrote.
+		previous := checkpoint.Metadata
+		// A state that is not restored byte for byte is not this agent's.
 		err := json.Unmarshal([]byte(checkpoint.State), &now)
 		if err != nil || now.Count < 0 || now.text() != checkpoint.State {
-			return api.Checkpoint{}, fmt.Errorf("the state of checkpoint %s is not this agent's", before.CheckpointId)
+			return types.Checkpoint{}, fmt.Errorf("the state of checkpoint %s is not this agent's", previous.CheckpointId)
 		}
-		prevNode = before.Node
+		prevNode = previous.Node
 		// Steps are counted within a run.
-		if before.Run.IsSome() && before.Run.Some().RunId == run {
-			number = before.Step + 1
+		if previous.Run.IsSome() && previous.Run.Some().RunId == run {
+			number = previous.Step + 1
 		}
 	}
 	now = state{Count: now.Count + 1, Trail: append(now.Trail, language)}
-	metadata := api.Metadata{
+	metadata := types.Metadata{
 		SessionId:    session,
 		CheckpointId: fmt.Sprintf("%s-%d-%s", run, now.Count, language),
 		Timestamp:    time.Date(2026, 1, 1, 0, 0, int(now.Count), 0, time.UTC).Format(time.RFC3339),
 		Node:         language,
 		Step:         number,
-		Run: witTypes.Some(api.Run{
+		Run: witTypes.Some(types.Run{
 			RunId:         run,
 			PrevNode:      prevNode,
 			UpdatedFields: []string{"count", "trail"},
 			Attempt:       witTypes.Some(attempt),
 		}),
 	}
-	return api.Checkpoint{Metadata: metadata, State: now.text()}, nil
+	return types.Checkpoint{Metadata: metadata, State: now.text()}, nil
 }
 
 func (s state) text() string {
-	// Numbers and strings can't fail.
+	// Numbers and strings can always be encoded.
 	text, _ := json.Marshal(s)
 	return string(text)
 }
 
-// history is the newest checkpoints of the session, a line each.
+// history lists the newest checkpoints of the session, one per line.
 func history(checkpointer *api.Checkpointer, session string) (string, error) {
-	found, err := value(checkpointer.List(session, witTypes.None[uint32]()))
+	found, err := value(checkpointer.List(types.HistoryQuery{SessionId: session}))
 	if err != nil {
 		return "", err
 	}
 	var lines []string
 	for _, checkpoint := range found.Checkpoints {
-		of := checkpoint.Metadata
-		lines = append(lines, fmt.Sprintf("%d %s %s", of.Step, of.Node, of.CheckpointId))
+		metadata := checkpoint.Metadata
+		lines = append(lines, fmt.Sprintf("%d %s %s", metadata.Step, metadata.Node, metadata.CheckpointId))
 	}
 	for _, unreadable := range found.Unreadable {
-		lines = append(lines, cannotBeRead(unreadable))
+		lines = append(lines, describeUnreadable(unreadable))
 	}
 	return strings.Join(lines, "\n"), nil
 }
 
-// failure makes an error of Go from one of the checkpointer.
-type failure struct{ of api.Error }
+// failure is an error of the checkpointer as a Go error.
+type failure struct{ cause types.Error }
 
-// value is what a call gave, as Go gives it.
-func value[T any](result witTypes.Result[T, api.Error]) (T, error) {
+// value converts the result of a call to a value and an error.
+func value[T any](result witTypes.Result[T, types.Error]) (T, error) {
 	if result.IsErr() {
 		var none T
 		return none, failure{result.Err()}
@@ -173,27 +174,27 @@ func value[T any](result witTypes.Result[T, api.Error]) (T, error) {
 }
 
 func (f failure) Error() string {
-	switch f.of.Tag() {
-	case api.ErrorInvalidArgument:
-		return "invalid argument: " + f.of.InvalidArgument()
-	case api.ErrorConflict:
-		if f.of.Conflict().Tag() == api.ConflictLatest {
-			return "the session has gone on meanwhile"
+	switch f.cause.Tag() {
+	case types.ErrorInvalidArgument:
+		return "invalid argument: " + f.cause.InvalidArgument()
+	case types.ErrorConflict:
+		if f.cause.Conflict().Tag() == types.ConflictNotLatest {
+			return "the session has a newer checkpoint"
 		}
-		taken := f.of.Conflict().Taken()
-		return fmt.Sprintf("checkpoint %s can't be saved: %s", taken.CheckpointId, taken.Reason)
-	case api.ErrorCorrupt:
-		return cannotBeRead(f.of.Corrupt())
-	case api.ErrorTooLarge:
-		return fmt.Sprintf("the state has %d bytes, and %d are allowed", f.of.TooLarge().Size, f.of.TooLarge().Limit)
+		conflict := f.cause.Conflict().IdInUse()
+		return fmt.Sprintf("checkpoint %s can't be saved: %s", conflict.CheckpointId, conflict.Reason)
+	case types.ErrorCorrupt:
+		return describeUnreadable(f.cause.Corrupt())
+	case types.ErrorTooLarge:
+		return fmt.Sprintf("the state has %d bytes, and the limit is %d", f.cause.TooLarge().Size, f.cause.TooLarge().Limit)
 	default:
-		if f.of.Storage().Effect == types.EffectNone {
-			return "the store failed: " + f.of.Storage().Message
+		if f.cause.Storage().Effect == types.EffectNone {
+			return "the store failed: " + f.cause.Storage().Message
 		}
-		return "the store failed, and the step may be saved or not: " + f.of.Storage().Message
+		return "the store failed, and the step may or may not be saved: " + f.cause.Storage().Message
 	}
 }
 
-func cannotBeRead(of api.Unreadable) string {
-	return fmt.Sprintf("checkpoint %s can't be read: %s", of.CheckpointId, of.Reason)
+func describeUnreadable(unreadable types.Unreadable) string {
+	return fmt.Sprintf("checkpoint %s can't be read: %s", unreadable.CheckpointId, unreadable.Reason)
 }

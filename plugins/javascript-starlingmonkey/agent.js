@@ -1,13 +1,13 @@
-// An agent as a plugin: each call loads the latest checkpoint of a session,
-// does one step and saves it. `plugins/README.md` says what all languages do.
+// A sample agent as a plugin. Each call loads the latest checkpoint of a session,
+// does one step and saves it. `plugins/README.md` describes the agent.
 
 import { Checkpointer } from "flow:checkpoint/checkpointer@0.1.0";
 
 const LANGUAGE = "javascript-starlingmonkey";
 const USAGE = "say: SESSION | step SESSION [RUN] | history SESSION";
 
-// What is thrown from here is the error that the host gets, so it has to be a
-// string; one of the checkpointer's is put into words on the way.
+// The host receives the thrown string as the error of `run`. Errors of the
+// checkpointer are objects and are converted to a message.
 export function run(input) {
   const words = input.split(/\s+/).filter((word) => word);
   if (words.length === 1) words.unshift("step");
@@ -22,49 +22,50 @@ export function run(input) {
       checkpointer[Symbol.dispose]();
     }
   } catch (error) {
-    throw inWords(error);
+    throw describe(error);
   }
 }
 
 function open() {
   return Checkpointer.open({
     bucket: "default",
-    prefix: "llmfy_checkpoint:",
+    prefix: null,
     layout: "llmfy",
     ttl: null,
     maxStateBytes: null,
     compress: false,
     maxCheckpoints: null,
+    extra: [],
   });
 }
 
-// Goes one step on from the latest checkpoint, whatever others do meanwhile.
+// Saves the step that follows the latest checkpoint.
 function step(checkpointer, session, run) {
   for (let attempt = 1n; ; attempt++) {
-    const latest = checkpointer.load(session, null);
-    const next = after(latest, session, run, attempt);
+    const latest = checkpointer.latest(session);
+    const next = nextCheckpoint(latest, session, run, attempt);
     try {
       checkpointer.saveAfter(next, latest?.metadata.checkpointId ?? null);
       break;
     } catch (error) {
-      // Another got ahead, and what was computed here is out of date. One gets
-      // ahead each time, so this ends.
-      if (error.payload?.tag === "conflict" && error.payload.val.tag === "latest") continue;
+      // Another save was first, so this step is computed again. The loop ends,
+      // because one of the concurrent saves succeeds each time.
+      if (error.payload?.tag === "conflict" && error.payload.val.tag === "not-latest") continue;
       throw error;
     }
   }
   try {
     return history(checkpointer, session);
   } catch (error) {
-    throw `the step is saved, but not shown: ${inWords(error)}`;
+    throw `the step is saved, but the history can't be read: ${describe(error)}`;
   }
 }
 
-// The checkpoint that follows; nothing in it comes from a clock or from chance,
-// so a step that is repeated gives the same.
-function after(latest, session, run, attempt) {
+// Returns the checkpoint that follows `latest`. It contains no time and no random
+// value, so that a repeated step saves the same checkpoint.
+function nextCheckpoint(latest, session, run, attempt) {
   const { count, trail } = latest ? read(latest) : { count: 0, trail: [] };
-  const before = latest?.metadata;
+  const previous = latest?.metadata;
   const state = { count: count + 1, trail: [...trail, LANGUAGE] };
   const time = new Date(Date.UTC(2026, 0, 1) + state.count * 1000);
   return {
@@ -74,20 +75,21 @@ function after(latest, session, run, attempt) {
       timestamp: time.toISOString().replace(".000", ""),
       node: LANGUAGE,
       // Steps are counted within a run. An s64 is a BigInt here.
-      step: before?.run?.runId === run ? before.step + 1n : 1n,
+      step: previous?.run?.runId === run ? previous.step + 1n : 1n,
       run: {
         runId: run,
-        prevNode: before?.node ?? "__start__",
+        prevNode: previous?.node ?? "__start__",
         updatedFields: ["count", "trail"],
         attempt,
         dispatchId: null,
       },
+      extra: [],
     },
     state: JSON.stringify(state),
   };
 }
 
-// What the agent knows, if this agent saved it.
+// Parses the state of a checkpoint that this agent saved.
 function read({ metadata, state }) {
   try {
     const { count, trail, ...others } = JSON.parse(state);
@@ -95,38 +97,43 @@ function read({ metadata, state }) {
     const isTrail = Array.isArray(trail) && trail.every((node) => typeof node === "string");
     if (isCount && isTrail && Object.keys(others).length === 0) return { count, trail };
   } catch {
-    // Not even JSON as JavaScript reads it, or no object.
+    // Not JSON as JavaScript reads it, or not an object.
   }
   throw `the state of checkpoint ${metadata.checkpointId} is not this agent's`;
 }
 
-// The newest checkpoints of the session, a line each.
+// Lists the newest checkpoints of the session, one per line.
 function history(checkpointer, session) {
-  const { checkpoints, unreadable } = checkpointer.list(session, null);
-  const lines = checkpoints.map(({ metadata: of }) => `${of.step} ${of.node} ${of.checkpointId}`);
-  return [...lines, ...unreadable.map(cannotBeRead)].join("\n");
+  const query = { sessionId: session, runId: null, limit: null, extra: [] };
+  const { checkpoints, unreadable } = checkpointer.list(query);
+  const lines = checkpoints.map(({ metadata }) => describeCheckpoint(metadata));
+  return [...lines, ...unreadable.map(describeUnreadable)].join("\n");
 }
 
-function inWords(error) {
+function describe(error) {
   const { tag, val } = error.payload ?? {};
   switch (tag) {
     case "invalid-argument":
       return `invalid argument: ${val}`;
     case "conflict":
-      if (val.tag === "latest") return "the session has gone on meanwhile";
+      if (val.tag === "not-latest") return "the session has a newer checkpoint";
       return `checkpoint ${val.val.checkpointId} can't be saved: ${val.val.reason}`;
     case "corrupt":
-      return cannotBeRead(val);
+      return describeUnreadable(val);
     case "too-large":
-      return `the state has ${val.size} bytes, and ${val.limit} are allowed`;
+      return `the state has ${val.size} bytes, and the limit is ${val.limit}`;
     case "storage":
       if (val.effect === "none") return `the store failed: ${val.message}`;
-      return `the store failed, and the step may be saved or not: ${val.message}`;
+      return `the store failed, and the step may or may not be saved: ${val.message}`;
     default:
       return String(error);
   }
 }
 
-function cannotBeRead({ checkpointId, reason }) {
+function describeCheckpoint({ step, node, checkpointId }) {
+  return `${step} ${node} ${checkpointId}`;
+}
+
+function describeUnreadable({ checkpointId, reason }) {
   return `checkpoint ${checkpointId} can't be read: ${reason}`;
 }

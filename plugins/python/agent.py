@@ -1,17 +1,17 @@
-"""An agent as a plugin: each call loads the latest checkpoint of a session,
-does one step and saves it. `plugins/README.md` says what all languages do."""
+"""A sample agent as a plugin. Each call loads the latest checkpoint of a session,
+does one step and saves it. `plugins/README.md` describes the agent."""
 
 import json
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
-# These modules are made from the interface: see README.md for how to have them
-# in an editor.
+# These modules are generated from the interface. README.md describes how an editor
+# finds them.
 import wit_world
 from componentize_py_types import Err
-from wit_world.imports import checkpointer as api
-from wit_world.imports.checkpointer import Checkpoint, Checkpointer, Layout, Metadata, Options, Run
-from wit_world.imports.types import Effect
+from wit_world.imports import types
+from wit_world.imports.checkpointer import Checkpointer
+from wit_world.imports.types import Checkpoint, Effect, HistoryQuery, Layout, Metadata, Options, Run
 
 LANGUAGE = "python"
 USAGE = "say: SESSION | step SESSION [RUN] | history SESSION"
@@ -19,8 +19,8 @@ USAGE = "say: SESSION | step SESSION [RUN] | history SESSION"
 
 class WitWorld(wit_world.WitWorld):
     def run(self, input: str) -> str:
-        # An `Err` that is raised here is the error that the host gets; one of
-        # the checkpointer's is put into words on the way.
+        # The host receives the value of an `Err` as the error of `run`, and it must
+        # be a string. Errors of the checkpointer are converted to a message.
         try:
             match input.split():
                 case ["history", session]:
@@ -31,52 +31,53 @@ class WitWorld(wit_world.WitWorld):
                     run = session
                 case _:
                     raise Err(USAGE)
-            # Closes it at the end, errors or not.
-            with opened() as checkpointer:
+            # `with` closes the checkpointer, also after an error.
+            with open_checkpointer() as checkpointer:
                 return step(checkpointer, session, run) if run else history(checkpointer, session)
         except Err as error:
-            raise Err(in_words(error.value)) from None
+            raise Err(describe(error.value)) from None
 
 
-def opened() -> Checkpointer:
+def open_checkpointer() -> Checkpointer:
     return Checkpointer.open(
         Options(
             bucket="default",
-            prefix="llmfy_checkpoint:",
+            prefix=None,
             layout=Layout.LLMFY,
             ttl=None,
             max_state_bytes=None,
             compress=False,
             max_checkpoints=None,
+            extra=[],
         )
     )
 
 
 def step(checkpointer: Checkpointer, session: str, run: str) -> str:
-    """Goes one step on from the latest checkpoint, whatever others do meanwhile."""
+    """Saves the step that follows the latest checkpoint."""
     for attempt in count(1):
-        latest = checkpointer.load(session, None)
+        latest = checkpointer.latest(session)
         try:
             checkpointer.save_after(
-                after(latest, session, run, attempt), latest and latest.metadata.checkpoint_id
+                next_checkpoint(latest, session, run, attempt), latest and latest.metadata.checkpoint_id
             )
             break
         except Err as error:
             match error.value:
-                # Another got ahead, and what was computed here is out of date.
-                # One gets ahead each time, so this ends.
-                case api.Error_Conflict(api.Conflict_Latest()):
+                # Another save was first, so this step is computed again. The loop
+                # ends, because one of the concurrent saves succeeds each time.
+                case types.Error_Conflict(types.Conflict_NotLatest()):
                     continue
             raise
     try:
         return history(checkpointer, session)
     except Err as error:
-        raise Err(f"the step is saved, but not shown: {in_words(error.value)}") from None
+        raise Err(f"the step is saved, but the history can't be read: {describe(error.value)}") from None
 
 
-def after(latest: Checkpoint | None, session: str, run: str, attempt: int) -> Checkpoint:
-    """The checkpoint that follows; nothing in it comes from a clock or from
-    chance, so a step that is repeated gives the same."""
+def next_checkpoint(latest: Checkpoint | None, session: str, run: str, attempt: int) -> Checkpoint:
+    """Returns the checkpoint that follows `latest`. It contains no time and no random
+    value, so that a repeated step saves the same checkpoint."""
     state = {"count": 0, "trail": []}
     number, prev_node = 1, "__start__"
     if latest:
@@ -102,14 +103,15 @@ def after(latest: Checkpoint | None, session: str, run: str, attempt: int) -> Ch
                 attempt=attempt,
                 dispatch_id=None,
             ),
+            extra=[],
         ),
-        # Without the blanks, as the other languages write it.
+        # Without blanks, like the other languages.
         json.dumps(state, separators=(",", ":"), ensure_ascii=False),
     )
 
 
 def read(checkpoint: Checkpoint) -> dict:
-    """What the agent knows, if this agent saved it."""
+    """Parses the state of a checkpoint that this agent saved."""
     try:
         state = json.loads(checkpoint.state)
     except (ValueError, RecursionError):
@@ -122,27 +124,28 @@ def read(checkpoint: Checkpoint) -> dict:
 
 
 def history(checkpointer: Checkpointer, session: str) -> str:
-    """The newest checkpoints of the session, a line each."""
-    found = checkpointer.list(session, None)
-    lines = [f"{of.step} {of.node} {of.checkpoint_id}" for of in (item.metadata for item in found.checkpoints)]
-    return "\n".join(lines + [in_words(api.Error_Corrupt(item)) for item in found.unreadable])
+    """Lists the newest checkpoints of the session, one per line."""
+    found = checkpointer.list(HistoryQuery(session_id=session, run_id=None, limit=None, extra=[]))
+    all_metadata = (checkpoint.metadata for checkpoint in found.checkpoints)
+    lines = [f"{metadata.step} {metadata.node} {metadata.checkpoint_id}" for metadata in all_metadata]
+    return "\n".join(lines + [describe(types.Error_Corrupt(item)) for item in found.unreadable])
 
 
-def in_words(error: api.Error | str) -> str:
+def describe(error: types.Error | str) -> str:
     match error:
-        case api.Error_InvalidArgument(reason):
+        case types.Error_InvalidArgument(reason):
             return f"invalid argument: {reason}"
-        case api.Error_Conflict(api.Conflict_Taken(taken)):
-            return f"checkpoint {taken.checkpoint_id} can't be saved: {taken.reason}"
-        case api.Error_Conflict(api.Conflict_Latest()):
-            return "the session has gone on meanwhile"
-        case api.Error_Corrupt(unreadable):
+        case types.Error_Conflict(types.Conflict_IdInUse(conflict)):
+            return f"checkpoint {conflict.checkpoint_id} can't be saved: {conflict.reason}"
+        case types.Error_Conflict(types.Conflict_NotLatest()):
+            return "the session has a newer checkpoint"
+        case types.Error_Corrupt(unreadable):
             return f"checkpoint {unreadable.checkpoint_id} can't be read: {unreadable.reason}"
-        case api.Error_TooLarge(excess):
-            return f"the state has {excess.size} bytes, and {excess.limit} are allowed"
-        case api.Error_Storage(failure) if failure.effect == Effect.UNKNOWN:
-            return f"the store failed, and the step may be saved or not: {failure.message}"
-        case api.Error_Storage(failure):
+        case types.Error_TooLarge(excess):
+            return f"the state has {excess.size} bytes, and the limit is {excess.limit}"
+        case types.Error_Storage(failure) if failure.effect == Effect.UNKNOWN:
+            return f"the store failed, and the step may or may not be saved: {failure.message}"
+        case types.Error_Storage(failure):
             return f"the store failed: {failure.message}"
         case text:
             return text

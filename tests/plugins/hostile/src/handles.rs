@@ -1,9 +1,9 @@
-//! Attacks with handles: the import as it is below the types that keep a program
-//! from doing such things.
+//! Attacks with handles. They call the raw import, since the generated types rule
+//! such calls out.
 
 use core::mem;
 
-use crate::{Ending, open};
+use crate::{Answer, open};
 
 #[link(wasm_import_module = "flow:checkpoint/checkpointer@0.1.0")]
 unsafe extern "C" {
@@ -12,39 +12,46 @@ unsafe extern "C" {
         handle: u32,
         session: *const u8,
         session_bytes: usize,
-        case: u32,
         checkpoint: *const u8,
         checkpoint_bytes: usize,
-        answer: *mut Answer,
+        answer: *mut ReturnArea,
+    );
+
+    #[link_name = "[method]checkpointer.scan"]
+    pub fn scan(
+        handle: u32,
+        discriminant: u32,
+        cursor: *const u8,
+        cursor_bytes: usize,
+        answer: *mut ReturnArea,
     );
 
     #[link_name = "[resource-drop]checkpointer"]
     fn drop_handle(handle: u32);
 }
 
-/// Room for the answer of any call here.
+/// Memory for the answer of either function.
 #[repr(C, align(8))]
-pub struct Answer([u8; 64]);
+pub struct ReturnArea([u8; 64]);
 
-impl Answer {
+impl ReturnArea {
     pub const fn new() -> Self {
         Self([0; 64])
     }
 }
 
-/// Uses a handle, whatever it is.
+/// Calls a method with a handle that may be invalid.
 fn use_handle(handle: u32) {
-    let session = "session";
-    // SAFETY: all that is pointed to is there; and what the host does about the
-    // handle is what is to be seen.
+    let id = "session";
+    // SAFETY: all pointers are valid. The host must check the handle.
     unsafe {
-        load_document(handle, session.as_ptr(), session.len(), 0, session.as_ptr(), 0, &mut Answer::new());
+        load_document(handle, id.as_ptr(), id.len(), id.as_ptr(), id.len(), &mut ReturnArea::new());
     }
 }
 
-pub fn drop_twice() -> Ending {
+pub fn drop_twice() -> Answer {
     let handle = open("handles:")?.take_handle();
-    // SAFETY: as above.
+    // SAFETY: no pointers. The host must check the handle.
     unsafe {
         drop_handle(handle);
         drop_handle(handle);
@@ -52,37 +59,37 @@ pub fn drop_twice() -> Ending {
     Ok("dropped twice".into())
 }
 
-pub fn use_after_drop() -> Ending {
+pub fn use_after_drop() -> Answer {
     let handle = open("handles:")?.take_handle();
-    // SAFETY: as above.
+    // SAFETY: no pointers. The host must check the handle.
     unsafe { drop_handle(handle) };
     use_handle(handle);
-    Ok("used after it was dropped".into())
+    Ok("used after drop".into())
 }
 
-pub fn leak(count: usize) -> Ending {
+pub fn leak(count: usize) -> Answer {
     for _ in 0..count {
         mem::forget(open("handles:")?);
     }
     Ok(format!("leaked {count}"))
 }
 
-/// There is one handle, and this is none of it.
-pub fn use_number(handle: u32) -> Ending {
+/// Uses a handle that does not exist. The only one that exists is `own`.
+pub fn use_number(handle: u32) -> Answer {
     let own = open("handles:")?;
     if own.handle() == handle {
-        return Err("that is its own".into());
+        return Err("the handle exists".into());
     }
     use_handle(handle);
     Ok(format!("used {handle}"))
 }
 
-pub fn drop_number(handle: u32) -> Ending {
+pub fn drop_number(handle: u32) -> Answer {
     let own = open("handles:")?;
     if own.handle() == handle {
-        return Err("that is its own".into());
+        return Err("the handle exists".into());
     }
-    // SAFETY: as above.
+    // SAFETY: no pointers. The host must check the handle.
     unsafe { drop_handle(handle) };
     Ok(format!("dropped {handle}"))
 }

@@ -1,7 +1,7 @@
-//! A plugin that means harm. `run` takes the name of an attack and its arguments
-//! as words, and does it. How each has to end is in `tests/tests/hostile.rs`.
+//! A hostile plugin. The input of `run` is the name of an attack and its arguments,
+//! separated by blanks. `tests/tests/hostile.rs` checks how each attack ends.
 
-wit_bindgen::generate!({ path: "../../../wit", world: "plugin" });
+wit_bindgen::generate!({ path: "../../../wit", world: "plugin", generate_all });
 
 mod answers;
 mod handles;
@@ -12,49 +12,50 @@ mod texts;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use flow::checkpoint::checkpointer::{Checkpoint, Checkpointer, Error, Layout, Metadata, Options, Run};
+use flow::checkpoint::checkpointer::Checkpointer;
+use flow::checkpoint::types::{Checkpoint, Error, HistoryQuery, Layout, Metadata, Options, Run};
 
 struct Hostile;
 export!(Hostile);
 
-/// What an attack gives back, if it gets that far.
-type Ending = Result<String, String>;
+/// The answer of an attack that returns.
+type Answer = Result<String, String>;
 
-/// How often this instance was run.
+/// The number of times this instance was run.
 static RUNS: AtomicU32 = AtomicU32::new(0);
 
 impl Guest for Hostile {
-    fn run(input: String) -> Ending {
+    fn run(input: String) -> Answer {
         let runs = RUNS.fetch_add(1, Ordering::Relaxed);
         let words: Vec<&str> = input.split_whitespace().collect();
         match words[..] {
             ["nothing"] => nothing(runs),
             ["restore"] => restore_all(),
 
-            ["loop"] => resources::run_for_ever(),
-            ["calls"] => resources::call_for_ever(),
-            ["refusals"] => resources::be_refused_for_ever(),
-            ["opens"] => resources::open_and_close_for_ever(),
-            ["saves"] => resources::save_for_ever(),
-            ["recursion"] => resources::recur(),
+            ["loop"] => resources::loop_forever(),
+            ["calls"] => resources::load_forever(),
+            ["refusals"] => resources::open_unknown_bucket_forever(),
+            ["opens"] => resources::open_and_close_forever(),
+            ["saves"] => resources::save_forever(),
+            ["recursion"] => resources::recurse(),
             ["memory"] => resources::grow_until_refused(),
             ["allocations"] => resources::allocate_until_refused(),
             ["checkpointers"] => resources::open_until_refused(),
             ["checkpointers", "loop"] => {
                 resources::open_until_refused()?;
-                resources::run_for_ever()
+                resources::loop_forever()
             }
-            ["lists"] => resources::list_without_limit(),
-            ["lists", count, bytes] => resources::list_more_than_fits(number(count), number(bytes)),
+            ["lists"] => resources::list_above_the_limit(),
+            ["lists", count, bytes] => resources::save_and_list(number(count), number(bytes)),
             ["compression", bytes] => resources::compress(number(bytes)),
 
-            ["claim", bytes] => strings::claim_beyond_memory(number(bytes)),
-            ["string", bytes] => strings::pass_one_of(number(bytes)),
-            ["strings", count, bytes] => strings::pass_the_same_many_times(number(count), number(bytes)),
-            ["no-utf-8"] => strings::pass_what_is_no_text(),
-            ["no-case"] => strings::pass_what_is_no_case(),
-            ["bucket-of", bytes] => strings::open_a_bucket_with_a_name_of(number(bytes)),
-            ["answer-of", bytes] => strings::give_back(number(bytes)),
+            ["claim", bytes] => strings::pass_beyond_memory(number(bytes)),
+            ["string", bytes] => strings::pass_nuls(number(bytes)),
+            ["strings", count, bytes] => strings::pass_copies(number(count), number(bytes)),
+            ["no-utf-8"] => strings::pass_invalid_utf8(),
+            ["no-case"] => strings::pass_invalid_discriminant(),
+            ["bucket-of", bytes] => strings::open_bucket_with_long_name(number(bytes)),
+            ["answer-of", bytes] => strings::return_string(number(bytes)),
 
             ["drop-twice"] => handles::drop_twice(),
             ["use-after-drop"] => handles::use_after_drop(),
@@ -62,64 +63,66 @@ impl Guest for Hostile {
             ["guess", handle] => handles::use_number(number(handle)),
             ["guess-drop", handle] => handles::drop_number(number(handle)),
 
-            ["answer", harm] => answers::take_the_answer_of_a_save(harm),
-            ["trap-after-save"] => answers::trap_after_a_save(),
+            ["answer", harm] => answers::save_with(harm),
+            ["trap-after-save"] => answers::trap_after_save(),
 
-            ["buckets", ref others @ ..] => names::open_buckets_of(others),
-            ["prefixes", ref others @ ..] => names::reach_out_of_the_prefix_to(others),
-            ["ids", ref others @ ..] => names::reach_with_ids_to(others),
+            ["buckets", ref others @ ..] => names::open_buckets(others),
+            ["prefixes", ref others @ ..] => names::use_prefixes(others),
+            ["ids", ref others @ ..] => names::use_ids(others),
 
-            ["texts"] => texts::all_that_errors_say(),
+            ["texts"] => texts::all_error_texts(),
             _ => Err(format!("no such attack: {input}")),
         }
     }
 }
 
-/// What an honest plugin does, to see that an attack before it left nothing.
-fn nothing(runs: u32) -> Ending {
+/// Behaves like an honest plugin. Shows whether an earlier attack had an effect on
+/// this run.
+fn nothing(runs: u32) -> Answer {
     let checkpointer = open("nothing:")?;
     let saved = checkpoint("session", "checkpoint", "run", r#"{"harm": "none"}"#);
-    checkpointer.save(&saved).map_err(in_words)?;
-    let loaded = checkpointer.load("session", None).map_err(in_words)?;
+    checkpointer.save(&saved).map_err(describe)?;
+    let loaded = checkpointer.latest("session").map_err(describe)?;
     let state = loaded.map(|loaded| loaded.state);
     Ok(format!("after {runs} other runs, loaded {}", state.unwrap_or_default()))
 }
 
-/// Finds what there is, and saves it again to live for a minute.
-fn restore_all() -> Ending {
+/// Restores all checkpoints of a scan with a TTL of one minute.
+fn restore_all() -> Answer {
     let checkpointer = open("llmfy_checkpoint:")?;
-    let found = checkpointer.scan(None).map_err(in_words)?;
+    let found = checkpointer.scan(None).map_err(describe)?;
     let mut words: Vec<String> = Vec::new();
-    for listed in found.checkpoints {
-        let (session, id) = (&listed.session_id, &listed.checkpoint_id);
-        let document = checkpointer.load_document(session, Some(id)).map_err(in_words)?.unwrap_or_default();
-        let (metadata, _) = checkpointer.restore(&document, Some(60_000)).map_err(in_words)?;
-        words.push(format!("{}/{} {:?}", metadata.session_id, metadata.checkpoint_id, listed.milliseconds));
+    for entry in found.checkpoints {
+        let (session, id) = (&entry.session_id, &entry.checkpoint_id);
+        let document = checkpointer.load_document(session, id).map_err(describe)?.unwrap_or_default();
+        let (metadata, _) = checkpointer.restore(&document, Some(60_000)).map_err(describe)?;
+        words.push(format!("{}/{} {:?}", metadata.session_id, metadata.checkpoint_id, entry.expires_in_ms));
     }
     words.sort();
-    words.extend(found.pinned);
-    words.extend(found.next);
+    words.extend(found.pinned_sessions);
+    words.extend(found.next_cursor);
     Ok(words.join(", "))
 }
 
 fn number<N: std::str::FromStr>(word: &str) -> N {
-    word.parse().unwrap_or_else(|_| panic!("{word} is no number"))
+    word.parse().unwrap_or_else(|_| panic!("not a number: {word}"))
 }
 
 fn options(prefix: &str) -> Options {
     Options {
         bucket: "default".into(),
-        prefix: prefix.into(),
+        prefix: Some(prefix.into()),
         layout: Layout::Llmfy,
         ttl: None,
         max_state_bytes: None,
         compress: false,
         max_checkpoints: None,
+        extra: Vec::new(),
     }
 }
 
 fn open(prefix: &str) -> Result<Checkpointer, String> {
-    Checkpointer::open(&options(prefix)).map_err(in_words)
+    Checkpointer::open(&options(prefix)).map_err(describe)
 }
 
 fn checkpoint(session: &str, id: &str, run: &str, state: &str) -> Checkpoint {
@@ -137,13 +140,19 @@ fn checkpoint(session: &str, id: &str, run: &str, state: &str) -> Checkpoint {
                 attempt: Some(1),
                 dispatch_id: None,
             }),
+            extra: Vec::new(),
         },
         state: state.into(),
     }
 }
 
-/// All that there is to know of an error.
-fn in_words(error: Error) -> String {
+/// A query for the newest checkpoints of a session.
+fn query(session: &str, run: Option<&str>, limit: Option<u32>) -> HistoryQuery {
+    HistoryQuery { session_id: session.into(), run_id: run.map(Into::into), limit, extra: Vec::new() }
+}
+
+/// Every field of an error.
+fn describe(error: Error) -> String {
     match error {
         Error::Storage(error) => format!("{:?}, {:?}: {}", error.reason, error.effect, error.message),
         Error::InvalidArgument(reason) => format!("invalid argument: {reason}"),

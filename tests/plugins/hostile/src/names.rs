@@ -1,11 +1,11 @@
-//! Attacks with names: of buckets that are not granted, and with prefixes and ids
-//! that look like the way out to what others have.
+//! Attacks with names: buckets that are not granted, and prefixes and ids that might
+//! escape from the granted prefix.
 
-use crate::flow::checkpoint::checkpointer::{Checkpointer, Error, Layout, Options};
-use crate::flow::checkpoint::types::StorageReason;
-use crate::{Ending, checkpoint, open, options};
+use crate::flow::checkpoint::checkpointer::Checkpointer;
+use crate::flow::checkpoint::types::{Checkpoint, Error, Layout, Options, StorageReason};
+use crate::{Answer, checkpoint, open, options, query};
 
-/// Names that a host might have for something.
+/// Likely names of a bucket.
 const LIKELY: [&str; 16] = [
     "",
     " ",
@@ -25,9 +25,9 @@ const LIKELY: [&str; 16] = [
     "checkpoints",
 ];
 
-/// Texts that mean something to somebody: to Redis, a shell, a file system, a
-/// terminal, to llmfy and to the checkpointer itself.
-const ODD: [&str; 34] = [
+/// Texts with a special meaning in Redis, a shell, a file system, a terminal, SQL,
+/// llmfy or the checkpointer.
+const SPECIAL: [&str; 34] = [
     "*",
     "?",
     "[a-z]*",
@@ -64,9 +64,9 @@ const ODD: [&str; 34] = [
     "llmfy_checkpoint:",
 ];
 
-pub fn open_buckets_of(others: &[&str]) -> Ending {
+pub fn open_buckets(others: &[&str]) -> Answer {
     let long = "default".repeat(1000);
-    let names = LIKELY.iter().chain(&ODD).chain(others).copied().chain([long.as_str()]);
+    let names = LIKELY.iter().chain(&SPECIAL).chain(others).copied().chain([long.as_str()]);
     let (mut refused, mut wrong) = (0, Vec::new());
     for name in names {
         let mut options = options("buckets:");
@@ -80,108 +80,107 @@ pub fn open_buckets_of(others: &[&str]) -> Ending {
     Ok(format!("{refused} do not exist; {wrong:?}"))
 }
 
-/// What came of many attempts: what is as it should be is counted.
+/// The results of many calls. Expected results are only counted.
 #[derive(Default)]
-struct Attempts {
+struct Results {
     taken: u32,
     refused: u32,
     wrong: Vec<String>,
 }
 
-impl Attempts {
-    fn in_words(&self) -> String {
+impl Results {
+    fn describe(&self) -> String {
         format!("{} taken, {} refused; {:?}", self.taken, self.refused, self.wrong)
     }
 
-    /// Takes note of a call that changes or finds nothing, since there is nothing.
-    fn nothing<T: PartialEq + std::fmt::Debug>(&mut self, what: &str, answer: Result<T, Error>, none: T) {
-        match answer {
-            Ok(answer) if answer == none => self.taken += 1,
-            Ok(answer) => self.wrong.push(format!("{what}: {answer:?}")),
+    /// Records the result of a call. It must be `expected` or `invalid-argument`.
+    fn expect<T: PartialEq + std::fmt::Debug>(&mut self, call: &str, result: Result<T, Error>, expected: T) {
+        match result {
+            Ok(value) if value == expected => self.taken += 1,
+            Ok(value) => self.wrong.push(format!("{call}: {value:?}")),
             Err(Error::InvalidArgument(_)) => self.refused += 1,
-            Err(error) => self.wrong.push(format!("{what}: {error:?}")),
+            Err(error) => self.wrong.push(format!("{call}: {error:?}")),
         }
     }
 }
 
-/// Every prefix there might be in both layouts, with the ids that others have.
-pub fn reach_out_of_the_prefix_to(others: &[&str]) -> Ending {
+/// Uses special prefixes in both layouts, with ids that other sessions have.
+pub fn use_prefixes(others: &[&str]) -> Answer {
     let (fits, does_not) = ("p".repeat(512), "p".repeat(513));
-    let prefixes = ODD.iter().chain(others).copied().chain([fits.as_str(), does_not.as_str()]);
-    let mut attempts = Attempts::default();
+    let prefixes = SPECIAL.iter().chain(others).copied().chain([fits.as_str(), does_not.as_str()]);
+    let mut results = Results::default();
     let both = prefixes.flat_map(|prefix| [(prefix, Layout::Llmfy), (prefix, Layout::Partitioned)]);
     for (prefix, layout) in both {
         match Checkpointer::open(&Options { layout, ..options(prefix) }) {
             Ok(checkpointer) => {
                 for id in ["*", "s", "session"] {
-                    reach(&checkpointer, id, &mut attempts);
+                    use_id(&checkpointer, id, &mut results);
                 }
-                // What is left of the above is all there is.
-                attempts.nothing(&format!("scan of {prefix:?}"), count(&checkpointer), 3);
-                attempts.nothing(&format!("clear-all of {prefix:?}"), checkpointer.clear_all(), 3);
+                // Each call of `use_id` leaves one checkpoint. There are no others.
+                results.expect(&format!("scan of {prefix:?}"), count(&checkpointer), 3);
+                results.expect(&format!("clear-all of {prefix:?}"), checkpointer.clear_all(), 3);
             }
-            Err(Error::InvalidArgument(_)) => attempts.refused += 1,
-            Err(error) => attempts.wrong.push(format!("{prefix:?}: {error:?}")),
+            Err(Error::InvalidArgument(_)) => results.refused += 1,
+            Err(error) => results.wrong.push(format!("{prefix:?}: {error:?}")),
         }
     }
-    Ok(attempts.in_words())
+    Ok(results.describe())
 }
 
-/// How many checkpoints a scan comes by.
+/// Counts the checkpoints of a scan.
 fn count(checkpointer: &Checkpointer) -> Result<usize, Error> {
-    let (mut count, mut after) = (0, None);
+    let (mut count, mut cursor) = (0, None);
     loop {
-        let page = checkpointer.scan(after.as_deref())?;
+        let page = checkpointer.scan(cursor.as_deref())?;
         count += page.checkpoints.len();
-        after = page.next;
-        if after.is_none() {
+        cursor = page.next_cursor;
+        if cursor.is_none() {
             return Ok(count);
         }
     }
 }
 
-/// Every id there might be, under the prefix that others have too.
-pub fn reach_with_ids_to(others: &[&str]) -> Ending {
+/// Uses special ids under the prefix that other plugins use too.
+pub fn use_ids(others: &[&str]) -> Answer {
     let checkpointer = open("llmfy_checkpoint:")?;
     let (fits, does_not) = ("i".repeat(512), "i".repeat(513));
-    let mut attempts = Attempts::default();
-    for id in ODD.iter().chain(others).copied().chain([fits.as_str(), does_not.as_str()]) {
-        reach(&checkpointer, id, &mut attempts);
-        attempts.nothing(&format!("delete of {id:?}"), checkpointer.delete(id, None), 1);
+    let mut results = Results::default();
+    for id in SPECIAL.iter().chain(others).copied().chain([fits.as_str(), does_not.as_str()]) {
+        use_id(&checkpointer, id, &mut results);
+        results.expect(&format!("delete-session of {id:?}"), checkpointer.delete_session(id), 1);
     }
-    attempts.nothing("clear-all", checkpointer.clear_all(), 0);
-    Ok(attempts.in_words())
+    results.expect("clear-all", checkpointer.clear_all(), 0);
+    Ok(results.describe())
 }
 
-/// Does all there is to do with an id that nobody has used here, as that of a
-/// session, a checkpoint and a run. One checkpoint is left of it.
-fn reach(checkpointer: &Checkpointer, id: &str, attempts: &mut Attempts) {
-    let told = |what: &str| format!("{what} of {id:?}");
-    for one in [None, Some(id)] {
-        let loaded = checkpointer.load(id, one).map(|found| found.map(|found| found.state));
-        attempts.nothing(&told("load"), loaded, None);
-        attempts.nothing(&told("load-document"), checkpointer.load_document(id, one), None);
-        attempts.nothing(&told("pin"), checkpointer.pin(id, one), 0);
-        attempts.nothing(&told("unpin"), checkpointer.unpin(id, one), 0);
-        attempts.nothing(&told("delete"), checkpointer.delete(id, one), 0);
-    }
-    let all = Some(1000);
-    let listed = checkpointer.list(id, all).map(|list| list.checkpoints.len() + list.unreadable.len());
-    attempts.nothing(&told("list"), listed, 0);
-    let listed =
-        checkpointer.list_by_run(id, id, all).map(|list| list.checkpoints.len() + list.unreadable.len());
-    attempts.nothing(&told("list-by-run"), listed, 0);
+/// Calls every operation with an id that is not in use, as the id of a session, a
+/// checkpoint and a run. Leaves one checkpoint.
+fn use_id(checkpointer: &Checkpointer, id: &str, results: &mut Results) {
+    let call = |name: &str| format!("{name} of {id:?}");
+    let state = |found: Option<Checkpoint>| found.map(|found| found.state);
+    results.expect(&call("latest"), checkpointer.latest(id).map(state), None);
+    results.expect(&call("load"), checkpointer.load(id, id).map(state), None);
+    results.expect(&call("latest-document"), checkpointer.latest_document(id), None);
+    results.expect(&call("load-document"), checkpointer.load_document(id, id), None);
+    results.expect(&call("pin-session"), checkpointer.pin_session(id), 0);
+    results.expect(&call("pin-checkpoint"), checkpointer.pin_checkpoint(id, id), false);
+    results.expect(&call("unpin-session"), checkpointer.unpin_session(id), 0);
+    results.expect(&call("unpin-checkpoint"), checkpointer.unpin_checkpoint(id, id), false);
+    results.expect(&call("delete-session"), checkpointer.delete_session(id), 0);
+    results.expect(&call("delete-checkpoint"), checkpointer.delete_checkpoint(id, id), false);
     for run in [None, Some(id)] {
-        let listed = checkpointer.list_documents(id, run, all);
+        let query = query(id, run, Some(1000));
+        let listed = checkpointer.list(&query).map(|list| list.checkpoints.len() + list.unreadable.len());
+        results.expect(&call("list"), listed, 0);
+        let listed = checkpointer.list_documents(&query);
         let listed = listed.map(|list| list.documents.len() + list.unreadable.len());
-        attempts.nothing(&told("list-documents"), listed, 0);
+        results.expect(&call("list-documents"), listed, 0);
     }
     let own = checkpoint(id, id, id, "\"own\"");
-    attempts.nothing(&told("save-after"), checkpointer.save_after(&own, None).map(drop), ());
-    attempts.nothing(&told("save"), checkpointer.save(&own).map(drop), ());
-    let loaded = checkpointer.load(id, Some(id)).map(|found| found.map(|found| found.state));
-    attempts.nothing(&told("load"), loaded, Some(own.state));
-    let document = checkpointer.load_document(id, Some(id)).map(Option::unwrap_or_default);
-    let restored = document.and_then(|document| checkpointer.restore(&document, Some(60_000)));
-    attempts.nothing(&told("restore"), restored.map(drop), ());
+    results.expect(&call("save-after"), checkpointer.save_after(&own, None).map(drop), ());
+    results.expect(&call("save"), checkpointer.save(&own).map(drop), ());
+    results.expect(&call("load"), checkpointer.load(id, id).map(state), Some(own.state));
+    let dumped = checkpointer.dump(id, id).map(|dump| dump.map_or_else(String::new, |dump| dump.document));
+    let restored = dumped.and_then(|document| checkpointer.restore(&document, Some(60_000)));
+    results.expect(&call("restore"), restored.map(drop), ());
 }

@@ -1,69 +1,70 @@
-//! Attacks with texts and lists that are too large, are not there, or are none.
+//! Attacks with strings and lists that are too large, out of bounds or invalid.
 
 use core::arch::wasm32::memory_grow;
 use core::mem::ManuallyDrop;
 
 use crate::flow::checkpoint::checkpointer::Checkpointer;
-use crate::handles::{Answer, load_document};
-use crate::{Ending, checkpoint, in_words, open, options};
+use crate::handles::{ReturnArea, load_document, scan};
+use crate::{Answer, checkpoint, describe, open, options};
 
-/// Passes bytes as the id of a session.
-///
-/// They need not be there, nor be text: what the host does about it is what is
-/// to be seen.
-fn pass(start: *const u8, bytes: usize, case: u32) -> Ending {
+/// Passes bytes as a session id. They may be out of bounds or invalid UTF-8.
+fn pass(start: *const u8, bytes: usize) -> Answer {
     let checkpointer = open("strings:")?;
-    // SAFETY: the host looks at what it is given before it reads it.
-    unsafe { load_document(checkpointer.handle(), start, bytes, case, start, 0, &mut Answer::new()) };
-    Ok("it was taken".into())
+    // SAFETY: the host must check the range and the bytes.
+    unsafe { load_document(checkpointer.handle(), start, bytes, start, 0, &mut ReturnArea::new()) };
+    Ok("accepted".into())
 }
 
-/// A text that goes on where memory ends.
-pub fn claim_beyond_memory(bytes: usize) -> Ending {
-    pass("session".as_ptr(), bytes, 0)
+/// Passes a string that ends beyond the end of memory.
+pub fn pass_beyond_memory(bytes: usize) -> Answer {
+    pass("session".as_ptr(), bytes)
 }
 
-/// A text that is really there, of NULs.
-pub fn pass_one_of(bytes: usize) -> Ending {
+/// Passes a string of NULs within memory.
+pub fn pass_nuls(bytes: usize) -> Answer {
     let pages = bytes.div_ceil(64 * 1024);
     match memory_grow(0, pages) {
         usize::MAX => Ok("there is no memory for it".into()),
-        before => pass((before * 64 * 1024) as *const u8, bytes, 0),
+        before => pass((before * 64 * 1024) as *const u8, bytes),
     }
 }
 
-/// A list of texts that all stand at the same place: small here, large there.
-pub fn pass_the_same_many_times(count: usize, bytes: usize) -> Ending {
+/// Passes a list of strings that share one address: small in the plugin, and a copy
+/// for each element in the host.
+pub fn pass_copies(count: usize, bytes: usize) -> Answer {
     let text = ManuallyDrop::new("x".repeat(bytes));
-    // SAFETY: nobody writes to them, and nobody drops them.
+    // SAFETY: the strings are neither changed nor dropped.
     let same = || unsafe { String::from_raw_parts(text.as_ptr().cast_mut(), bytes, bytes) };
     let mut saved = ManuallyDrop::new(checkpoint("session", "id", "run", "0"));
     if let Some(run) = &mut saved.metadata.run {
         run.updated_fields = (0..count).map(|_| same()).collect();
     }
-    open("strings:")?.save(&saved).map_err(in_words)?;
-    Ok("it was taken".into())
+    open("strings:")?.save(&saved).map_err(describe)?;
+    Ok("accepted".into())
 }
 
-pub fn pass_what_is_no_text() -> Ending {
-    pass([b'a', 0xff, b'b'].as_ptr(), 3, 0)
+pub fn pass_invalid_utf8() -> Answer {
+    pass([b'a', 0xff, b'b'].as_ptr(), 3)
 }
 
-/// An `option` that is neither none nor some.
-pub fn pass_what_is_no_case() -> Ending {
-    pass("session".as_ptr(), 7, 7)
+/// Passes an `option` that is neither none nor some.
+pub fn pass_invalid_discriminant() -> Answer {
+    let (checkpointer, cursor) = (open("strings:")?, "cursor");
+    // SAFETY: all pointers are valid. The host must check the discriminant.
+    unsafe { scan(checkpointer.handle(), 7, cursor.as_ptr(), cursor.len(), &mut ReturnArea::new()) };
+    Ok("accepted".into())
 }
 
-/// A name that is larger in the message that refuses it.
-pub fn open_a_bucket_with_a_name_of(bytes: usize) -> Ending {
+/// Opens a bucket with a name that is longer in the error message, which escapes it.
+pub fn open_bucket_with_long_name(bytes: usize) -> Answer {
     let mut options = options("strings:");
     options.bucket = "\u{1}".repeat(bytes);
     match Checkpointer::open(&options) {
-        Ok(_) => Err("it is there".into()),
-        Err(error) => Ok(format!("refused in {} bytes", in_words(error).len())),
+        Ok(_) => Err("the bucket exists".into()),
+        Err(error) => Ok(format!("refused in {} bytes", describe(error).len())),
     }
 }
 
-pub fn give_back(bytes: usize) -> Ending {
+pub fn return_string(bytes: usize) -> Answer {
     Ok("x".repeat(bytes))
 }

@@ -1,28 +1,30 @@
-//! An attack that listens: what errors say might tell where the store is, or how
-//! to get in.
+//! An attack that reads error messages. They might contain the store's address or
+//! its credentials.
 
-use crate::flow::checkpoint::checkpointer::{Checkpointer, Error, Lifetime, Ttl};
-use crate::{Ending, checkpoint, in_words, options};
+use crate::flow::checkpoint::checkpointer::Checkpointer;
+use crate::flow::checkpoint::types::{Error, NamedValue, Ttl, TtlScope};
+use crate::{Answer, checkpoint, describe, options, query};
 
-/// Does all that may fail, and says in a line each what was said.
-pub fn all_that_errors_say() -> Ending {
+/// Makes every kind of call that may fail, and returns the error messages, one per
+/// line.
+pub fn all_error_texts() -> Answer {
     let mut texts = Vec::new();
-    open_as_nobody_should(&mut texts);
+    open_with_invalid_options(&mut texts);
     match Checkpointer::open(&options("texts:")) {
         Ok(checkpointer) => {
-            call_as_usual(&checkpointer, &mut texts);
-            call_as_nobody_should(&checkpointer, &mut texts);
+            call_with_valid_arguments(&checkpointer, &mut texts);
+            call_with_invalid_arguments(&checkpointer, &mut texts);
         }
-        Err(error) => texts.push(in_words(error)),
+        Err(error) => texts.push(describe(error)),
     }
     Ok(texts.join("\n"))
 }
 
 fn note<T>(answer: Result<T, Error>, texts: &mut Vec<String>) {
-    texts.extend(answer.err().map(in_words));
+    texts.extend(answer.err().map(describe));
 }
 
-fn open_as_nobody_should(texts: &mut Vec<String>) {
+fn open_with_invalid_options(texts: &mut Vec<String>) {
     let mut no_bucket = options("texts:");
     no_bucket.bucket = "not-granted".into();
     note(Checkpointer::open(&no_bucket), texts);
@@ -30,41 +32,48 @@ fn open_as_nobody_should(texts: &mut Vec<String>) {
     note(Checkpointer::open(&options("a\0b")), texts);
     for milliseconds in [0, u64::MAX] {
         let mut with_ttl = options("texts:");
-        with_ttl.ttl = Some(Ttl { milliseconds, lifetime: Lifetime::OfSession, refresh_on_read: true });
+        with_ttl.ttl = Some(Ttl { milliseconds, scope: TtlScope::Session, refresh_on_read: true });
         note(Checkpointer::open(&with_ttl), texts);
     }
-    let mut none_at_all = options("texts:");
-    none_at_all.max_checkpoints = Some(0);
-    note(Checkpointer::open(&none_at_all), texts);
+    let mut no_checkpoints = options("texts:");
+    no_checkpoints.max_checkpoints = Some(0);
+    note(Checkpointer::open(&no_checkpoints), texts);
+    let mut unknown_option = options("texts:");
+    unknown_option.extra.push(NamedValue { name: "unknown".into(), value: "0".into() });
+    note(Checkpointer::open(&unknown_option), texts);
 }
 
-/// Nothing of this fails over a store that is well.
-fn call_as_usual(checkpointer: &Checkpointer, texts: &mut Vec<String>) {
+/// None of these calls fails if the store works.
+fn call_with_valid_arguments(checkpointer: &Checkpointer, texts: &mut Vec<String>) {
     let saved = checkpoint("session", "id", "run", "0");
     note(checkpointer.save(&saved), texts);
     note(checkpointer.save_after(&saved, None), texts);
-    for id in [None, Some("id")] {
-        note(checkpointer.load("session", id), texts);
-        note(checkpointer.load_document("session", id), texts);
-        note(checkpointer.pin("session", id), texts);
-        note(checkpointer.unpin("session", id), texts);
+    note(checkpointer.latest("session"), texts);
+    note(checkpointer.load("session", "id"), texts);
+    note(checkpointer.latest_document("session"), texts);
+    note(checkpointer.load_document("session", "id"), texts);
+    note(checkpointer.dump("session", "id"), texts);
+    note(checkpointer.pin_session("session"), texts);
+    note(checkpointer.pin_checkpoint("session", "id"), texts);
+    note(checkpointer.unpin_session("session"), texts);
+    note(checkpointer.unpin_checkpoint("session", "id"), texts);
+    for run in [None, Some("run")] {
+        note(checkpointer.list(&query("session", run, None)), texts);
+        note(checkpointer.list_documents(&query("session", run, None)), texts);
     }
-    note(checkpointer.list("session", None), texts);
-    note(checkpointer.list_by_run("session", "run", None), texts);
-    note(checkpointer.list_documents("session", None, None), texts);
     note(checkpointer.scan(None), texts);
-    note(checkpointer.delete("session", Some("id")), texts);
-    note(checkpointer.delete("session", None), texts);
+    note(checkpointer.delete_checkpoint("session", "id"), texts);
+    note(checkpointer.delete_session("session"), texts);
     note(checkpointer.clear_all(), texts);
 }
 
-fn call_as_nobody_should(checkpointer: &Checkpointer, texts: &mut Vec<String>) {
+fn call_with_invalid_arguments(checkpointer: &Checkpointer, texts: &mut Vec<String>) {
     let long = "i".repeat(513);
     for id in ["", "a\0b", &long] {
-        note(checkpointer.load(id, None), texts);
-        note(checkpointer.load("session", Some(id)), texts);
-        note(checkpointer.list_by_run("session", id, None), texts);
-        note(checkpointer.delete(id, None), texts);
+        note(checkpointer.latest(id), texts);
+        note(checkpointer.load("session", id), texts);
+        note(checkpointer.list(&query("session", Some(id), None)), texts);
+        note(checkpointer.delete_session(id), texts);
     }
     for timestamp in ["", "yesterday", "2026-13-01T00:00:00Z", "0000-01-01T00:00:00Z"] {
         let mut saved = checkpoint("session", "id", "run", "0");
@@ -75,14 +84,14 @@ fn call_as_nobody_should(checkpointer: &Checkpointer, texts: &mut Vec<String>) {
     note(checkpointer.save_document("no document"), texts);
     note(checkpointer.restore("no document", Some(1)), texts);
     note(checkpointer.restore("no document", Some(0)), texts);
-    note(checkpointer.scan(Some("behind")), texts);
+    note(checkpointer.scan(Some("unknown")), texts);
     let mut small = options("texts:");
     small.max_state_bytes = Some(1);
     match Checkpointer::open(&small) {
         Ok(small) => note(small.save(&checkpoint("session", "id", "run", "10")), texts),
-        Err(error) => texts.push(in_words(error)),
+        Err(error) => texts.push(describe(error)),
     }
-    // Over a store that is well, the id is taken by then.
+    // If the store works, the id is in use after this save.
     let _ = checkpointer.save(&checkpoint("session", "id", "run", "0"));
     note(checkpointer.save(&checkpoint("another", "id", "run", "0")), texts);
     note(checkpointer.save_after(&checkpoint("session", "later", "run", "0"), None), texts);

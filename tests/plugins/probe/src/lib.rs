@@ -1,8 +1,8 @@
-//! A plugin that looks around: what it finds of the world beyond its checkpointer,
-//! and how much of that it can have.
+//! A plugin that tests the sandbox: which parts of WASI it can use, and how much of
+//! them.
 
-// Makes the types and functions below of the interface.
-wit_bindgen::generate!({ path: "../../../wit", world: "plugin" });
+// Generates the types and functions of the interface.
+wit_bindgen::generate!({ path: "../../../wit", world: "plugin", generate_all });
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -20,7 +20,7 @@ impl Guest for Plugin {
             ["look"] => Ok(look()),
             ["chance"] => Ok(RandomState::new().hash_one("").to_string()),
             ["write", count] => write(number(count)?),
-            ["wait", count] => hold(number(count)?),
+            ["wait", count] => wait(number(count)?),
             ["sleep"] => sleep(),
             ["leave"] => std::process::exit(3),
             _ => Err("say: look | chance | write BYTES | wait HANDLES | sleep | leave".to_owned()),
@@ -29,10 +29,10 @@ impl Guest for Plugin {
 }
 
 fn number(text: &str) -> Result<usize, String> {
-    text.parse().map_err(|_| format!("{text:?} is no number"))
+    text.parse().map_err(|_| format!("not a number: {text:?}"))
 }
 
-/// A line for each thing that a program may find.
+/// Reports one resource of the host per line.
 fn look() -> String {
     let mut input = String::new();
     let read = std::io::stdin().read_line(&mut input);
@@ -55,14 +55,15 @@ fn look() -> String {
     .join("\n")
 }
 
+/// Writes this many bytes, one half to each output stream.
 fn write(bytes: usize) -> Result<String, String> {
     print!("{}", "o".repeat(bytes / 2));
     eprint!("{}", "e".repeat(bytes - bytes / 2));
     Ok("written".to_owned())
 }
 
-/// So many handles of WASI at once.
-fn hold(count: usize) -> Result<String, String> {
+/// Opens this many WASI handles at the same time.
+fn wait(count: usize) -> Result<String, String> {
     let held: Vec<_> = (0..count).map(|_| wasip2::clocks::monotonic_clock::subscribe_duration(1)).collect();
     Ok(held.len().to_string())
 }
