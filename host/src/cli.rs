@@ -31,7 +31,6 @@ use self::options::Options;
 #[derive(Debug, Parser)]
 #[command(
     version,
-    about,
     after_help = "Exit status: 0 success, 1 failure, 2 usage error, 3 not found.\nSet CHECKPOINTER_LOG=debug to log to standard error."
 )]
 struct Arguments {

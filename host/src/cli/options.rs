@@ -10,8 +10,9 @@ use clap::{Arg, ArgMatches, Args, Command, ValueEnum};
 use super::UsageError;
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Shared options")]
 pub struct Options {
-    /// The URL of the store.
+    /// The URL of the store
     ///
     /// sqlite:FILE                                     a SQLite file
     /// memory:                                         no file, for tests
