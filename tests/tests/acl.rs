@@ -38,19 +38,19 @@ const ACTIONS: [(&str, Action); 18] = [
     ),
     ("save with a ttl", action!(|store| with_ttl(store).await.save(&checkpoint("s", "new", "r", 9)).await)),
     ("save at the limit", action!(|store| limited(store).await.save(&checkpoint("s", "new", "r", 9)).await)),
-    ("load the latest", action!(|store| open(store).await.load("s", None).await)),
-    ("load", action!(|store| open(store).await.load("s", Some("a")).await)),
-    ("list", action!(|store| open(store).await.list("s", None).await)),
-    ("list a run", action!(|store| open(store).await.list_by_run("s", "r", None).await)),
-    ("pin", action!(|store| open(store).await.pin("s", Some("a")).await)),
-    ("pin a session", action!(|store| open(store).await.pin("s", None).await)),
-    ("delete", action!(|store| open(store).await.delete("s", Some("a")).await)),
-    ("delete a session", action!(|store| open(store).await.delete("s", None).await)),
+    ("load the latest", action!(|store| open(store).await.latest("s").await)),
+    ("load", action!(|store| open(store).await.load("s", "a").await)),
+    ("list", action!(|store| open(store).await.list("s").await)),
+    ("list a run", action!(|store| open(store).await.list(HistoryQuery::new("s").run("r")).await)),
+    ("pin", action!(|store| open(store).await.pin_checkpoint("s", "a").await)),
+    ("pin a session", action!(|store| open(store).await.pin_session("s").await)),
+    ("delete", action!(|store| open(store).await.delete_checkpoint("s", "a").await)),
+    ("delete a session", action!(|store| open(store).await.delete_session("s").await)),
     ("clear all", action!(|store| open(store).await.clear_all().await)),
     ("go on in an index", action!(|store| store.range(from_the_middle()).await)),
-    ("list for a plugin", action!(|store| store.range_of_at_most(from_the_middle(), 1000).await)),
+    ("list for a plugin", action!(|store| store.range_with_byte_limit(from_the_middle(), 1000).await)),
     ("save within a quota", action!(|store| put_within(&store).await)),
-    ("settle a quota", action!(|store| store.settle(&quota(), None).await)),
+    ("settle a quota", action!(|store| store.reconcile_quota(&quota(), None).await)),
 ];
 
 async fn open(store: Arc<dyn Store>) -> Checkpointer {
@@ -89,7 +89,7 @@ fn quota() -> Quota {
 async fn put_within(store: &Arc<dyn Store>) -> Result<Vec<bool>, StorageError> {
     let put = Put { key: format!("{DEFAULT_PREFIX}x"), value: "1".into(), expiry: Expiry::Never };
     let batch = Batch { conditions: Vec::new(), operations: vec![Operation::Put(put)] };
-    store.commit_within(&quota(), vec![batch]).await
+    store.commit_with_quota(&quota(), vec![batch]).await
 }
 
 /// Empties a server and puts two checkpoints there, one value within a quota, and
@@ -193,10 +193,10 @@ async fn a_key_without_the_prefix_is_out_of_reach() {
     let stranger = open_by(Checkpointer::builder().prefix("other:"), store).await;
     let before = server.keyspace().await;
     for error in [
-        stranger.load("s", None).await.expect_err("forbidden"),
-        stranger.load("s", Some("c")).await.expect_err("forbidden"),
+        stranger.latest("s").await.expect_err("forbidden"),
+        stranger.load("s", "c").await.expect_err("forbidden"),
         stranger.save(&checkpoint("s", "d", "r", 1)).await.expect_err("forbidden"),
-        stranger.delete("s", None).await.expect_err("forbidden"),
+        stranger.delete_session("s").await.expect_err("forbidden"),
         stranger.clear_all().await.expect_err("forbidden"),
     ] {
         assert_eq!(error.to_string(), "the store's user lacks a permission: access to a key");
@@ -211,15 +211,15 @@ async fn to_connect_takes_no_permission_but_for_another_database() {
     furnish(&server).await;
     let least = rules(&["who it is, and where"]);
     let url = set_user(&server, &least).await;
-    let error = open(redis_store(&url)).await.load("s", Some("a")).await.expect_err("forbidden");
+    let error = open(redis_store(&url)).await.load("s", "a").await.expect_err("forbidden");
     assert_eq!(error.to_string(), "the store's user lacks a permission: get");
     let in_another = open(redis_store(&format!("{}/1", set_user(&server, &rules(&CONTRACT)).await))).await;
     for error in [
-        in_another.load("s", None).await.expect_err("forbidden"),
+        in_another.latest("s").await.expect_err("forbidden"),
         in_another.save(&checkpoint("s", "c", "r", 1)).await.expect_err("forbidden"),
     ] {
         let expected =
-            matches!(error, Error::Storage { reason: StorageReason::AccessDenied, effect: Effect::None, .. });
+            matches!(error, Error::Storage(StorageError { reason: StorageReason::AccessDenied, effect: Effect::None, .. }));
         assert!(expected, "{error:?}");
         assert_eq!(error.to_string(), "the store's user lacks a permission: select");
     }
@@ -269,8 +269,8 @@ async fn on_a_cluster_it_takes_one_line_more() {
     for session in ["s", "t", "u"] {
         checkpointer.save(&checkpoint(session, "a", "r", 1)).await.expect("saved");
         checkpointer.save_after(&checkpoint(session, "b", "r", 2), Some("a")).await.expect("saved");
-        assert_eq!(checkpointer.list(session, None).await.expect("listed").checkpoints.len(), 2);
-        assert_eq!(checkpointer.delete(session, Some("a")).await.expect("deleted"), 1);
+        assert_eq!(checkpointer.list(session).await.expect("listed").checkpoints.len(), 2);
+        assert!(checkpointer.delete_checkpoint(session, "a").await.expect("deleted"));
     }
     assert_eq!(checkpointer.clear_all().await.expect("cleared"), 3);
     for (missing, command) in [("+cluster|slots", "cluster|slots"), ("+set", "SET")] {

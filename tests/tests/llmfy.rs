@@ -7,19 +7,19 @@ use checkpointer_tests::contract::redis_store;
 use checkpointer_tests::llmfy::{GENERATIONS, Generation, Llmfy, take_turn};
 use checkpointer_tests::redis_server::RedisServer;
 use checkpointer_tests::samples::{checkpoint, plain};
-use checkpointer_tests::subject::{Mode, Opening, Subject};
+use checkpointer_tests::checkpointer_under_test::{Mode, Options, CheckpointerUnderTest};
 use serde_json::json;
 use tempfile::TempDir;
 
 /// The component over a server.
-async fn component(server: &RedisServer, opening: &Opening) -> Subject {
-    Subject::open(Mode::Component, redis_store(&server.url()), opening).await.expect("a checkpointer")
+async fn component(server: &RedisServer, opening: &Options) -> CheckpointerUnderTest {
+    CheckpointerUnderTest::open(Mode::Component, redis_store(&server.url()), opening).await.expect("a checkpointer")
 }
 
 /// A server, and both over it.
-async fn beside(generation: Generation) -> (RedisServer, Subject, Llmfy) {
+async fn beside(generation: Generation) -> (RedisServer, CheckpointerUnderTest, Llmfy) {
     let server = RedisServer::start().await;
-    let component = component(&server, &Opening::default()).await;
+    let component = component(&server, &Options::default()).await;
     let llmfy = Llmfy::start(generation, &server.url()).await;
     (server, component, llmfy)
 }
@@ -43,19 +43,19 @@ fn of_run<T, const COUNT: usize>(generation: Generation, checkpoints: [T; COUNT]
 }
 
 fn with_state(generation: Generation, id: &str, state: &str) -> Checkpoint {
-    Checkpoint { state: state.to_owned(), ..sample(generation, "s", id, 1) }
+    with_state(sample(generation, "s", id, 1), state.to_owned())
 }
 
-async fn save(component: &Subject, checkpoint: &Checkpoint) {
+async fn save(component: &CheckpointerUnderTest, checkpoint: &Checkpoint) {
     component.save(checkpoint).await.expect("saved");
 }
 
-async fn load(component: &Subject, session: &str, id: Option<&str>) -> Option<Checkpoint> {
+async fn load(component: &CheckpointerUnderTest, session: &str, id: Option<&str>) -> Option<Checkpoint> {
     component.load(session, id).await.expect("a checkpoint or none")
 }
 
 /// How many checkpoints went.
-async fn delete(component: &Subject, session: &str, id: Option<&str>) -> u64 {
+async fn delete(component: &CheckpointerUnderTest, session: &str, id: Option<&str>) -> u64 {
     component.delete(session, id).await.expect("deleted")
 }
 
@@ -374,7 +374,7 @@ mod beside_llmfy {
     async fn what_the_component_lets_expire_does_not_hide_from_llmfy_what_lives() {
         for generation in GENERATIONS {
             let (server, component, mut llmfy) = beside(generation).await;
-            let short = super::component(&server, &Opening::ttl_ms(2000)).await;
+            let short = super::component(&server, &Options::ttl_ms(2000)).await;
             let lasting = sample(generation, "s", "lasting", 1);
             llmfy.save(&lasting).await;
             let before = server.keyspace().await;
@@ -395,8 +395,8 @@ mod beside_llmfy {
         for generation in GENERATIONS {
             let (server, lasting, _) = beside(generation).await;
             let mut llmfy = Llmfy::start_with(generation, &server.url(), json!({ "ttl": 100 })).await;
-            let shorter = component(&server, &Opening::ttl_ms(50_000)).await;
-            let same = component(&server, &Opening::ttl_ms(100_000)).await;
+            let shorter = component(&server, &Options::ttl_ms(50_000)).await;
+            let same = component(&server, &Options::ttl_ms(100_000)).await;
             let index = "llmfy_checkpoint:session:s";
 
             llmfy.save(&sample(generation, "s", "by llmfy", 1)).await;
@@ -435,7 +435,7 @@ mod beside_llmfy {
     async fn what_either_compressed_the_other_reads() {
         let (server, _, _) = beside(Generation::B).await;
         let mut llmfy = Llmfy::start_with(Generation::B, &server.url(), json!({ "compress": true })).await;
-        let component = component(&server, &Opening { compress: true, ..Opening::default() }).await;
+        let component = component(&server, &Options { compress: true, ..Options::default() }).await;
         let long = format!(r#"{{"text": "\u00e9\ud800{}", "number": NaN}}"#, "again and ".repeat(10_000));
         let [mut first, mut second, mut third] = three(Generation::B, "s");
         (first.state, second.state, third.state) = (long.clone(), long, "{}".to_owned());
@@ -469,7 +469,7 @@ mod beside_llmfy {
         assert_eq!(component.ids("s", 10).await, ["s-3", "s-2"]);
 
         server.command::<()>(&["FLUSHALL"]).await;
-        let two = Opening { max_checkpoints: Some(2), ..Opening::default() };
+        let two = Options { max_checkpoints: Some(2), ..Options::default() };
         let pruning = super::component(&server, &two).await;
         llmfy.save(&first).await;
         llmfy.save(&second).await;

@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use checkpointer::store::{Effect, StorageReason};
 use checkpointer::{Checkpoint, Checkpointer, Conflict, Error};
 use checkpointer_tests::acl::{CONTRACT, USER, rules, set_user};
-use checkpointer_tests::contract::{self, Kind, Place, keys_after, redis_store};
+use checkpointer_tests::contract::{self, Backend, TestStore, keys_after, redis_store};
 use checkpointer_tests::eventually::eventually;
 use checkpointer_tests::redis_server::free_port;
 use checkpointer_tests::samples::checkpoint;
 use checkpointer_tests::sentinels::{NAME, Sentinels};
-use checkpointer_tests::subject::Mode;
+use checkpointer_tests::checkpointer_under_test::Mode;
 use redis::Value;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -22,7 +22,7 @@ macro_rules! contract_over_sentinels {
         $($(
             #[tokio::test(flavor = "multi_thread")]
             async fn $promise() {
-                let place = Place::new(Kind::RedisSentinel).await;
+                let place = TestStore::new(Backend::RedisSentinel).await;
                 contract_over_sentinels!(@ $part $promise place);
             }
         )*)*
@@ -150,7 +150,7 @@ impl Writer {
                     acknowledged.push(to_save);
                     self.saved.send_modify(|saved| *saved += 1);
                 }
-                Err(Error::Conflict(Conflict::Latest(other))) => latest = other,
+                Err(Error::Conflict(Conflict::NotLatest { actual: other })) => latest = other,
                 // What is not acknowledged is saved again.
                 Err(error) => assert!((self.may_pass)(&error), "{session}: {error:?}"),
             }
@@ -171,7 +171,7 @@ async fn lost(sentinels: &Sentinels, acknowledged: &[Vec<Checkpoint>], from: &[u
     for (acknowledged, from) in acknowledged.iter().zip(from) {
         for saved in &acknowledged[*from..] {
             let metadata = &saved.metadata;
-            let loaded = checkpointer.load(&metadata.session_id, Some(&metadata.checkpoint_id)).await;
+            let loaded = checkpointer.load(&metadata.session_id, &metadata.checkpoint_id).await;
             if loaded.expect("loaded").as_ref() != Some(saved) {
                 lost.push(saved.clone());
             }
@@ -228,15 +228,15 @@ async fn a_master_that_hangs_is_replaced_within_the_time_for_an_answer() {
         let (saved, saved_after, loaded) = tokio::join!(
             checkpointer.save(&b),
             checkpointer.save_after(&c, None),
-            checkpointer.load("s", Some("a")),
+            checkpointer.load("s", "a"),
         );
         saved.expect("saved");
         saved_after.expect("saved");
         loaded.expect("loaded").expect("a checkpoint");
         sentinels.servers()[0].signal("-CONT").await;
         sentinels.wait_until_replica(0).await;
-        assert_eq!(checkpointer.load("s", None).await.expect("loaded"), Some(b), "{options}");
-        assert_eq!(checkpointer.load("t", None).await.expect("loaded"), Some(c), "{options}");
+        assert_eq!(checkpointer.latest("s").await.expect("loaded"), Some(b), "{options}");
+        assert_eq!(checkpointer.latest("t").await.expect("loaded"), Some(c), "{options}");
     }
 }
 
@@ -265,7 +265,7 @@ async fn whoever_was_idle_never_takes_a_master_that_comes_back_for_the_master() 
     sentinels.successor_of(former).await;
     sentinels.servers_mut()[former].restart().await;
     // It has nothing, and would say so.
-    assert_eq!(checkpointer.load("s", None).await.expect("loaded"), Some(a));
+    assert_eq!(checkpointer.latest("s").await.expect("loaded"), Some(a));
     sentinels.wait_until_replica(former).await;
     checkpointer.save(&checkpoint("s", "b", "r", 2)).await.expect("saved");
 }
@@ -302,15 +302,15 @@ async fn without_sentinels_a_store_goes_on_until_it_needs_them() {
     checkpointer.save(&a).await.expect("saved");
     sentinels.kill_sentinels().await;
     checkpointer.save(&checkpoint("s", "b", "r", 2)).await.expect("saved");
-    assert_eq!(checkpointer.load("s", Some("a")).await.expect("loaded"), Some(a.clone()));
+    assert_eq!(checkpointer.load("s", "a").await.expect("loaded"), Some(a.clone()));
     let message = "none of the store's sentinels can be reached";
     let expected = (StorageReason::Unavailable, Effect::None, message.to_owned());
     let new = open(&sentinels, "response_timeout=1").await;
     assert_eq!(failure(new.save(&a).await), expected);
-    assert_eq!(failure(new.load("s", None).await), expected);
+    assert_eq!(failure(new.latest("s").await), expected);
     // Nobody says any more who the master is.
     sentinels.servers()[0].command::<Value>(&["CLIENT", "KILL", "TYPE", "normal"]).await;
-    assert_eq!(failure(checkpointer.load("s", None).await), expected);
+    assert_eq!(failure(checkpointer.latest("s").await), expected);
 }
 
 /// What somebody is told.
@@ -383,6 +383,6 @@ async fn a_user_needs_no_other_permissions_than_over_one_server() {
     let checkpointer = Checkpointer::open(&format!("{url}&{PATIENT}")).await.expect("a checkpointer");
     let a = checkpoint("s", "a", "r", 1);
     checkpointer.save(&a).await.expect("saved");
-    assert_eq!(checkpointer.load("s", None).await.expect("loaded"), Some(a));
+    assert_eq!(checkpointer.latest("s").await.expect("loaded"), Some(a));
     sentinels.master().await.command::<Value>(&["ACL", "DELUSER", USER]).await;
 }

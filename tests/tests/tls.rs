@@ -81,13 +81,13 @@ async fn open(address: &str) -> Checkpointer {
 async fn save(address: &str) {
     let checkpointer = open(address).await;
     checkpointer.save(&checkpoint("s", "c", "r", 1)).await.expect("saved");
-    assert_eq!(checkpointer.load("s", None).await.expect("loaded"), Some(checkpoint("s", "c", "r", 1)));
+    assert_eq!(checkpointer.latest("s").await.expect("loaded"), Some(checkpoint("s", "c", "r", 1)));
 }
 
 /// What a load and a save over an address fail with, which is the same.
 async fn refusal(address: &str) -> (StorageReason, String) {
     let checkpointer = open(address).await;
-    let load = checkpointer.load("s", None).await.expect_err("no answer");
+    let load = checkpointer.latest("s").await.expect_err("no answer");
     let save = checkpointer.save(&checkpoint("s", "c", "r", 1)).await.expect_err("not saved");
     let [load, save] = [load, save].map(|error| match error {
         Error::Storage { reason, effect: Effect::None, message } => (reason, message),
@@ -217,7 +217,7 @@ async fn a_file_that_is_missing_or_wrong_is_named_with_its_option_when_the_store
         let Err(error) = Checkpointer::open(&address).await else { panic!("{address} was opened") };
         let expected = matches!(
             error,
-            Error::Storage { reason: StorageReason::InvalidArgument, effect: Effect::None, .. }
+            Error::Storage(StorageError { reason: StorageReason::InvalidArgument, effect: Effect::None, .. })
         );
         assert!(expected, "{error:?}");
         let file = certificates.path(file);

@@ -120,7 +120,7 @@ async fn those_who_give_up_early_come_to_the_successor_of_a_master_that_hangs() 
     checkpointer.save(&checkpoint("session-0", "c", "r", 1)).await.expect("saved");
     cluster.servers()[first_master(&cluster).await].signal("-STOP").await;
     eventually("the successor answers", async || {
-        let load = checkpointer.load("session-0", None);
+        let load = checkpointer.latest("session-0");
         tokio::time::timeout(Duration::from_secs(1), load).await.is_ok_and(|loaded| loaded.is_ok())
     })
     .await;
@@ -145,7 +145,7 @@ async fn a_master_that_hangs_keeps_only_its_own_sessions_waiting() {
     let waiting: Vec<_> = (0..16)
         .map(|_| {
             let checkpointer = checkpointer.clone();
-            tokio::spawn(async move { checkpointer.load("session-0", None).await })
+            tokio::spawn(async move { checkpointer.latest("session-0").await })
         })
         .collect();
     for number in 0..5 {
@@ -201,14 +201,14 @@ async fn nothing_that_a_replica_has_acknowledged_is_lost_with_its_master() {
     let unheard = checkpoint("session-0", "unheard", "r", 0);
     let error = checkpointer.save(&unheard).await.expect_err("not acknowledged");
     assert_eq!(error.to_string(), ALONE);
-    assert_eq!(checkpointer.load("session-0", Some("unheard")).await.expect("loaded"), Some(unheard));
+    assert_eq!(checkpointer.load("session-0", "unheard").await.expect("loaded"), Some(unheard));
     cluster.servers_mut()[master].kill().await;
     cluster.servers()[replica].signal("-CONT").await;
     wait_for_successor_of(&cluster, master).await;
     cluster.servers_mut()[master].restart().await;
     cluster.wait_until_whole().await;
     writers.make_progress(20).await;
-    assert_eq!(checkpointer.load("session-0", Some("unheard")).await.expect("loaded"), None);
+    assert_eq!(checkpointer.load("session-0", "unheard").await.expect("loaded"), None);
     let (saved, lost) = writers.stop().await;
     assert_eq!(lost, 0, "of {saved} acknowledged saves");
 }
@@ -266,12 +266,12 @@ async fn what_an_earlier_try_may_have_done_is_never_said_not_to_be() {
     let taken = || vec![batch(vec![absent("{s}there")], vec![put("{s}there", "n")])];
     let removing = || vec![batch(vec![starts_with("{s}goes", "g")], vec![delete("{s}goes")])];
     let prolonging = || {
-        let life = Expire { key: "{s}there".to_owned(), expiry: Expiry::Never, shorten: false };
+        let life = Expire { key: "{s}there".to_owned(), expiry: Expiry::Never, mode: ExpireMode::ExtendOnly };
         vec![batch(vec![starts_with("{s}there", "n")], vec![Operation::Expire(life)])]
     };
     let filling = || vec![batch(vec![], vec![put("{s}more", "m")])];
     // With the scripts there, a try takes effect whenever it is read.
-    store.commit_within(&quota, vec![batch(vec![], vec![put("{s}there", "t")])]).await.expect("written");
+    store.commit_with_quota(&quota, vec![batch(vec![], vec![put("{s}there", "t")])]).await.expect("written");
     assert_eq!(store.commit(putting()).await, Ok(vec![true]));
     assert_eq!(
         store.commit(vec![batch(vec![], vec![delete("{s}new"), put("{s}goes", "g")])]).await,
@@ -290,7 +290,7 @@ async fn what_an_earlier_try_may_have_done_is_never_said_not_to_be() {
                 store.commit(taken),
                 store.commit(removing),
                 store.commit(prolonging),
-                store.commit_within(&quota, filling),
+                store.commit_with_quota(&quota, filling),
             )
         }
     });
