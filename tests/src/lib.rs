@@ -4,6 +4,7 @@
 //!   to keep to, written once.
 //! - [`checkpointer_under_test`]: the two ways to run it: as the component, and natively.
 //! - [`native`]: the guest's logic over a host's store, without a sandbox.
+//! - [`errors`]: errors of the store, in the form in which tests compare them.
 //! - [`faulty`]: a store in which any call can be made to fail; [`paged`]: one
 //!   that gives little at once; [`fake_cluster`]: one that is like many machines.
 //! - [`names`]: where things stand, in both layouts.
@@ -23,6 +24,7 @@ pub mod chance;
 pub mod checkpointer_under_test;
 pub mod contents;
 pub mod contract;
+pub mod errors;
 pub mod eventually;
 pub mod fake_cluster;
 pub mod faulty;

@@ -50,8 +50,9 @@ impl Writers {
                 while !stop.load(Ordering::Relaxed) {
                     let number = session.tried.fetch_add(1, Ordering::Relaxed);
                     if let Err(error) = save(&checkpointer, &name, number, saving).await {
-                        let is_refusal = matches!(saving, Saving::UnlessRefused(is_refusal)
-                            if is_refusal(&error.to_string()));
+                        let is_refusal = matches!((saving, &error),
+                            (Saving::UnlessRefused(is_refusal), Error::Storage(error))
+                            if is_refusal(&error.message));
                         assert!(is_refusal, "{name}, c{number}: {error:?}");
                         continue;
                     }

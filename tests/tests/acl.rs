@@ -9,9 +9,10 @@ use std::time::Duration;
 use checkpointer::store::{
     Batch, Effect, Expiry, Operation, Order, Position, Put, Query, Quota, StorageError, StorageReason, Store,
 };
-use checkpointer::{Builder, Checkpointer, DEFAULT_PREFIX, Error, Layout};
+use checkpointer::{Checkpointer, CheckpointerBuilder, DEFAULT_PREFIX, Error, HistoryQuery, Layout};
 use checkpointer_tests::acl::{CONTRACT, USER, documented, rules, set_user};
 use checkpointer_tests::contract::{keys_after, redis_store};
+use checkpointer_tests::errors::{storage_error, storage_fields};
 use checkpointer_tests::redis_cluster::RedisCluster;
 use checkpointer_tests::redis_server::RedisServer;
 use checkpointer_tests::samples::checkpoint;
@@ -65,7 +66,7 @@ async fn limited(store: Arc<dyn Store>) -> Checkpointer {
     open_by(Checkpointer::builder().max_checkpoints(2), store).await
 }
 
-async fn open_by(builder: Builder, store: Arc<dyn Store>) -> Checkpointer {
+async fn open_by(builder: CheckpointerBuilder, store: Arc<dyn Store>) -> Checkpointer {
     builder.open_store(store).await.expect("a checkpointer")
 }
 
@@ -116,10 +117,8 @@ async fn refusals(server: &RedisServer, rules: &[String]) -> Vec<(&'static str, 
         let url = set_user(server, rules).await;
         let before = server.keyspace().await;
         let Err(error) = action(redis_store(&url)).await else { continue };
-        let Error::Storage { reason: StorageReason::AccessDenied, effect: Effect::None, message } = error
-        else {
-            panic!("{name}: {error:?}");
-        };
+        let (reason, effect, message) = storage_fields(error);
+        assert_eq!((reason, effect), (StorageReason::AccessDenied, Effect::None), "{name}: {message}");
         assert_eq!(server.keyspace().await, before, "{name}: {message}");
         refusals.push((name, message));
     }
@@ -199,8 +198,9 @@ async fn a_key_without_the_prefix_is_out_of_reach() {
         stranger.delete_session("s").await.expect_err("forbidden"),
         stranger.clear_all().await.expect_err("forbidden"),
     ] {
-        assert_eq!(error.to_string(), "the store's user lacks a permission: access to a key");
-        assert_eq!(error.effect(), Effect::None);
+        let error = storage_error(error);
+        assert_eq!(error.message, "the store's user lacks a permission: access to a key");
+        assert_eq!(error.effect, Effect::None);
     }
     assert_eq!(server.keyspace().await, before);
 }
@@ -212,24 +212,24 @@ async fn to_connect_takes_no_permission_but_for_another_database() {
     let least = rules(&["who it is, and where"]);
     let url = set_user(&server, &least).await;
     let error = open(redis_store(&url)).await.load("s", "a").await.expect_err("forbidden");
-    assert_eq!(error.to_string(), "the store's user lacks a permission: get");
+    assert_eq!(storage_error(error).message, "the store's user lacks a permission: get");
     let in_another = open(redis_store(&format!("{}/1", set_user(&server, &rules(&CONTRACT)).await))).await;
     for error in [
         in_another.latest("s").await.expect_err("forbidden"),
         in_another.save(&checkpoint("s", "c", "r", 1)).await.expect_err("forbidden"),
     ] {
-        let expected =
-            matches!(error, Error::Storage(StorageError { reason: StorageReason::AccessDenied, effect: Effect::None, .. }));
-        assert!(expected, "{error:?}");
-        assert_eq!(error.to_string(), "the store's user lacks a permission: select");
+        let error = storage_error(error);
+        assert_eq!((error.reason, error.effect), (StorageReason::AccessDenied, Effect::None), "{error:?}");
+        assert_eq!(error.message, "the store's user lacks a permission: select");
     }
     // Nobody has to open anything again once it is allowed.
     set_user(&server, &[rules(&CONTRACT), rules(&["for a database other than 0"])].concat()).await;
     in_another.save(&checkpoint("s", "c", "r", 1)).await.expect("saved");
     let beyond = open(redis_store(&format!("{}/99", server.url()))).await;
     let error = beyond.save(&checkpoint("s", "c", "r", 1)).await.expect_err("no such database");
-    assert_eq!(error.to_string(), "the store has no database of this number");
-    assert_eq!(error.effect(), Effect::None);
+    let error = storage_error(error);
+    assert_eq!(error.message, "the store has no database of this number");
+    assert_eq!(error.effect, Effect::None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -242,9 +242,9 @@ async fn who_may_not_ask_for_the_process_scans_again_after_a_connection_was_cut(
     for (more, begins_again) in [(&[GO_ON][..], false), (&[], true)] {
         let store = redis_store(&set_user(&server, &rules(&[&CONTRACT[..], more].concat())).await);
         let page = store.scan(DEFAULT_PREFIX.to_owned(), None).await.expect("a page");
-        assert!(page.next.is_some());
+        assert!(page.next_cursor.is_some());
         server.command::<redis::Value>(&["CLIENT", "KILL", "USER", USER]).await;
-        let rest = keys_after(&store, DEFAULT_PREFIX, page.next).await;
+        let rest = keys_after(&store, DEFAULT_PREFIX, page.next_cursor).await;
         assert_eq!(rest == keys, begins_again, "{} after {}", rest.len(), page.keys.len());
         let all: BTreeSet<String> = page.keys.into_iter().chain(rest).collect();
         assert!(all.into_iter().eq(keys.iter().cloned()), "none is missing");
@@ -276,11 +276,12 @@ async fn on_a_cluster_it_takes_one_line_more() {
     for (missing, command) in [("+cluster|slots", "cluster|slots"), ("+set", "SET")] {
         let error = set_user_without(missing).await.save(&checkpoint("s", "a", "r", 1)).await;
         let error = error.expect_err("forbidden");
-        assert_eq!(error.to_string(), format!("the store's user lacks a permission: {command}"));
-        assert_eq!(error.effect(), Effect::None);
+        let error = storage_error(error);
+        assert_eq!(error.message, format!("the store's user lacks a permission: {command}"));
+        assert_eq!(error.effect, Effect::None);
     }
     let error = set_user_without("+cluster|nodes").await.clear_all().await.expect_err("forbidden");
-    assert_eq!(error.to_string(), "the store's user lacks a permission: cluster|nodes");
+    assert_eq!(storage_error(error).message, "the store's user lacks a permission: cluster|nodes");
     for server in cluster.servers() {
         server.command::<redis::Value>(&["ACL", "DELUSER", USER]).await;
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use checkpointer::store::StorageReason;
-use checkpointer::{Checkpoint, Checkpointer, Error};
+use checkpointer::{StorageError, Checkpoint, Checkpointer, Error};
 use checkpointer_tests::chance::milliseconds;
 use checkpointer_tests::redis_server::RedisServer;
 use checkpointer_tests::samples::checkpoint;

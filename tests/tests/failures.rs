@@ -5,9 +5,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use checkpointer::store::{Effect, StorageReason};
-use checkpointer::{Checkpointer, Error};
+use checkpointer::{Checkpointer, HistoryQuery};
 use checkpointer_tests::chance::milliseconds;
 use checkpointer_tests::contract::{keys_after, redis_store};
+use checkpointer_tests::errors::{reason_and_effect, storage_error};
 use checkpointer_tests::proxy::{Fault, Proxy};
 use checkpointer_tests::redis_server::{RedisServer, free_port};
 use checkpointer_tests::samples::checkpoint;
@@ -23,14 +24,7 @@ async fn open(address: &str) -> Checkpointer {
 async fn failures(checkpointer: &Checkpointer) -> [(StorageReason, Effect); 2] {
     let load = checkpointer.latest("s").await.expect_err("no answer");
     let save = checkpointer.save(&checkpoint("s", "c", "r", 1)).await.expect_err("not saved");
-    [load, save].map(of_the_store)
-}
-
-fn of_the_store(error: Error) -> (StorageReason, Effect) {
-    match error {
-        Error::Storage(StorageError { reason, effect, .. }) => (reason, effect),
-        other => panic!("{other}"),
-    }
+    [load, save].map(reason_and_effect)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -50,10 +44,7 @@ async fn a_server_that_comes_back_is_used_again() {
     checkpointer.save(&checkpoint("s", "c", "r", 1)).await.expect("saved");
     server.kill().await;
     let error = checkpointer.latest("s").await.expect_err("no answer");
-    assert!(
-        matches!(error, Error::Storage(StorageError { reason: StorageReason::Unavailable, effect: Effect::None, .. })),
-        "{error}"
-    );
+    assert_eq!(reason_and_effect(error), (StorageReason::Unavailable, Effect::None));
     server.restart().await;
     let start = Instant::now();
     while checkpointer.latest("s").await.is_err() {
@@ -71,12 +62,12 @@ async fn a_scan_of_a_server_that_is_restarted_meanwhile_misses_no_key() {
     mset.extend(keys.iter().flat_map(|key| [key.as_str(), "value"]));
     server.command::<Value>(&mset).await;
     let page = store.scan("key ".to_owned(), None).await.expect("a page");
-    assert!(page.next.is_some());
+    assert!(page.next_cursor.is_some());
     server.command::<Value>(&["SAVE"]).await;
     server.kill().await;
     server.restart().await;
     // It has other places for its keys now.
-    let found = keys_after(&store, "key ", page.next).await;
+    let found = keys_after(&store, "key ", page.next_cursor).await;
     assert!(found == keys, "{} of {}", found.len(), keys.len());
 }
 
@@ -109,7 +100,7 @@ async fn a_server_that_stalls_is_a_timeout_and_a_save_may_have_happened() {
     assert_eq!(load, (StorageReason::Timeout, Effect::None));
     // The connection was given up, and there is no other.
     assert_eq!(unsent, (StorageReason::Unavailable, Effect::None));
-    assert_eq!(of_the_store(save), (StorageReason::Timeout, Effect::Unknown));
+    assert_eq!(reason_and_effect(save), (StorageReason::Timeout, Effect::Unknown));
     checkpointer.save(&checkpoint("s", "c", "r", 2)).await.expect("saved");
     let latest = checkpointer.latest("s").await.expect("loaded").expect("there");
     assert_eq!(latest.metadata.checkpoint_id, "c");
@@ -162,12 +153,9 @@ async fn an_acl_that_forbids_a_command_is_said_and_sorting_is_not_needed() {
         )
         .await;
     let error = open(&at("almost")).await.save(&checkpoint("s", "d", "r", 1)).await.expect_err("forbidden");
-    assert_eq!(error.to_string(), "the store's user lacks a permission: ZADD");
+    assert_eq!(storage_error(error).message, "the store's user lacks a permission: ZADD");
     let error = reader.save(&checkpoint("s", "d", "r", 1)).await.expect_err("forbidden");
-    assert!(
-        matches!(error, Error::Storage(StorageError { reason: StorageReason::AccessDenied, effect: Effect::None, .. })),
-        "{error}"
-    );
+    assert_eq!(reason_and_effect(error), (StorageReason::AccessDenied, Effect::None));
     assert_eq!(writer.load("s", "d").await.expect("an answer"), None);
 }
 
@@ -184,10 +172,7 @@ async fn a_server_without_memory_or_without_leave_to_write_writes_nothing() {
         server.command::<Value>(setting).await;
         for again in [checkpoint("s", "c", "r2", 9), checkpoint("s", "d", "r", 9)] {
             let error = checkpointer.save(&again).await.expect_err("not saved");
-            assert!(
-                matches!(error, Error::Storage(StorageError { reason: found, effect: Effect::None, .. }) if found == reason),
-                "{error}"
-            );
+            assert_eq!(reason_and_effect(error), (reason, Effect::None));
         }
         assert_eq!(checkpointer.latest("s").await.expect("loaded"), Some(checkpoint("s", "c", "r", 1)));
         server.command::<Value>(&["CONFIG", "SET", "maxmemory", "0"]).await;
@@ -223,7 +208,7 @@ async fn a_connection_that_is_cut_just_before_a_call_harms_no_load_and_only_one_
         assert_eq!(checkpointer.latest("s").await.expect("loaded"), Some(saved.clone()));
         kill_other_clients(&mut other).await;
         if let Err(error) = checkpointer.save(&saved).await {
-            assert_eq!(of_the_store(error), (StorageReason::Unavailable, Effect::Unknown));
+            assert_eq!(reason_and_effect(error), (StorageReason::Unavailable, Effect::Unknown));
         }
     }
 }
@@ -241,15 +226,15 @@ async fn a_connection_that_is_cut_in_a_call_leaves_a_save_unknown_and_a_load_is_
     checkpointer.save(&checkpoint("s", "first", "r", 1)).await.expect("saved");
     for (fault, took_effect) in [(Fault::LoseRequest, false), (Fault::LoseAnswer, true)] {
         let saved = checkpoint("s", &format!("{fault:?}"), "r", 2);
-        let id = Some(saved.metadata.checkpoint_id.as_str());
+        let id = saved.metadata.checkpoint_id.as_str();
         proxy.fail(fault);
         let error = checkpointer.save(&saved).await.expect_err("no answer");
-        assert_eq!(of_the_store(error), (StorageReason::Unavailable, Effect::Unknown));
+        assert_eq!(reason_and_effect(error), (StorageReason::Unavailable, Effect::Unknown));
         // The next call works by itself, and tells what became of it.
         assert_eq!(checkpointer.load("s", id).await.expect("loaded").is_some(), took_effect);
         checkpointer.save(&saved).await.expect("saved");
         proxy.fail(fault);
-        assert_eq!(checkpointer.load("s", id).await.expect("loaded"), Some(saved));
+        assert_eq!(checkpointer.load("s", id).await.expect("loaded").as_ref(), Some(&saved));
         assert!(proxy.has_failed());
     }
 }
@@ -262,11 +247,11 @@ async fn a_connection_that_stalls_is_a_timeout_and_the_next_call_has_a_new_one()
     checkpointer.save(&checkpoint("s", "c", "r", 1)).await.expect("saved");
     proxy.fail(Fault::Stall);
     let error = checkpointer.save(&checkpoint("s", "c", "r", 2)).await.expect_err("no answer");
-    assert_eq!(of_the_store(error), (StorageReason::Timeout, Effect::Unknown));
+    assert_eq!(reason_and_effect(error), (StorageReason::Timeout, Effect::Unknown));
     checkpointer.save(&checkpoint("s", "c", "r", 3)).await.expect("saved");
     proxy.fail(Fault::Stall);
     let error = checkpointer.latest("s").await.expect_err("no answer");
-    assert_eq!(of_the_store(error), (StorageReason::Timeout, Effect::None));
+    assert_eq!(reason_and_effect(error), (StorageReason::Timeout, Effect::None));
     assert_eq!(checkpointer.latest("s").await.expect("loaded"), Some(checkpoint("s", "c", "r", 3)));
 }
 
@@ -315,7 +300,7 @@ async fn a_server_that_still_loads_is_unavailable_until_it_is_done() {
         assert!(start.elapsed() < Duration::from_secs(10), "the server does not come back");
     }
     let error = checkpointer.latest("s").await.expect_err("no answer");
-    assert_eq!(error.to_string(), "the store is not ready (LOADING)");
+    assert_eq!(storage_error(error).message, "the store is not ready (LOADING)");
     assert_eq!(failures(&checkpointer).await, [(StorageReason::Unavailable, Effect::None); 2]);
     server.wait_until_ready().await;
     assert_eq!(checkpointer.latest("s").await.expect("loaded"), Some(checkpoint("s", "c", "r", 1)));
@@ -372,8 +357,9 @@ async fn a_server_that_cannot_save_to_disk_takes_no_writes_until_it_can() {
     save_to_disk("err").await;
     for again in [checkpoint("s", "c", "r2", 9), checkpoint("s", "d", "r", 9)] {
         let error = checkpointer.save(&again).await.expect_err("not saved");
-        assert_eq!(error.to_string(), "the store takes no writes until it can save them to disk");
-        assert_eq!(of_the_store(error), (StorageReason::Full, Effect::None));
+        let error = storage_error(error);
+        assert_eq!(error.message, "the store takes no writes until it can save them to disk");
+        assert_eq!((error.reason, error.effect), (StorageReason::Full, Effect::None));
     }
     assert_eq!(checkpointer.latest("s").await.expect("loaded"), Some(checkpoint("s", "c", "r", 1)));
     fs::remove_dir_all(in_the_way).expect("removed");
@@ -394,9 +380,7 @@ async fn a_file_that_is_no_database_or_out_of_reach_is_said_to_be() {
         let Err(error) = Checkpointer::open(&format!("sqlite:{}", path.display())).await else {
             panic!("{} was opened", path.display());
         };
-        let expected =
-            matches!(error, Error::Storage(StorageError { reason: found, effect: Effect::None, .. }) if found == reason);
-        assert!(expected, "{}: {error}", path.display());
+        assert_eq!(reason_and_effect(error), (reason, Effect::None), "{}", path.display());
     }
 }
 

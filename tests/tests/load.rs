@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use std::{fmt, fs};
 
 use checkpointer::store::StorageReason;
-use checkpointer::{Checkpointer, Error};
+use checkpointer::{Checkpointer, Error, HistoryQuery};
 use checkpointer_tests::chance::milliseconds;
+use checkpointer_tests::errors::storage_error;
 use checkpointer_tests::proxy::{Fault, Proxy};
 use checkpointer_tests::redis_server::RedisServer;
 use checkpointer_tests::samples::{checkpoint, plain, timestamp};
@@ -221,7 +222,7 @@ impl Removal {
             proxy.fail(Fault::LoseRequest);
         }
         let error = call.await.expect("a task").expect_err("the connection was cut");
-        assert!(matches!(error, Error::Storage(StorageError { reason: StorageReason::Unavailable, .. })), "{error}");
+        assert_eq!(storage_error(error).reason, StorageReason::Unavailable);
     }
 }
 
@@ -270,7 +271,7 @@ impl Backstage<'_> {
         for chunk in 0..chunks {
             let (session, second) = (chunk % removal.sessions(), chunk / removal.sessions());
             let session = format!("session-{session}");
-            let text = pattern.text.replace(SESSION, &session).replace(&timestamp(0), &timestamp(second));
+            let text = pattern.text.replace(SESSION, &session).replace(&timestamp(0).to_string(), &timestamp(second).to_string());
             let (score, first) = (pattern.score + f64::from(second), second * CHUNK);
             self.write(&text, &session, score, first).await;
         }

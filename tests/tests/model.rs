@@ -302,7 +302,7 @@ async fn take(who: Who, step: &Step, place: &TestStore, subjects: &[Vec<Checkpoi
                 // An earlier try may have been cut: the rest of the session follows.
                 Ok(_) if is_there => model.prolong(who),
                 Err(Error::Conflict(Conflict::IdInUse { .. })) if is_taken => {}
-                Err(Error::Conflict(Conflict::NotLatest { actual: actual })) if !is_taken && !is_there => {
+                Err(Error::Conflict(Conflict::NotLatest { actual })) if !is_taken && !is_there => {
                     assert_ne!(believed, latest_id);
                     assert_eq!(actual, latest_id);
                 }

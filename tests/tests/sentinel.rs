@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use checkpointer::store::{Effect, StorageReason};
-use checkpointer::{Checkpoint, Checkpointer, Conflict, Error};
+use checkpointer::{Checkpoint, Checkpointer, Conflict, Error, StorageError};
 use checkpointer_tests::acl::{CONTRACT, USER, rules, set_user};
 use checkpointer_tests::contract::{self, Backend, TestStore, keys_after, redis_store};
+use checkpointer_tests::errors::storage_fields;
 use checkpointer_tests::eventually::eventually;
 use checkpointer_tests::redis_server::free_port;
 use checkpointer_tests::samples::checkpoint;
@@ -203,7 +204,7 @@ async fn with_replicas_nothing_that_was_acknowledged_is_lost_when_the_master_is_
     let mut sentinels = Sentinels::start().await;
     let checkpointer = open(&sentinels, "response_timeout=60&replicas=1").await;
     let mut writers = Writers::start(&checkpointer, |error| {
-        matches!(error, Error::Storage { reason: StorageReason::Unavailable, effect: Effect::Unknown, message }
+        matches!(error, Error::Storage(StorageError { reason: StorageReason::Unavailable, effect: Effect::Unknown, message, .. })
             if message == "only 0 of 1 replicas have the write; it may be lost if the server fails")
     });
     writers.go_on().await;
@@ -287,10 +288,10 @@ async fn a_scan_that_goes_on_at_another_master_misses_no_key() {
     })
     .await;
     let page = store.scan("key ".to_owned(), None).await.expect("a page");
-    assert!(page.next.is_some());
+    assert!(page.next_cursor.is_some());
     let former = sentinels.kill_master().await;
     sentinels.successor_of(former).await;
-    let found = keys_after(&store, "key ", page.next).await;
+    let found = keys_after(&store, "key ", page.next_cursor).await;
     assert!(found == keys, "{} of {}", found.len(), keys.len());
 }
 
@@ -315,10 +316,7 @@ async fn without_sentinels_a_store_goes_on_until_it_needs_them() {
 
 /// What somebody is told.
 fn failure<T: std::fmt::Debug>(answer: Result<T, Error>) -> (StorageReason, Effect, String) {
-    match answer {
-        Err(Error::Storage { reason, effect, message }) => (reason, effect, message),
-        other => panic!("{other:?}"),
-    }
+    storage_fields(answer.expect_err("a failure"))
 }
 
 #[tokio::test(flavor = "multi_thread")]

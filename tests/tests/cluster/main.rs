@@ -10,6 +10,7 @@ mod moving;
 use checkpointer::store::{Batch, Condition, Effect, Expiry, Operation, Put, Quota, StorageReason};
 use checkpointer::{Checkpointer, Error, Layout};
 use checkpointer_tests::contract::{Backend, TestStore, redis_store};
+use checkpointer_tests::errors::storage_fields;
 use checkpointer_tests::names::Names;
 use checkpointer_tests::redis_cluster::RedisCluster;
 use checkpointer_tests::redis_server::RedisServer;
@@ -121,10 +122,7 @@ async fn a_cluster_that_is_not_there_is_told_as_it_is() {
     let (cluster, _guard) = RedisCluster::shared().await;
     let failure = async |url: &str| {
         let checkpointer = open(url).await;
-        match checkpointer.save(&checkpoint("s", "c", "r", 1)).await.expect_err("not saved") {
-            Error::Storage { reason, effect, message } => (reason, effect, message),
-            other => panic!("{other:?}"),
-        }
+        storage_fields(checkpointer.save(&checkpoint("s", "c", "r", 1)).await.expect_err("not saved"))
     };
     let (reason, effect, message) =
         failure("redis-cluster://127.0.0.1:1,127.0.0.1:2?response_timeout=1").await;

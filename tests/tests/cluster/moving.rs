@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use checkpointer::store::{
-    Condition, Effect, Expire, Expiry, IndexMax, IndexMember, IndexPut, IndexSize, ValuePrefix, Operation,
+    Condition, Effect, Expire, ExpireMode, Expiry, IndexMax, IndexMember, IndexPut, IndexSize, ValuePrefix, Operation,
     Position, Quota, StorageReason, Value as Held,
 };
-use checkpointer::{Checkpointer, Error};
+use checkpointer::Checkpointer;
 use checkpointer_tests::contract::redis_store;
+use checkpointer_tests::errors::storage_fields;
 use checkpointer_tests::eventually::eventually;
 use checkpointer_tests::redis_cluster::RedisCluster;
 use checkpointer_tests::samples::checkpoint;
@@ -131,17 +132,13 @@ async fn a_session_that_stays_half_moved_is_said_to_be() {
     let cluster = RedisCluster::start().await;
     let checkpointer = open(&format!("{}?response_timeout=2", cluster.url())).await;
     let half_moved = HalfMoved::new(&checkpointer, cluster, &[PARTITIONED.index("s")]).await;
-    let failure = |error: Error| match error {
-        Error::Storage { reason, effect, message } => (reason, effect, message),
-        other => panic!("{other:?}"),
-    };
     let moving = || "the store is moving these keys to another machine".to_owned();
     let error = checkpointer.latest("s").await.expect_err("not loaded");
-    assert_eq!(failure(error), (StorageReason::Unavailable, Effect::None, moving()));
+    assert_eq!(storage_fields(error), (StorageReason::Unavailable, Effect::None, moving()));
     let error = checkpointer.save(&checkpoint("s", "next", "r", 3)).await.expect_err("not saved");
-    assert_eq!(failure(error), (StorageReason::Unavailable, Effect::None, moving()));
+    assert_eq!(storage_fields(error), (StorageReason::Unavailable, Effect::None, moving()));
     let error = checkpointer.clear_all().await.expect_err("not cleared");
-    assert_eq!(failure(error).1, Effect::None);
+    assert_eq!(storage_fields(error).1, Effect::None);
     let _cluster = half_moved.end().await;
     assert_eq!(checkpointer.clear_all().await.expect("cleared"), 2);
 }
