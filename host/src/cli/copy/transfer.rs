@@ -1,106 +1,110 @@
-//! What is done with one checkpoint: it is brought over, unless it is there.
+//! The copy of one checkpoint.
 
-use anyhow::Result;
 use checkpointer::store::StorageReason;
-use checkpointer::{Checkpoint, Error, Listed};
+use checkpointer::{Checkpointer, Error, ScanEntry};
 
-use super::Side;
-use super::life::{Life, with_life};
+use super::expiry::Expiry;
 
-/// What became of a checkpoint.
+/// The result for one checkpoint.
 #[derive(Debug)]
-pub enum Fate {
-    /// It is there as it is here.
+pub enum CopyOutcome {
+    /// Source and target were equal.
     Equal { bytes: usize },
-    /// It was brought over, to where there was another one of its id, or one with
-    /// another life, or none.
-    Copied { bytes: usize, was_there: bool },
-    /// It is there, and has no end there though it has one here: its session is
-    /// pinned there.
-    Held,
-    /// It expired or was removed meanwhile.
-    Gone,
-    /// It can't be copied, for this reason.
-    Left(String),
+    /// Copied. `replaced` says whether the target had a checkpoint with this id.
+    Copied { bytes: usize, replaced: bool },
+    /// Equal except that only the source expires, because the session is pinned at
+    /// the target.
+    PinnedAtTarget,
+    /// Expired or deleted at the source since the scan.
+    Vanished,
+    /// Can't be copied, for this reason.
+    Skipped(String),
 }
 
-/// Brings a checkpoint over, if it is not there as it is here. Where its session is
-/// known to be pinned there, nothing is written for its life alone.
+/// A document with its expiry.
+struct Dump {
+    document: String,
+    expiry: Expiry,
+}
+
+async fn dump(checkpointer: &Checkpointer, session: &str, id: &str) -> Result<Option<Dump>, Error> {
+    let dump = checkpointer.dump(session, id).await?;
+    Ok(dump.map(|dump| Dump { document: dump.document, expiry: Expiry::now(dump.expires_in) }))
+}
+
+/// Copies a checkpoint unless it is equal at the target. If its session is known
+/// to be pinned at the target, a different expiry alone is not written.
 ///
 /// # Errors
 /// One of the stores failed.
-pub async fn transfer(from: &Side, to: &Side, listed: &Listed, is_pinned_there: bool) -> Result<Fate> {
-    let (session, id) = (listed.session_id.as_str(), listed.checkpoint_id.as_str());
-    let (document, life) = match from.look_at(session, id).await {
+pub async fn transfer(
+    source: &Checkpointer,
+    target: &Checkpointer,
+    entry: &ScanEntry,
+    is_pinned_at_target: bool,
+) -> Result<CopyOutcome, Error> {
+    let (session, id) = (entry.session_id.as_str(), entry.checkpoint_id.as_str());
+    let Dump { document, expiry } = match dump(source, session, id).await {
         Ok(Some(found)) => found,
-        Ok(None) => return Ok(Fate::Gone),
-        Err(error) => return left(error).map_err(|error| from.failed(error)),
+        Ok(None) => return Ok(CopyOutcome::Vanished),
+        Err(error) => return skip_reason(error).map(CopyOutcome::Skipped),
     };
     let bytes = document.len();
-    let there = match to.look_at(session, id).await {
-        // To be replaced, if it is of the same session.
+    let existing = match dump(target, session, id).await {
+        // `restore` replaces it if it belongs to the session.
         Err(Error::Corrupt { .. }) => None,
-        there => there.map_err(|error| to.failed(error))?,
+        result => result?,
     };
-    let was_there = there.is_some();
-    let life_there = there.as_ref().map(|(_, life)| *life);
-    let lives_as_long = life_there.is_some_and(|there| life.is_about(there));
-    // Others may have written it another way, and it says the same.
-    let (is_alike, in_words) = match there {
-        None => (false, None),
-        Some((text, _)) if text == document => (true, None),
-        Some(_) => {
-            let in_words = both(from, to, session, id).await?;
-            (in_words.as_ref().is_some_and(|(here, there)| here == there), in_words)
-        }
+    // The target may hold the same checkpoint written in another form.
+    let is_equal = match &existing {
+        None => false,
+        Some(existing) if existing.document == document => true,
+        Some(_) => loads_equal(source, target, session, id).await?,
     };
-    if is_alike && lives_as_long {
-        return Ok(Fate::Equal { bytes });
+    let target_expiry = existing.as_ref().map(|existing| existing.expiry);
+    if is_equal && target_expiry.is_some_and(|target| target.approx_eq(expiry)) {
+        return Ok(CopyOutcome::Equal { bytes });
     }
-    let is_held = |there: Option<Life>| there.is_some_and(|there| life.has_end() && !there.has_end());
-    if is_alike && is_pinned_there && is_held(life_there) {
-        return Ok(Fate::Held);
+    let only_source_expires = is_equal && !expiry.is_never() && target_expiry.is_some_and(Expiry::is_never);
+    if only_source_expires && is_pinned_at_target {
+        return Ok(CopyOutcome::PinnedAtTarget);
     }
-    // What it has left is looked at with each try.
-    match to.call(|| with_life(to.checkpointer.restore(&document, life.left()))).await {
-        Ok(((metadata, _), life_there)) => {
-            // Where that is what it was, nothing but the form of its timestamp differs.
-            let is_as_it_was = is_alike
-                || in_words.is_some_and(|(here, there)| there == Checkpoint { metadata, state: here.state });
-            Ok(match is_as_it_was {
-                true if lives_as_long => Fate::Equal { bytes },
-                true if is_held(life_there) => Fate::Held,
-                _ => Fate::Copied { bytes, was_there },
-            })
-        }
-        Err(error) => left(error).map_err(|error| to.failed(error)),
+    if let Err(error) = target.restore(&document, expiry.ttl()).await {
+        return skip_reason(error).map(CopyOutcome::Skipped);
+    }
+    // `restore` ends the pin of a checkpoint, and not that of a session.
+    if only_source_expires && dump(target, session, id).await?.is_some_and(|after| after.expiry.is_never()) {
+        return Ok(CopyOutcome::PinnedAtTarget);
+    }
+    Ok(CopyOutcome::Copied { bytes, replaced: existing.is_some() })
+}
+
+/// Whether source and target load equal checkpoints.
+async fn loads_equal(
+    source: &Checkpointer,
+    target: &Checkpointer,
+    session: &str,
+    id: &str,
+) -> Result<bool, Error> {
+    match (source.load(session, id).await, target.load(session, id).await) {
+        (Ok(source), Ok(target)) => Ok(source.is_some() && source == target),
+        (Err(Error::Corrupt { .. }), _) | (_, Err(Error::Corrupt { .. })) => Ok(false),
+        (Err(error), _) | (_, Err(error)) => Err(error),
     }
 }
 
-/// The checkpoint here and there, if it is in both places.
-async fn both(from: &Side, to: &Side, session: &str, id: &str) -> Result<Option<(Checkpoint, Checkpoint)>> {
-    let here = from.call(|| from.checkpointer.load(session, Some(id))).await;
-    let there = to.call(|| to.checkpointer.load(session, Some(id))).await;
-    match (here, there) {
-        (Ok(Some(here)), Ok(Some(there))) => Ok(Some((here, there))),
-        (Ok(_), Ok(_)) | (Err(Error::Corrupt { .. }), _) | (_, Err(Error::Corrupt { .. })) => Ok(None),
-        (Err(error), _) => Err(from.failed(error)),
-        (_, Err(error)) => Err(to.failed(error)),
-    }
-}
-
-/// Why this one checkpoint can't be copied, if it is not the store that failed.
-fn left(error: Error) -> Result<Fate, Error> {
+/// Why this one checkpoint can't be copied.
+///
+/// # Errors
+/// `error`, if the store failed.
+fn skip_reason(error: Error) -> Result<String, Error> {
+    use StorageReason::{InvalidArgument, TooLarge, WrongType};
     match error {
-        Error::Corrupt { reason, .. } => Ok(Fate::Left(format!("it can't be read: {reason}"))),
-        Error::Storage {
-            reason: StorageReason::WrongType | StorageReason::TooLarge | StorageReason::InvalidArgument,
-            message,
-            ..
-        } => Ok(Fate::Left(message)),
-        Error::InvalidArgument(_) | Error::Conflict(_) | Error::TooLarge { .. } => {
-            Ok(Fate::Left(error.to_string()))
+        Error::Corrupt { reason, .. } => Ok(format!("it can't be read: {reason}")),
+        Error::Storage(error) if matches!(error.reason, WrongType | TooLarge | InvalidArgument) => {
+            Ok(error.message)
         }
+        Error::InvalidArgument(_) | Error::Conflict(_) | Error::TooLarge { .. } => Ok(error.to_string()),
         error => Err(error),
     }
 }
