@@ -81,7 +81,6 @@ pub struct PluginCtx {
 pub struct GrantedCheckpointer {
     pool: Arc<Pool>,
     store: Arc<GrantedStore>,
-    max_results: u32,
     /// The effect of a read that fails: a read may write a new TTL.
     read_effect: Effect,
 }
@@ -194,7 +193,7 @@ fn refuse<T>(reason: StorageReason, message: String) -> Answer<T> {
 impl GrantedCheckpointer {
     /// The query with a limit that the grant allows.
     fn limited(&self, query: wit::HistoryQuery) -> Result<wit::HistoryQuery, Error> {
-        let max = self.max_results;
+        let max = self.store.grant.max_results();
         match query.limit {
             Some(limit) if limit > max => {
                 let message = format!("the limit {limit} is above the {max} results that a call may return");
@@ -205,16 +204,19 @@ impl GrantedCheckpointer {
     }
 }
 
-/// Implements methods of the interface by calls of the component on an instance of
-/// the granted checkpointer. `reads` and `writes` say what a call that runs into
-/// the time limit may have done.
+/// Implements methods of the interface by calls of the component. The arguments
+/// are converted before the call takes an instance. The kind of a method is the
+/// effect of a call that exceeds its timeout.
 macro_rules! forward {
-    ($($kind:ident $method:ident = $export:ident($($argument:ident: $type:ty => $pass:expr),*) -> $result:ty;)*) => {
+    ($granted:ident; $($kind:ident $method:ident = $export:ident($($argument:ident: $type:ty => $pass:expr),*) -> $result:ty;)*) => {
         $(async fn $method(&mut self, handle: Handle, $($argument: $type),*) -> Answer<$result> {
-            let granted = self.granted(&handle)?;
-            let effect = forward!(@effect $kind granted);
-            let call = async { call!(granted.pool, $export($($pass),*)) };
-            self.with_call_timeout(&granted, effect, call).await
+            let $granted = self.granted(&handle)?;
+            let effect = forward!(@effect $kind $granted);
+            let call = async {
+                $(let $argument = $pass;)*
+                call!($granted.pool, $export($($argument),*))
+            };
+            self.with_call_timeout(&$granted, effect, call).await
         })*
     };
     (@effect reads $granted:ident) => { $granted.read_effect };
@@ -242,13 +244,11 @@ impl HostCheckpointer for PluginCtxView<'_> {
             memory: limits.max_memory_bytes,
             copied_bytes: limits.max_bytes_per_call.saturating_mul(COPIES),
         };
-        let max_results = grant.max_results();
         let refreshes = options.ttl.is_some_and(|ttl| ttl.refresh_on_read);
         let read_effect = if refreshes { Effect::Unknown } else { Effect::None };
         match timeout(limits.call_timeout, Pool::new(ctx, options, service)).await {
             Ok(Ok(pool)) => {
-                let handle =
-                    self.table.push(GrantedCheckpointer { pool, store, max_results, read_effect })?;
+                let handle = self.table.push(GrantedCheckpointer { pool, store, read_effect })?;
                 self.ctx.open_checkpointers += 1;
                 Ok(Ok(handle))
             }
@@ -257,25 +257,8 @@ impl HostCheckpointer for PluginCtxView<'_> {
         }
     }
 
-    async fn list(&mut self, handle: Handle, query: wit::HistoryQuery) -> Answer<wit::History> {
-        let granted = self.granted(&handle)?;
-        let call = async {
-            let query = granted.limited(query)?;
-            call!(granted.pool, call_list(&query))
-        };
-        self.with_call_timeout(&granted, granted.read_effect, call).await
-    }
-
-    async fn list_documents(&mut self, handle: Handle, query: wit::HistoryQuery) -> Answer<wit::RawHistory> {
-        let granted = self.granted(&handle)?;
-        let call = async {
-            let query = granted.limited(query)?;
-            call!(granted.pool, call_list_documents(&query))
-        };
-        self.with_call_timeout(&granted, granted.read_effect, call).await
-    }
-
     forward! {
+        granted;
         writes save = call_save(checkpoint: wit::Checkpoint => &checkpoint) -> wit::SaveOutcome;
         writes save_after = call_save_after(
             checkpoint: wit::Checkpoint => &checkpoint, latest: Option<String> => latest.as_deref()
@@ -291,6 +274,9 @@ impl HostCheckpointer for PluginCtxView<'_> {
         reads load_document = call_load_document(
             session_id: String => &session_id, checkpoint_id: String => &checkpoint_id
         ) -> Option<String>;
+        reads list = call_list(query: wit::HistoryQuery => &granted.limited(query)?) -> wit::History;
+        reads list_documents = call_list_documents(query: wit::HistoryQuery => &granted.limited(query)?)
+            -> wit::RawHistory;
         scans dump = call_dump(session_id: String => &session_id, checkpoint_id: String => &checkpoint_id)
             -> Option<wit::DocumentDump>;
         scans scan = call_scan(cursor: Option<String> => cursor.as_deref()) -> wit::ScanPage;

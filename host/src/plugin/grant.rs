@@ -18,6 +18,7 @@ const DEFAULT_MAX_RESULTS: u32 = 1000;
 
 /// Access to one bucket: a part of a store, with limits.
 #[derive(Clone)]
+#[must_use]
 pub struct Grant {
     pub(super) store: Arc<dyn Store>,
     pub(super) settings: BucketGrant,
@@ -41,7 +42,6 @@ impl Grant {
     }
 
     /// Refuses writes.
-    #[must_use]
     pub fn read_only(mut self) -> Self {
         self.settings.read_only = true;
         self
@@ -49,7 +49,6 @@ impl Grant {
 
     /// Limits the size of a stored checkpoint; a larger one fails with `too-large`.
     /// The size is that of the document with its metadata, after compression.
-    #[must_use]
     pub fn max_checkpoint_bytes(mut self, bytes: u64) -> Self {
         self.settings.max_checkpoint_bytes = Some(bytes);
         self
@@ -62,7 +61,6 @@ impl Grant {
     /// for concurrent writes, and for all hosts that grant the same prefix of the
     /// same store with it. Checkpoints that were saved without a limit count after
     /// their next save. Expired ones may count until the limit is reached.
-    #[must_use]
     pub fn max_total_checkpoints(mut self, count: u64) -> Self {
         self.settings.max_total_checkpoints = Some(count);
         self
@@ -71,7 +69,6 @@ impl Grant {
     /// Limits the bytes in the bucket, keys included; a save beyond it fails with
     /// `full`. An index entry counts as 128 bytes. The store counts as for
     /// [`Grant::max_total_checkpoints`].
-    #[must_use]
     pub fn max_total_bytes(mut self, bytes: u64) -> Self {
         self.settings.max_total_bytes = Some(bytes);
         self
@@ -81,7 +78,6 @@ impl Grant {
     /// use this grant or a clone of it. A burst of one second is allowed. Further
     /// operations wait, and the wait counts towards the timeouts of [`Limits`]. Most
     /// calls are one operation; a call in several steps is one per step.
-    #[must_use]
     pub fn max_operations_per_second(mut self, count: u32) -> Self {
         self.settings.max_operations_per_second = Some(count);
         self.rate_limiter = Some(Arc::new(RateLimiter::per_second(count)));
@@ -91,7 +87,6 @@ impl Grant {
     /// Limits the checkpoints that one call returns, 1,000 by default; a call that
     /// asks for more fails with `invalid-argument`. A page of a scan contains no
     /// states and is not limited: the store makes pages of about 1,000 entries.
-    #[must_use]
     pub fn max_results_per_call(mut self, count: u32) -> Self {
         self.settings.max_results_per_call = Some(count);
         self
@@ -122,6 +117,7 @@ impl fmt::Debug for Grant {
 
 /// The buckets that a plugin may open, by the names that it uses for them.
 #[derive(Clone, Debug, Default)]
+#[must_use]
 pub struct Grants {
     buckets: BTreeMap<String, Grant>,
 }
@@ -133,7 +129,6 @@ impl Grants {
     }
 
     /// Adds a bucket, or replaces the one of this name.
-    #[must_use]
     pub fn bucket(mut self, name: impl Into<String>, grant: Grant) -> Self {
         self.buckets.insert(name.into(), grant);
         self

@@ -15,7 +15,7 @@ use crate::store::{
 /// The store of a grant, as one checkpointer of a plugin uses it.
 #[derive(Debug)]
 pub(super) struct GrantedStore {
-    grant: Grant,
+    pub(super) grant: Grant,
     quota: Option<Quota>,
     /// Whether [`GrantedStore::acquire_ahead`] took a permit that no operation has
     /// used.

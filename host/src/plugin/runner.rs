@@ -82,6 +82,7 @@ pub struct Plugins {
 
 /// A compiled plugin. It can run any number of times, also concurrently.
 #[derive(Clone)]
+#[must_use]
 pub struct Plugin {
     component: PluginPre<RunCtx>,
     limits: Limits,
@@ -119,8 +120,8 @@ impl Plugins {
     }
 
     /// Compiles a plugin and checks its imports. A large plugin that is not in the
-    /// cache takes some seconds. Compilation has no limits: compile untrusted
-    /// plugins in a process of which time and memory are limited.
+    /// cache takes some seconds. The time and memory of the compilation are not
+    /// limited: compile untrusted plugins in a process with limits of its own.
     ///
     /// # Errors
     /// [`PluginError::NotAPlugin`], [`PluginError::DisallowedImports`].
@@ -168,7 +169,6 @@ fn not_a_plugin(error: wasmtime::Error) -> PluginError {
 
 impl Plugin {
     /// Sets the limits of each run.
-    #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
@@ -177,7 +177,6 @@ impl Plugin {
     /// Passes the plugin's standard output and standard error to `sink` in chunks.
     /// Without a sink, the output is discarded. The output is untrusted: escape
     /// control characters before it is shown on a terminal.
-    #[must_use]
     pub fn log(mut self, sink: impl Fn(&[u8]) + Send + Sync + 'static) -> Self {
         self.log = Some(Arc::new(sink));
         self
