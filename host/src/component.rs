@@ -9,6 +9,8 @@
 #[cfg(feature = "plugins")]
 pub mod clock;
 mod configuration;
+#[cfg(feature = "plugins")]
+pub mod memory_limiter;
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,10 +1,9 @@
-//! The import `checkpointer`, for a host that runs other people's components:
-//! each reaches what it was granted, and for it nothing else exists.
+//! The import `checkpointer`, for hosts that run components of other authors. A
+//! plugin reaches the buckets that it was granted, and nothing else.
 //!
-//! A [`Grant`] is a store, a prefix of all its keys that the plugin never sees,
-//! and whether it may write; the name of the bucket is what the plugin opens.
-//! [`add_to_linker`] gives the import to plugins of a host that has its own way
-//! to run them; [`Plugins`] runs those of the world `plugin`.
+//! A [`Grant`] is a store, a key prefix that the plugin does not see, and limits.
+//! [`Plugins`] runs plugins of the world `plugin`. [`add_to_linker`] adds the import
+//! to the linker of a host that runs plugins in its own way.
 //!
 //! ```no_run
 //! use checkpointer::plugin::{Grant, Grants, Plugins};
@@ -20,31 +19,33 @@
 //! # }
 //! ```
 
-mod bounded;
 mod cache;
 mod composition;
 mod grant;
+mod granted_store;
 mod grants_file;
 mod inspection;
+mod limits;
+mod rate_limiter;
 mod runner;
 mod sandbox;
 
-use std::fmt;
 use std::future::Future;
+use std::mem;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::timeout;
 use wasmtime::Result;
 use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 
 use self::bindings::flow::checkpoint::checkpointer::{self as interface, Host, HostCheckpointer};
-use self::bounded::Bounded;
 pub use self::composition::{CompositionError, compose};
 pub use self::grant::{Grant, Grants};
+use self::granted_store::GrantedStore;
 pub use self::grants_file::{BucketGrant, GrantsError, GrantsFile, OpenError};
 pub use self::inspection::Inspection;
-pub use self::runner::{Limits, Plugin, PluginError, Plugins};
+pub use self::limits::Limits;
+pub use self::runner::{Plugin, PluginError, Plugins};
 use crate::bindings::flow::checkpoint::types as wit;
 use crate::component::{Caller, Pool, Service, call};
 use crate::keyvalue::KeyvalueCtx;
@@ -65,40 +66,30 @@ mod bindings {
     });
 }
 
-/// The grants of a plugin's instance, and how many checkpointers it has open.
+/// The grants and limits of an instance of a plugin.
+#[derive(Debug)]
 pub struct PluginCtx {
     grants: Grants,
     limits: Limits,
-    open: usize,
+    open_checkpointers: usize,
+    /// Whether a call waits for the rate limit of its grant.
+    is_rate_limited: bool,
 }
 
 /// A checkpointer that a plugin has open.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct GrantedCheckpointer {
     pool: Arc<Pool>,
-    store: Arc<Bounded>,
-    max_results: u32,
+    store: Arc<GrantedStore>,
     /// The effect of a read that fails: a read may write a new TTL.
     read_effect: Effect,
-}
-
-impl fmt::Debug for PluginCtx {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("PluginCtx").field("open", &self.open).finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for GrantedCheckpointer {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("GrantedCheckpointer").field("pool", &self.pool).finish_non_exhaustive()
-    }
 }
 
 impl PluginCtx {
     /// The context of one instance of a plugin, with these grants and the default
     /// [`Limits`].
     pub fn new(grants: Grants) -> Self {
-        Self { grants, limits: Limits::default(), open: 0 }
+        Self { grants, limits: Limits::default(), open_checkpointers: 0, is_rate_limited: false }
     }
 
     /// Sets the limits. Only those of calls and checkpointers are enforced here;
@@ -111,17 +102,12 @@ impl PluginCtx {
 }
 
 /// A [`PluginCtx`] and the table of the instance's handles.
+#[derive(Debug)]
 pub struct PluginCtxView<'a> {
     /// The context.
     pub ctx: &'a mut PluginCtx,
     /// The handles.
     pub table: &'a mut ResourceTable,
-}
-
-impl fmt::Debug for PluginCtxView<'_> {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("PluginCtxView").field("ctx", &self.ctx).finish_non_exhaustive()
-    }
 }
 
 /// The data of a wasmtime store, as [`add_to_linker`] needs it.
@@ -165,33 +151,38 @@ impl PluginCtxView<'_> {
         Ok(self.table.get(handle)?.clone())
     }
 
-    /// The result of a call, if it ends within the time limit. `effect` is the
+    /// The result of a call that ends within the call timeout. `effect` is the
     /// effect of a call that does not.
-    async fn within_call_time<T>(
+    async fn with_call_timeout<T>(
         &mut self,
         granted: &GrantedCheckpointer,
         effect: Effect,
         call: impl Future<Output = Result<T, Error>> + Send,
     ) -> Answer<T> {
-        let limit = self.ctx.limits.call_time;
+        let PluginCtx { limits, is_rate_limited, .. } = &mut *self.ctx;
+        *is_rate_limited = true;
         let call = async {
-            granted.store.wait().await;
+            granted.store.acquire_ahead().await;
+            *is_rate_limited = false;
             call.await
         };
-        Ok(match timeout(limit, call).await {
-            Ok(answer) => answer.map_err(|error| match error {
+        let result = match timeout(limits.call_timeout, call).await {
+            Ok(result) => result.map_err(|error| match error {
                 // A call that only reads has no effect, even if its instance was lost.
                 Error::Storage(error) if effect == Effect::None => error.with_effect(effect).into(),
                 error => error,
             }),
-            Err(_) => Err(call_timeout(limit, effect)),
-        }
-        .map_err(wit::Error::from))
+            Err(_) if mem::take(is_rate_limited) => {
+                Err(call_timeout(limits, Effect::None, " while it waited for the rate limit of the bucket"))
+            }
+            Err(_) => Err(call_timeout(limits, effect, "")),
+        };
+        Ok(result.map_err(wit::Error::from))
     }
 }
 
-fn call_timeout(limit: Duration, effect: Effect) -> Error {
-    let message = format!("the call took longer than its limit of {limit:?}");
+fn call_timeout(limits: &Limits, effect: Effect, activity: &str) -> Error {
+    let message = format!("the call exceeded its timeout of {:?}{activity}", limits.call_timeout);
     StorageError::new(StorageReason::Timeout, effect, message).into()
 }
 
@@ -202,7 +193,7 @@ fn refuse<T>(reason: StorageReason, message: String) -> Answer<T> {
 impl GrantedCheckpointer {
     /// The query with a limit that the grant allows.
     fn limited(&self, query: wit::HistoryQuery) -> Result<wit::HistoryQuery, Error> {
-        let max = self.max_results;
+        let max = self.store.grant.max_results();
         match query.limit {
             Some(limit) if limit > max => {
                 let message = format!("the limit {limit} is above the {max} results that a call may return");
@@ -213,16 +204,19 @@ impl GrantedCheckpointer {
     }
 }
 
-/// Implements methods of the interface by calls of the component on an instance of
-/// the granted checkpointer. `reads` and `writes` say what a call that runs into
-/// the time limit may have done.
+/// Implements methods of the interface by calls of the component. The arguments
+/// are converted before the call takes an instance. The kind of a method is the
+/// effect of a call that exceeds its timeout.
 macro_rules! forward {
-    ($($kind:ident $method:ident = $export:ident($($argument:ident: $type:ty => $pass:expr),*) -> $result:ty;)*) => {
+    ($granted:ident; $($kind:ident $method:ident = $export:ident($($argument:ident: $type:ty => $pass:expr),*) -> $result:ty;)*) => {
         $(async fn $method(&mut self, handle: Handle, $($argument: $type),*) -> Answer<$result> {
-            let granted = self.granted(&handle)?;
-            let effect = forward!(@effect $kind granted);
-            let call = async { call!(granted.pool, $export($($pass),*)) };
-            self.within_call_time(&granted, effect, call).await
+            let $granted = self.granted(&handle)?;
+            let effect = forward!(@effect $kind $granted);
+            let call = async {
+                $(let $argument = $pass;)*
+                call!($granted.pool, $export($($argument),*))
+            };
+            self.with_call_timeout(&$granted, effect, call).await
         })*
     };
     (@effect reads $granted:ident) => { $granted.read_effect };
@@ -236,57 +230,35 @@ impl HostCheckpointer for PluginCtxView<'_> {
             return refuse(StorageReason::NoSuchBucket, format!("there is no bucket {:?}", options.bucket));
         };
         let limits = &self.ctx.limits;
-        let max = limits.checkpointers;
-        if self.ctx.open >= max {
+        let max = limits.max_checkpointers;
+        if self.ctx.open_checkpointers >= max {
             return refuse(StorageReason::Unsupported, format!("at most {max} checkpointers may be open"));
         }
-        let store = grant.store();
+        let store = Arc::new(GrantedStore::new(grant.clone()));
         let ctx = KeyvalueCtx::builder()
-            .bucket(&options.bucket, Arc::clone(&store) as Arc<dyn Store>, grant.prefix())
+            .bucket(&options.bucket, Arc::clone(&store) as Arc<dyn Store>, grant.settings.prefix.as_str())
             .answer_bytes(limits.max_bytes_per_call)
             .build();
         let service = Service {
             caller: Caller::Plugin,
-            memory: limits.memory,
+            memory: limits.max_memory_bytes,
             copied_bytes: limits.max_bytes_per_call.saturating_mul(COPIES),
         };
-        let max_results = grant.most_results();
         let refreshes = options.ttl.is_some_and(|ttl| ttl.refresh_on_read);
         let read_effect = if refreshes { Effect::Unknown } else { Effect::None };
-        match timeout(limits.call_time, Pool::new(ctx, options, service)).await {
+        match timeout(limits.call_timeout, Pool::new(ctx, options, service)).await {
             Ok(Ok(pool)) => {
-                let handle = self.table.push(GrantedCheckpointer { pool, store, max_results, read_effect })?;
-                self.ctx.open += 1;
+                let handle = self.table.push(GrantedCheckpointer { pool, store, read_effect })?;
+                self.ctx.open_checkpointers += 1;
                 Ok(Ok(handle))
             }
             Ok(Err(error)) => Ok(Err(error.into())),
-            Err(_) => Ok(Err(call_timeout(self.ctx.limits.call_time, Effect::None).into())),
+            Err(_) => Ok(Err(call_timeout(limits, Effect::None, "").into())),
         }
     }
 
-    async fn list(&mut self, handle: Handle, query: wit::HistoryQuery) -> Answer<wit::History> {
-        let granted = self.granted(&handle)?;
-        let call = async {
-            let query = granted.limited(query)?;
-            call!(granted.pool, call_list(&query))
-        };
-        self.within_call_time(&granted, granted.read_effect, call).await
-    }
-
-    async fn list_documents(
-        &mut self,
-        handle: Handle,
-        query: wit::HistoryQuery,
-    ) -> Answer<wit::RawHistory> {
-        let granted = self.granted(&handle)?;
-        let call = async {
-            let query = granted.limited(query)?;
-            call!(granted.pool, call_list_documents(&query))
-        };
-        self.within_call_time(&granted, granted.read_effect, call).await
-    }
-
     forward! {
+        granted;
         writes save = call_save(checkpoint: wit::Checkpoint => &checkpoint) -> wit::SaveOutcome;
         writes save_after = call_save_after(
             checkpoint: wit::Checkpoint => &checkpoint, latest: Option<String> => latest.as_deref()
@@ -302,6 +274,9 @@ impl HostCheckpointer for PluginCtxView<'_> {
         reads load_document = call_load_document(
             session_id: String => &session_id, checkpoint_id: String => &checkpoint_id
         ) -> Option<String>;
+        reads list = call_list(query: wit::HistoryQuery => &granted.limited(query)?) -> wit::History;
+        reads list_documents = call_list_documents(query: wit::HistoryQuery => &granted.limited(query)?)
+            -> wit::RawHistory;
         scans dump = call_dump(session_id: String => &session_id, checkpoint_id: String => &checkpoint_id)
             -> Option<wit::DocumentDump>;
         scans scan = call_scan(cursor: Option<String> => cursor.as_deref()) -> wit::ScanPage;
@@ -322,7 +297,7 @@ impl HostCheckpointer for PluginCtxView<'_> {
 
     async fn drop(&mut self, handle: Handle) -> Result<()> {
         self.table.delete(handle)?;
-        self.ctx.open -= 1;
+        self.ctx.open_checkpointers -= 1;
         Ok(())
     }
 }

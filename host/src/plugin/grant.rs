@@ -1,146 +1,140 @@
-//! What a plugin is granted.
+//! The buckets of a plugin.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use tokio::sync::Mutex;
 
-use super::bounded::{Bounded, Rate, Settling};
-use crate::store::Store;
+use super::BucketGrant;
+#[cfg(doc)]
+use super::Limits;
+use super::granted_store::QuotaReconciliation;
+use super::rate_limiter::RateLimiter;
+use crate::store::{Quota, Store};
 
-/// The most results of one call, where a grant says nothing else.
-const RESULTS_PER_CALL: u32 = 1000;
+/// The default of [`Grant::max_results_per_call`].
+const DEFAULT_MAX_RESULTS: u32 = 1000;
 
-/// What one bucket of a plugin is: a part of a store, and how much of it.
+/// Access to one bucket: a part of a store, with limits.
 #[derive(Clone)]
+#[must_use]
 pub struct Grant {
-    store: Arc<dyn Store>,
-    prefix: Arc<str>,
-    read_only: bool,
-    value_bytes: Option<u64>,
-    checkpoints: Option<u64>,
-    bytes: Option<u64>,
-    settling: Arc<Mutex<Settling>>,
-    rate: Option<Arc<Rate>>,
-    results_per_call: u32,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) settings: BucketGrant,
+    pub(super) rate_limiter: Option<Arc<RateLimiter>>,
+    pub(super) reconciliation: Arc<Mutex<QuotaReconciliation>>,
 }
 
 impl Grant {
-    /// All keys of `store` that begin with `prefix`, to read and to write. The
+    /// Read and write access to all keys of `store` that begin with `prefix`. The
     /// plugin does not see the prefix.
     ///
-    /// End prefixes with a character that no name before it has: whoever is granted
-    /// `tenant-1` reaches what stands under `tenant-10`, and `tenant-1/` does not.
-    pub fn new(store: Arc<dyn Store>, prefix: impl Into<Arc<str>>) -> Self {
-        Self {
-            store,
-            prefix: prefix.into(),
-            read_only: false,
-            value_bytes: None,
-            checkpoints: None,
-            bytes: None,
-            settling: Arc::default(),
-            rate: None,
-            results_per_call: RESULTS_PER_CALL,
-        }
+    /// End each prefix with a separator: `tenant-1` also grants the keys of
+    /// `tenant-10`, and `tenant-1/` does not.
+    pub fn new(store: Arc<dyn Store>, prefix: impl Into<String>) -> Self {
+        Self::with_settings(store, BucketGrant::new(prefix))
     }
 
-    /// Only to read.
+    pub(super) fn with_settings(store: Arc<dyn Store>, settings: BucketGrant) -> Self {
+        let rate_limiter = settings.max_operations_per_second.map(RateLimiter::per_second).map(Arc::new);
+        Self { store, settings, rate_limiter, reconciliation: Arc::default() }
+    }
+
+    /// Refuses writes.
     pub fn read_only(mut self) -> Self {
-        self.read_only = true;
+        self.settings.read_only = true;
         self
     }
 
-    /// A stored checkpoint has so many bytes at the most; a larger one is
-    /// `too-large`. It is the whole document that counts, with its metadata, and
-    /// compressed if it is stored so.
-    pub fn value_bytes(mut self, bytes: u64) -> Self {
-        self.value_bytes = Some(bytes);
+    /// Limits the size of a stored checkpoint; a larger one fails with `too-large`.
+    /// The size is that of the document with its metadata, after compression.
+    pub fn max_checkpoint_bytes(mut self, bytes: u64) -> Self {
+        self.settings.max_checkpoint_bytes = Some(bytes);
         self
     }
 
-    /// So many checkpoints may be there at once; one more is `full`. A session that
-    /// is pinned counts as one more.
+    /// Limits the number of checkpoints in the bucket; a save beyond it fails with
+    /// `full`. The pin marker of a session counts as a checkpoint.
     ///
-    /// The store counts, in the same atomic step as each write, so the limit holds
-    /// for many at once and over all hosts that grant the same prefix of the same
-    /// store with it. Checkpoints that were saved without a limit count once they
-    /// are saved again; expired ones, until room is needed.
-    pub fn checkpoints(mut self, count: u64) -> Self {
-        self.checkpoints = Some(count);
+    /// The store counts in the same atomic step as each write, so the limit holds
+    /// for concurrent writes, and for all hosts that grant the same prefix of the
+    /// same store with it. Checkpoints that were saved without a limit count after
+    /// their next save. Expired ones may count until the limit is reached.
+    pub fn max_total_checkpoints(mut self, count: u64) -> Self {
+        self.settings.max_total_checkpoints = Some(count);
         self
     }
 
-    /// So many bytes may be there at once, keys included; more is `full`. An entry
-    /// of an index counts as 128 bytes, whatever the length of its id. It is counted
-    /// as [`Grant::checkpoints`] are.
-    pub fn bytes(mut self, bytes: u64) -> Self {
-        self.bytes = Some(bytes);
+    /// Limits the bytes in the bucket, keys included; a save beyond it fails with
+    /// `full`. An index entry counts as 128 bytes. The store counts as for
+    /// [`Grant::max_total_checkpoints`].
+    pub fn max_total_bytes(mut self, bytes: u64) -> Self {
+        self.settings.max_total_bytes = Some(bytes);
         self
     }
 
-    /// So many operations of the store in a second, over all plugins of this process
-    /// that hold this grant or a clone of it. A call over that waits its turn, which
-    /// counts as time of the plugin; a second's worth may come at once. Most calls
-    /// are one operation; those that go in steps are one for each step.
-    pub fn operations_per_second(mut self, count: u32) -> Self {
-        self.rate = Some(Arc::new(Rate::per_second(count)));
+    /// Limits the rate of store operations, over all plugins in this process that
+    /// use this grant or a clone of it. A burst of one second is allowed. Further
+    /// operations wait, and the wait counts towards the timeouts of [`Limits`]. Most
+    /// calls are one operation; a call in several steps is one per step.
+    pub fn max_operations_per_second(mut self, count: u32) -> Self {
+        self.settings.max_operations_per_second = Some(count);
+        self.rate_limiter = Some(Arc::new(RateLimiter::per_second(count)));
         self
     }
 
-    /// A call gives so many checkpoints at the most, 1,000 unless said; one that asks
-    /// for more is an `invalid-argument`. A page of a scan, which has none of their
-    /// states, is as long as the store makes it: about 1,000.
-    pub fn results_per_call(mut self, count: u32) -> Self {
-        self.results_per_call = count;
+    /// Limits the checkpoints that one call returns, 1,000 by default; a call that
+    /// asks for more fails with `invalid-argument`. A page of a scan contains no
+    /// states and is not limited: the store makes pages of about 1,000 entries.
+    pub fn max_results_per_call(mut self, count: u32) -> Self {
+        self.settings.max_results_per_call = Some(count);
         self
     }
 
-    /// The store as far as it is granted.
-    pub(super) fn store(&self) -> Arc<Bounded> {
-        Arc::new(Bounded {
-            inner: Arc::clone(&self.store),
-            read_only: self.read_only,
-            value_bytes: self.value_bytes,
-            quota: Bounded::quota(&self.prefix, self.checkpoints, self.bytes),
-            settling: Arc::clone(&self.settling),
-            rate: self.rate.clone(),
-            has_turn: AtomicBool::new(false),
+    pub(super) fn max_results(&self) -> u32 {
+        self.settings.max_results_per_call.unwrap_or(DEFAULT_MAX_RESULTS)
+    }
+
+    /// The quota of all keys with the prefix. The key of its usage ledger contains a
+    /// NUL, so a plugin can't name it.
+    pub(super) fn quota(&self) -> Option<Quota> {
+        let BucketGrant { prefix, max_total_checkpoints: values, max_total_bytes: bytes, .. } =
+            &self.settings;
+        (values.is_some() || bytes.is_some()).then(|| Quota {
+            ledger: format!("{prefix}\0quota"),
+            values: *values,
+            bytes: *bytes,
         })
-    }
-
-    /// What every key begins with.
-    pub(crate) fn prefix(&self) -> Arc<str> {
-        Arc::clone(&self.prefix)
-    }
-
-    /// How many results a call may ask for.
-    pub(crate) fn most_results(&self) -> u32 {
-        self.results_per_call
     }
 }
 
-/// The buckets that a plugin may open, by the names that it knows them by.
-#[derive(Clone, Default)]
+impl fmt::Debug for Grant {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Grant").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// The buckets that a plugin may open, by the names that it uses for them.
+#[derive(Clone, Debug, Default)]
+#[must_use]
 pub struct Grants {
     buckets: BTreeMap<String, Grant>,
 }
 
 impl Grants {
-    /// None at all.
+    /// No buckets.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Those so far, and this one.
+    /// Adds a bucket, or replaces the one of this name.
     pub fn bucket(mut self, name: impl Into<String>, grant: Grant) -> Self {
         self.buckets.insert(name.into(), grant);
         self
     }
 
-    /// The bucket of this name, if it is granted.
-    pub(crate) fn get(&self, name: &str) -> Option<&Grant> {
+    pub(super) fn get(&self, name: &str) -> Option<&Grant> {
         self.buckets.get(name)
     }
 }

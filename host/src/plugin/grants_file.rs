@@ -1,169 +1,159 @@
-//! Grants as people write them down: a TOML file, checked as a whole when it is
-//! read.
+//! Grants in a TOML file, validated as a whole when it is read.
 
 use std::collections::BTreeMap;
-use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::ops::Range;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 use thiserror::Error;
-use toml::Spanned;
 
+use super::limits::positive;
 use super::{Grant, Grants, Limits};
-use crate::store::{StoreUrl, StorageError, Store};
+use crate::store::{StorageError, Store, StoreUrl};
 
-/// What is wrong with a file of grants, and where.
-#[derive(Debug, Error, Clone, PartialEq, Eq)]
+/// An error in a file of grants, with its position.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("line {line}, column {column}: {message}")]
+#[non_exhaustive]
 pub struct GrantsError {
-    /// Counted from 1.
+    /// The line, counted from 1.
     pub line: usize,
-    /// Counted in characters from 1.
+    /// The column in characters, counted from 1.
     pub column: usize,
-    /// What is wrong, in words. It has no password of an address.
+    /// A description for people, without passwords.
     pub message: String,
 }
 
-/// A store that is granted and can't be opened.
-#[derive(Debug, Error, Clone, PartialEq, Eq)]
-#[error("bucket {bucket:?}: {address}: {message}")]
+/// The store of a bucket can't be opened.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("bucket {bucket:?}: can't open {store_url}")]
+#[non_exhaustive]
 pub struct OpenError {
-    /// The bucket that needs it.
+    /// The name of the bucket.
     pub bucket: String,
-    /// Where the store is, without a password.
-    pub address: String,
-    /// What is wrong, in words.
-    pub message: String,
+    /// The URL of the store, without credentials.
+    pub store_url: String,
+    /// The failure of the store.
+    pub source: StorageError,
 }
 
-/// The grants of a plugin, read from TOML; nothing is opened yet. What is left out has
-/// no limit, or the usual one; a prefix there has to be.
+/// The grants and limits of a plugin, parsed from TOML with [`str::parse`]. No store
+/// is opened until [`GrantsFile::open`].
 ///
-/// ```toml
-/// [bucket.default]
-/// store = "redis://localhost"     # if there is none, the one that the host opens it with
-/// prefix = "tenant-1/"            # what every key begins with; "tenant-1" would reach "tenant-10" too
-/// read-only = false
-/// value-bytes = 1_000_000         # of one checkpoint
-/// checkpoints = 10_000            # in all
-/// bytes = 100_000_000             # in all
-/// operations-per-second = 100
-/// results-per-call = 100
-///
-/// [limits]                        # of a run; see `Limits`
-/// run-seconds = 30
-/// call-seconds = 10
-/// memory-bytes = 268_435_456
-/// bytes-a-call = 33_554_432
-/// handles = 1000
-/// checkpointers = 16
-/// instances = 100
-/// tables = 100
-/// memories = 10
-/// log-bytes = 65_536
 /// ```
-#[derive(Clone, Debug)]
+/// # use checkpointer::plugin::GrantsFile;
+/// let file: GrantsFile = r#"
+///     [bucket.default]
+///     store = "redis://localhost"
+///     prefix = "tenant-1/"
+///     max-total-checkpoints = 10_000
+///
+///     [limits]
+///     run-timeout-seconds = 5
+/// "#.parse()?;
+/// # Ok::<(), checkpointer::plugin::GrantsError>(())
+/// ```
+///
+/// Keys of `[bucket.NAME]`, one table for each bucket:
+///
+/// | key | unit | default | meaning |
+/// |---|---|---|---|
+/// | `store` | URL | the host's default store | see [`StoreUrl`] |
+/// | `prefix` | text | required | the prefix of all keys; end it with a separator, see [`Grant::new`] |
+/// | `read-only` | boolean | `false` | refuse writes |
+/// | `max-checkpoint-bytes` | bytes | no limit | the size of one checkpoint |
+/// | `max-total-checkpoints` | checkpoints | no limit | the checkpoints in the bucket |
+/// | `max-total-bytes` | bytes | no limit | the bytes in the bucket |
+/// | `max-operations-per-second` | operations per second, for this process | no limit | the rate of store operations; further ones wait |
+/// | `max-results-per-call` | checkpoints | 1,000 | the checkpoints that one call returns |
+///
+/// Keys of `[limits]`, see [`Limits`]:
+///
+/// | key | unit | default | limit for |
+/// |---|---|---|---|
+/// | `run-timeout-seconds` | seconds, also fractions | 30 | the time of a run |
+/// | `call-timeout-seconds` | seconds, also fractions | 10 | the time of a call of the checkpointer |
+/// | `max-memory-bytes` | bytes | 268,435,456 | all memories and tables together |
+/// | `max-bytes-per-call` | bytes | 33,554,432 | the data that one call passes |
+/// | `max-handles` | handles | 1,000 | open handles |
+/// | `max-checkpointers` | checkpointers | 16 | open checkpointers |
+/// | `max-instances` | instances | 100 | core module instances |
+/// | `max-tables` | tables | 100 | tables |
+/// | `max-memories` | memories | 10 | memories |
+/// | `max-log-bytes` | bytes | 65,536 | standard output and standard error together |
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct GrantsFile {
-    /// The buckets, by name.
+    /// The buckets by name.
+    #[serde(rename = "bucket")]
     pub buckets: BTreeMap<String, BucketGrant>,
-    /// The limits of a run: the usual ones, but for those that were given.
+    /// The limits of a run.
     pub limits: Limits,
 }
 
-/// One bucket of a [`GrantsFile`]. What is none has no limit.
-#[derive(Clone, Debug)]
-pub struct BucketGrant {
-    /// Where it is; the host's own store, if none.
-    pub store: Option<StoreUrl>,
-    /// What every key begins with.
-    pub prefix: String,
-    /// Whether it takes no writes.
-    pub read_only: bool,
-    /// See [`Grant::value_bytes`].
-    pub value_bytes: Option<u64>,
-    /// See [`Grant::checkpoints`].
-    pub checkpoints: Option<u64>,
-    /// See [`Grant::bytes`].
-    pub bytes: Option<u64>,
-    /// See [`Grant::operations_per_second`].
-    pub operations_per_second: Option<u32>,
-    /// See [`Grant::results_per_call`].
-    pub results_per_call: Option<u32>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    #[serde(default)]
-    bucket: BTreeMap<String, Bucket>,
-    #[serde(default)]
-    limits: FileLimits,
-}
-
-#[derive(Deserialize)]
+/// One bucket of a [`GrantsFile`]. A limit of `None` is the default.
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", expecting = "a table such as [bucket.default]")]
-struct Bucket {
-    store: Option<Spanned<String>>,
-    prefix: Spanned<String>,
+#[non_exhaustive]
+pub struct BucketGrant {
+    /// The URL of the store; `None` is the host's default store.
+    #[serde(default, deserialize_with = "store_url")]
+    pub store: Option<StoreUrl>,
+    /// The prefix of all keys.
+    #[serde(deserialize_with = "prefix")]
+    pub prefix: String,
+    /// See [`Grant::read_only`].
     #[serde(default)]
-    read_only: bool,
-    value_bytes: Option<NonZeroU64>,
-    checkpoints: Option<NonZeroU64>,
-    bytes: Option<NonZeroU64>,
-    operations_per_second: Option<NonZeroU32>,
-    results_per_call: Option<NonZeroU32>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", expecting = "the table [limits]")]
-struct FileLimits {
-    run_seconds: Option<Spanned<f64>>,
-    call_seconds: Option<Spanned<f64>>,
-    memory_bytes: Option<NonZeroUsize>,
-    max_bytes_per_call: Option<NonZeroUsize>,
-    handles: Option<NonZeroUsize>,
-    checkpointers: Option<NonZeroUsize>,
-    instances: Option<NonZeroUsize>,
-    tables: Option<NonZeroUsize>,
-    memories: Option<NonZeroUsize>,
-    log_bytes: Option<usize>,
+    pub read_only: bool,
+    /// See [`Grant::max_checkpoint_bytes`].
+    #[serde(default, deserialize_with = "limit")]
+    pub max_checkpoint_bytes: Option<u64>,
+    /// See [`Grant::max_total_checkpoints`].
+    #[serde(default, deserialize_with = "limit")]
+    pub max_total_checkpoints: Option<u64>,
+    /// See [`Grant::max_total_bytes`].
+    #[serde(default, deserialize_with = "limit")]
+    pub max_total_bytes: Option<u64>,
+    /// See [`Grant::max_operations_per_second`].
+    #[serde(default, deserialize_with = "limit")]
+    pub max_operations_per_second: Option<u32>,
+    /// See [`Grant::max_results_per_call`].
+    #[serde(default, deserialize_with = "limit")]
+    pub max_results_per_call: Option<u32>,
 }
 
 impl FromStr for GrantsFile {
     type Err = GrantsError;
 
     fn from_str(text: &str) -> Result<Self, GrantsError> {
-        let file: File = toml::from_str(text)
-            .map_err(|error| at(text, error.span().unwrap_or_default(), error.message()))?;
-        let buckets = file.bucket.into_iter().map(|(name, bucket)| Ok((name, bucket.check(text)?)));
-        Ok(Self { buckets: buckets.collect::<Result<_, _>>()?, limits: file.limits.check(text)? })
+        toml::from_str(text)
+            .map_err(|error| error_at(text, error.span().unwrap_or_default(), error.message()))
     }
 }
 
 impl GrantsFile {
-    /// Opens the stores, each once, and gives the grants; `own` is the store of
-    /// buckets that name none.
+    /// Opens each store once and returns the grants. Buckets without a store use
+    /// `default_store`.
     ///
     /// # Errors
-    /// A store can't be opened; Redis is only connected to when it is first used.
-    pub async fn open(&self, own: &StoreUrl) -> Result<Grants, OpenError> {
+    /// A store can't be opened. Redis is only connected to when it is first used.
+    pub async fn open(&self, default_store: &StoreUrl) -> Result<Grants, OpenError> {
         let mut opened: Vec<(&StoreUrl, Arc<dyn Store>)> = Vec::new();
         let mut grants = Grants::new();
         for (name, bucket) in &self.buckets {
-            let address = bucket.store.as_ref().unwrap_or(own);
-            let store = match opened.iter().find(|(other, _)| *other == address) {
+            let url = bucket.store.as_ref().unwrap_or(default_store);
+            let store = match opened.iter().find(|(other, _)| *other == url) {
                 Some((_, store)) => Arc::clone(store),
                 None => {
-                    let failed = |error: StorageError| OpenError {
+                    let store = url.open().await.map_err(|source| OpenError {
                         bucket: name.clone(),
-                        address: address.to_string(),
-                        message: error.message,
-                    };
-                    let store = address.open().await.map_err(failed)?;
-                    opened.push((address, Arc::clone(&store)));
+                        store_url: url.to_string(),
+                        source,
+                    })?;
+                    opened.push((url, Arc::clone(&store)));
                     store
                 }
             };
@@ -174,97 +164,47 @@ impl GrantsFile {
 }
 
 impl BucketGrant {
-    /// All that begins with `prefix` in the host's own store, without a limit.
+    /// Read and write access to the keys that begin with `prefix` in the host's
+    /// default store, with the default limits.
     pub fn new(prefix: impl Into<String>) -> Self {
         Self {
             store: None,
             prefix: prefix.into(),
             read_only: false,
-            value_bytes: None,
-            checkpoints: None,
-            bytes: None,
-            operations_per_second: None,
-            results_per_call: None,
+            max_checkpoint_bytes: None,
+            max_total_checkpoints: None,
+            max_total_bytes: None,
+            max_operations_per_second: None,
+            max_results_per_call: None,
         }
     }
 
-    /// The same over a store that is open.
+    /// The grant over an open store. Its rate limit is shared by its clones only.
     pub fn grant(&self, store: Arc<dyn Store>) -> Grant {
-        let mut grant = Grant::new(store, self.prefix.as_str());
-        if self.read_only {
-            grant = grant.read_only();
-        }
-        if let Some(bytes) = self.value_bytes {
-            grant = grant.value_bytes(bytes);
-        }
-        if let Some(count) = self.checkpoints {
-            grant = grant.checkpoints(count);
-        }
-        if let Some(bytes) = self.bytes {
-            grant = grant.bytes(bytes);
-        }
-        if let Some(count) = self.operations_per_second {
-            grant = grant.operations_per_second(count);
-        }
-        if let Some(count) = self.results_per_call {
-            grant = grant.results_per_call(count);
-        }
-        grant
+        Grant::with_settings(store, self.clone())
     }
 }
 
-impl Bucket {
-    fn check(self, text: &str) -> Result<BucketGrant, GrantsError> {
-        let store = self.store.map(|store| {
-            let address = store.get_ref().parse::<StoreUrl>();
-            address.map_err(|error| at(text, store.span(), &error.to_string()))
-        });
-        if self.prefix.get_ref().contains('\0') {
-            return Err(at(text, self.prefix.span(), "a prefix has no NUL"));
-        }
-        Ok(BucketGrant {
-            store: store.transpose()?,
-            prefix: self.prefix.into_inner(),
-            read_only: self.read_only,
-            value_bytes: self.value_bytes.map(NonZeroU64::get),
-            checkpoints: self.checkpoints.map(NonZeroU64::get),
-            bytes: self.bytes.map(NonZeroU64::get),
-            operations_per_second: self.operations_per_second.map(NonZeroU32::get),
-            results_per_call: self.results_per_call.map(NonZeroU32::get),
-        })
-    }
+fn store_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<StoreUrl>, D::Error> {
+    String::deserialize(deserializer)?.parse().map(Some).map_err(D::Error::custom)
 }
 
-impl FileLimits {
-    fn check(self, text: &str) -> Result<Limits, GrantsError> {
-        let usual = Limits::default();
-        let count = |given: Option<NonZeroUsize>, usual| given.map_or(usual, NonZeroUsize::get);
-        let time = |given: Option<Spanned<f64>>, usual| match given {
-            None => Ok(usual),
-            Some(seconds) => Duration::try_from_secs_f64(*seconds.get_ref())
-                .ok()
-                .filter(|time| !time.is_zero())
-                .ok_or_else(|| at(text, seconds.span(), "must be a number of seconds greater than 0")),
-        };
-        Ok(Limits {
-            run_time: time(self.run_seconds, usual.run_time)?,
-            call_time: time(self.call_seconds, usual.call_time)?,
-            memory: count(self.memory_bytes, usual.memory),
-            max_bytes_per_call: count(self.max_bytes_per_call, usual.max_bytes_per_call),
-            handles: count(self.handles, usual.handles),
-            checkpointers: count(self.checkpointers, usual.checkpointers),
-            instances: count(self.instances, usual.instances),
-            tables: count(self.tables, usual.tables),
-            memories: count(self.memories, usual.memories),
-            log_bytes: self.log_bytes.unwrap_or(usual.log_bytes),
-        })
-    }
+fn prefix<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let prefix = String::deserialize(deserializer)?;
+    if prefix.contains('\0') { Err(D::Error::custom("a prefix can't contain NUL")) } else { Ok(prefix) }
 }
 
-/// An error at a place in the text. Its line is named, not shown: it may have a
-/// password in it.
-fn at(text: &str, place: Range<usize>, message: &str) -> GrantsError {
-    let before = text.get(..place.start).unwrap_or(text);
+fn limit<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default + PartialEq,
+{
+    positive(deserializer).map(Some)
+}
+
+/// An error at a position. It does not quote the line, which may contain a password.
+fn error_at(text: &str, span: Range<usize>, message: &str) -> GrantsError {
+    let before = text.get(..span.start).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |end| end + 1);
     GrantsError {
         line: before.matches('\n').count() + 1,
@@ -275,63 +215,85 @@ fn at(text: &str, place: Range<usize>, message: &str) -> GrantsError {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
-    fn read(text: &str) -> Result<GrantsFile, String> {
+    fn parse(text: &str) -> Result<GrantsFile, String> {
         text.parse().map_err(|error: GrantsError| error.to_string())
     }
 
     #[test]
-    fn a_file_says_what_is_granted() {
-        let file = read(
+    fn file_sets_grants_and_limits_and_keeps_other_defaults() {
+        let file = parse(
             r#"
             [bucket.default]
             store = "redis://:secret@localhost/1"
             prefix = "tenant-1/"
-            checkpoints = 10_000
+            max-total-checkpoints = 10_000
 
             [bucket.shared]
             prefix = "shared/"
             read-only = true
 
             [limits]
-            run-seconds = 1.5
-            memory-bytes = 1_048_576
+            run-timeout-seconds = 1.5
+            call-timeout-seconds = 2
+            max-memory-bytes = 1_048_576
+            max-log-bytes = 0
             "#,
         )
         .expect("grants");
-        let own = &file.buckets["default"];
-        assert_eq!(own.store.as_ref().map(ToString::to_string).as_deref(), Some("redis://localhost:6379/1"));
-        assert_eq!((own.prefix.as_str(), own.checkpoints, own.bytes), ("tenant-1/", Some(10_000), None));
+        let bucket = &file.buckets["default"];
+        assert_eq!(
+            bucket.store.as_ref().map(ToString::to_string).as_deref(),
+            Some("redis://localhost:6379/1")
+        );
+        assert_eq!(bucket.prefix, "tenant-1/");
+        assert_eq!((bucket.max_total_checkpoints, bucket.max_total_bytes), (Some(10_000), None));
         assert!(file.buckets["shared"].read_only && file.buckets["shared"].store.is_none());
-        assert_eq!(file.limits.run_time, Duration::from_millis(1500));
-        assert_eq!(file.limits.memory, 1 << 20);
-        assert_eq!(file.limits.handles, Limits::default().handles);
+        let limits = Limits::default()
+            .run_timeout(Duration::from_millis(1500))
+            .call_timeout(Duration::from_secs(2))
+            .max_memory_bytes(1 << 20)
+            .max_log_bytes(0);
+        assert_eq!(file.limits, limits);
+        let empty = parse("").expect("no grants");
+        assert_eq!((empty.buckets.len(), empty.limits), (0, Limits::default()));
     }
 
     #[test]
-    fn what_is_wrong_is_told_with_its_place_and_without_passwords() {
+    fn errors_name_line_and_column_and_no_password() {
         for (text, expected) in [
             ("[bucket.a]\nprefix = 5", "line 2, column 10: invalid type: integer `5`, expected a string"),
             ("[bucket.a]\n\n[bucket.b]\nprefix = ''", "line 1, column 1: missing field `prefix`"),
+            ("[bucket.a]\nprefix = ''\nmax-total-bytes = 0", "line 3, column 19: must be greater than 0"),
+            ("[limits]\nmax-handles = 0", "line 2, column 15: must be greater than 0"),
+            ("[limits]\nmax-handles = -1", "line 2, column 15: invalid value: integer `-1`, expected usize"),
             (
-                "[bucket.a]\nprefix = ''\nbytes = 0",
-                "line 3, column 9: invalid value: integer `0`, expected a nonzero u64",
+                "[limits]\nrun-timeout-seconds = -1.0",
+                "line 2, column 23: must be a number of seconds greater than 0",
             ),
-            ("[limits]\nrun-seconds = -1.0", "line 2, column 15: must be a number of seconds greater than 0"),
             (
                 "[bucket]\na = ''",
                 "line 2, column 5: invalid type: string \"\", expected a table such as [bucket.default]",
             ),
-            ("[bucket.a]\nprefix = \"\\u0000\"", "line 2, column 10: a prefix has no NUL"),
+            ("limits = 1", "line 1, column 10: invalid type: integer `1`, expected the table [limits]"),
+            ("[bucket.a]\nprefix = \"\\u0000\"", "line 2, column 10: a prefix can't contain NUL"),
         ] {
-            assert_eq!(read(text).err().as_deref(), Some(expected), "{text}");
+            assert_eq!(parse(text).err().as_deref(), Some(expected), "{text}");
         }
-        let unknown = read("[bucket.a]\nprefix = ''\nttl = 1").expect_err("an error");
-        assert!(unknown.starts_with("line 3, column 1: unknown field `ttl`, expected one of"), "{unknown}");
-        let address = read("[bucket.a]\nprefix = 'é'\nstore = 'redis://u:secret@h:x'").expect_err("an error");
-        assert!(address.starts_with("line 3, column 9: redis://***@h:x: "), "{address}");
-        let twice = read("[bucket.a]\nprefix = ''\n[bucket.a]\nprefix = ''").expect_err("an error");
-        assert!(twice.starts_with("line 3, column 9: duplicate key"), "{twice}");
+        for (text, start) in [
+            ("[bucket.a]\nprefix = ''\nttl = 1", "line 3, column 1: unknown field `ttl`, expected one of"),
+            ("[limits]\nrun = 1", "line 2, column 1: unknown field `run`, expected one of"),
+            (
+                "[bucket.a]\nprefix = 'é'\nstore = 'redis://u:secret@h:x'",
+                "line 3, column 9: redis://***@h:x: ",
+            ),
+            ("[bucket.a]\nprefix = ''\n[bucket.a]\nprefix = ''", "line 3, column 9: duplicate key"),
+        ] {
+            let error = parse(text).expect_err("an error");
+            assert!(error.starts_with(start), "{error}");
+        }
     }
 }

@@ -1,46 +1,73 @@
-//! What a plugin imports and exports, before it is run.
+//! The imports and exports of a plugin, checked before it runs.
 
 use wasmtime::Engine;
 use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
 
-use super::sandbox::GIVEN;
+/// The prefixes of the interfaces that a plugin may import. The runtimes of many
+/// languages import these parts of WASI. They give a plugin no files, arguments,
+/// variables or addresses; only clocks and random numbers work.
+const ALLOWED_IMPORTS: [&str; 8] = [
+    "flow:checkpoint/checkpointer@",
+    "flow:checkpoint/types@",
+    "wasi:cli/",
+    "wasi:clocks/",
+    "wasi:filesystem/",
+    "wasi:io/",
+    "wasi:random/",
+    "wasi:sockets/",
+];
 
-/// What a component wants and gives.
+/// The imports and exports of a component, and whether it is a plugin.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Inspection {
-    /// The names of all that it imports.
+    /// The names of all imports.
     pub imports: Vec<String>,
-    /// The names of all that it exports.
+    /// The names of all exports.
     pub exports: Vec<String>,
-    /// The imports that a plugin is not given.
-    pub refused: Vec<String>,
-    /// Why it does not fit the world `plugin`, if it does not though nothing was
-    /// refused.
-    pub unfit: Option<String>,
+    /// The imports that a plugin may not have.
+    pub disallowed_imports: Vec<String>,
+    /// Why the component does not fit the world `plugin`. Always `None` if there are
+    /// disallowed imports.
+    pub incompatibility: Option<String>,
 }
 
 impl Inspection {
-    pub(super) fn of(component: &Component, engine: &Engine) -> Self {
-        let kind = component.component_type();
-        // A type is only the name of what an interface has.
-        let imports: Vec<String> = kind
+    pub(super) fn new(component: &Component, engine: &Engine) -> Self {
+        let component = component.component_type();
+        // An imported type only names a type of an imported interface.
+        let imports: Vec<String> = component
             .imports(engine)
             .filter(|(_, import)| !matches!(import.ty, ComponentItem::Type(_)))
             .map(|(name, _)| name.to_owned())
             .collect();
-        let exports = kind.exports(engine).map(|(name, _)| name.to_owned()).collect();
-        let refused = imports.iter().filter(|name| !is_given(name)).cloned().collect();
-        Self { imports, exports, refused, unfit: None }
+        let exports = component.exports(engine).map(|(name, _)| name.to_owned()).collect();
+        let disallowed_imports = imports.iter().filter(|name| !is_allowed_import(name)).cloned().collect();
+        Self { imports, exports, disallowed_imports, incompatibility: None }
     }
 
-    /// Whether it can be run.
-    pub fn fits(&self) -> bool {
-        self.refused.is_empty() && self.unfit.is_none()
+    /// Whether the component can run as a plugin.
+    pub fn is_compatible(&self) -> bool {
+        self.disallowed_imports.is_empty() && self.incompatibility.is_none()
     }
 }
 
-/// Whether a plugin may import what has this name.
-pub fn is_given(import: &str) -> bool {
-    GIVEN.iter().any(|given| import.starts_with(given))
+/// Whether a plugin may import the interface of this name.
+pub(super) fn is_allowed_import(name: &str) -> bool {
+    ALLOWED_IMPORTS.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Refuses bytes that are not a component, with a remedy.
+pub(super) fn check_is_component(bytes: &[u8]) -> Result<(), String> {
+    // A header is the magic number, a version and a layer: 0 module, 1 component.
+    match bytes {
+        [b'\0', b'a', b's', b'm', _, _, 0, 0, ..] => {
+            Err("it is a core module; make a component of it with `wasm-tools component new`, \
+                 or build it for the target wasm32-wasip2"
+                .to_owned())
+        }
+        [b'\0', b'a', b's', b'm', ..] => Ok(()),
+        _ => Err("it is not WebAssembly".to_owned()),
+    }
 }
