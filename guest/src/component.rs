@@ -1,9 +1,9 @@
-//! What a WebAssembly host sees: the exported interface, over the imported
+//! The exports of the component: the interface `checkpointer` over an imported
 //! bucket.
 
 use crate::bindings::exports::flow::checkpoint::checkpointer::{
-    Checkpoint, Checkpointer as Resource, DocumentDump, Error, Guest, GuestCheckpointer, History, HistoryQuery,
-    Metadata, Options, RawHistory, SaveOutcome, ScanPage,
+    Checkpoint, Checkpointer as Resource, DocumentDump, Error, Guest, GuestCheckpointer, History,
+    HistoryQuery, Metadata, Options, RawHistory, SaveOutcome, ScanPage,
 };
 use crate::bindings::flow::checkpoint::keyvalue::{self, Bucket};
 use crate::keyvalue::{Batch, Expiry, IndexPage, KeyPage, Keyvalue, Query, StorageError, Value};
@@ -34,8 +34,8 @@ impl Keyvalue for Bucket {
         Bucket::commit(self, batches)
     }
 
-    fn scan(&self, prefix: &str, after: Option<&str>) -> Result<KeyPage, StorageError> {
-        Bucket::scan(self, prefix, after)
+    fn scan(&self, prefix: &str, cursor: Option<&str>) -> Result<KeyPage, StorageError> {
+        Bucket::scan(self, prefix, cursor)
     }
 
     fn is_colocated(&self, prefix: &str) -> bool {
@@ -65,8 +65,8 @@ impl GuestCheckpointer for Checkpointer<Bucket> {
         Checkpointer::save_document(self, document)
     }
 
-    fn restore(&self, document: String, milliseconds: Option<u64>) -> Result<(Metadata, SaveOutcome), Error> {
-        Checkpointer::restore(self, document, milliseconds)
+    fn restore(&self, document: String, ttl_ms: Option<u64>) -> Result<(Metadata, SaveOutcome), Error> {
+        Checkpointer::restore(self, document, ttl_ms)
     }
 
     fn latest(&self, session: String) -> Result<Option<Checkpoint>, Error> {
