@@ -33,6 +33,9 @@ pub const MEMBERS: [&str; 13] = [
     "state",
 ];
 
+/// How many of them, at the beginning, are ids.
+const IDS: usize = 3;
+
 /// Returns the document of a checkpoint: format B if it has a run, format A
 /// otherwise. It is byte for byte what `json.dumps` of llmfy writes, with the extra
 /// members in front of the state.
@@ -233,103 +236,35 @@ impl Members {
     }
 }
 
-type Span = Option<Range<usize>>;
-
-/// The spans of the values of a document. Of duplicate keys the last one counts, as
-/// in Python. The ids must be unique, because [`read_owner`] does not read to the end.
-#[derive(Default)]
-struct FieldSpans {
-    checkpoint_id: Span,
-    session_id: Span,
-    run_id: Span,
-    created_at: Span,
-    timestamp: Span,
-    node: Span,
-    node_name: Span,
-    prev_node: Span,
-    step: Span,
-    updated_fields: Span,
-    attempt: Span,
-    dispatch_id: Span,
-    state: Span,
-    extra: Vec<(String, Range<usize>)>,
-}
-
-impl FieldSpans {
-    fn new(text: &str) -> Result<Self, SyntaxError> {
-        let mut spans = Self::default();
-        let mut scanner = Scanner::new(text);
-        let mut members = Members::new(&mut scanner)?;
-        while let Some(key) = members.next_key(&mut scanner)? {
-            let after_colon = scanner.position();
-            let span = scanner.value()?;
-            // White space around a value, without the space that `write` puts after
-            // the colon: states and extra members are returned as they were saved.
-            scanner.peek();
-            let space = usize::from(text[after_colon..].starts_with(' '));
-            let verbatim = after_colon + space..scanner.position();
-            let Some(key) = key else { continue };
-            match &*key {
-                "checkpoint_id" => set_once(&mut spans.checkpoint_id, span, &scanner)?,
-                "session_id" => set_once(&mut spans.session_id, span, &scanner)?,
-                "run_id" => set_once(&mut spans.run_id, span, &scanner)?,
-                "created_at" => spans.created_at = Some(span),
-                "timestamp" => spans.timestamp = Some(span),
-                "node" => spans.node = Some(span),
-                "node_name" => spans.node_name = Some(span),
-                "prev_node" => spans.prev_node = Some(span),
-                "step" => spans.step = Some(span),
-                "updated_fields" => spans.updated_fields = Some(span),
-                "attempt" => spans.attempt = Some(span),
-                "dispatch_id" => spans.dispatch_id = Some(span),
-                "state" => spans.state = Some(verbatim),
-                _ => spans.extra.push((key.into_owned(), verbatim)),
-            }
-        }
-        scanner.expect_end()?;
-        Ok(spans)
-    }
-}
-
-fn set_once(known: &mut Span, span: Range<usize>, scanner: &Scanner<'_>) -> Result<(), SyntaxError> {
-    match known.replace(span) {
-        None => Ok(()),
-        Some(_) => Err(scanner.error("each id only once")),
-    }
-}
-
 /// Parses a document of either format. The state is returned byte for byte as it was
 /// saved.
 ///
 /// # Errors
 /// The reason why it can't be read.
 pub fn read(mut text: String) -> Result<Checkpoint, String> {
-    let spans = FieldSpans::new(&text).map_err(|error| error.to_string())?;
-    let reader = FieldReader { text: &text };
-    let (timestamp, node, run) = if spans.created_at.is_some() || spans.run_id.is_some() {
+    let fields = FieldReader::new(&text).map_err(|error| error.to_string())?;
+    let (timestamp, node, run) = if fields.span("created_at").or(fields.span("run_id")).is_some() {
         let run = Run {
-            run_id: reader.string("run_id", spans.run_id)?,
-            prev_node: reader.string("prev_node", spans.prev_node)?,
-            updated_fields: reader.strings("updated_fields", spans.updated_fields)?,
-            attempt: reader.optional("attempt", spans.attempt, FieldReader::integer)?,
-            dispatch_id: reader.optional("dispatch_id", spans.dispatch_id, FieldReader::string)?,
+            run_id: fields.string("run_id")?,
+            prev_node: fields.string("prev_node")?,
+            updated_fields: fields.strings("updated_fields")?,
+            attempt: fields.optional("attempt", FieldReader::integer)?,
+            dispatch_id: fields.optional("dispatch_id", FieldReader::string)?,
         };
-        let timestamp = reader.timestamp("created_at", spans.created_at)?;
-        (timestamp, reader.string("node", spans.node)?, Some(run))
+        (fields.timestamp("created_at")?, fields.string("node")?, Some(run))
     } else {
-        let timestamp = reader.timestamp("timestamp", spans.timestamp)?;
-        (timestamp, reader.string("node_name", spans.node_name)?, None)
+        (fields.timestamp("timestamp")?, fields.string("node_name")?, None)
     };
     let metadata = Metadata {
-        session_id: reader.string("session_id", spans.session_id)?,
-        checkpoint_id: reader.string("checkpoint_id", spans.checkpoint_id)?,
+        session_id: fields.string("session_id")?,
+        checkpoint_id: fields.string("checkpoint_id")?,
         timestamp,
         node,
-        step: reader.integer("step", spans.step)?,
+        step: fields.integer("step")?,
         run,
-        extra: reader.extra(spans.extra),
+        extra: fields.extra(),
     };
-    let span = spans.state.ok_or("the member \"state\" is missing")?;
+    let span = fields.span("state").ok_or("the member \"state\" is missing")?;
     let state = if metadata.run.is_some() {
         text.truncate(span.end);
         text.drain(..span.start);
@@ -360,28 +295,60 @@ fn write_lone_surrogate(unit: u16, state: &mut String) {
     }
 }
 
-/// Parses the values of a document.
+/// Parses the values of a document. Of duplicate keys the last one counts, as in
+/// Python. The ids must be unique, because [`read_owner`] does not read to the end.
 struct FieldReader<'a> {
     text: &'a str,
+    /// The spans of the values of [`MEMBERS`].
+    spans: [Option<Range<usize>>; MEMBERS.len()],
+    extra: Vec<(String, Range<usize>)>,
 }
 
-impl FieldReader<'_> {
-    fn raw(&self, key: &str, span: Span) -> Result<&str, String> {
-        span.map(|span| &self.text[span]).ok_or_else(|| format!("the member {key:?} is missing"))
+impl<'a> FieldReader<'a> {
+    fn new(text: &'a str) -> Result<Self, SyntaxError> {
+        let mut fields = Self { text, spans: Default::default(), extra: Vec::new() };
+        let mut scanner = Scanner::new(text);
+        let mut members = Members::new(&mut scanner)?;
+        while let Some(key) = members.next_key(&mut scanner)? {
+            let after_colon = scanner.position();
+            let span = scanner.value()?;
+            // White space around a value, without the space that `write` puts after
+            // the colon: states and extra members are returned as they were saved.
+            scanner.peek();
+            let space = usize::from(text[after_colon..].starts_with(' '));
+            let verbatim = after_colon + space..scanner.position();
+            let Some(key) = key else { continue };
+            let Some(index) = MEMBERS.iter().position(|member| *member == key) else {
+                fields.extra.push((key.into_owned(), verbatim));
+                continue;
+            };
+            let span = if key == "state" { verbatim } else { span };
+            if fields.spans[index].replace(span).is_some() && index < IDS {
+                return Err(scanner.error("each id only once"));
+            }
+        }
+        scanner.expect_end()?;
+        Ok(fields)
     }
 
-    fn string(&self, key: &str, span: Span) -> Result<String, String> {
-        let raw = self.raw(key, span)?;
-        parse_string(raw).ok_or_else(|| format!("the member {key:?} is not a string"))
+    fn span(&self, key: &str) -> Option<Range<usize>> {
+        self.spans[MEMBERS.iter().position(|member| *member == key)?].clone()
     }
 
-    fn integer(&self, key: &str, span: Span) -> Result<i64, String> {
-        let raw = self.raw(key, span)?;
-        raw.parse().map_err(|_| format!("the member {key:?} is not an integer of 64 bits"))
+    fn raw(&self, key: &str) -> Result<&'a str, String> {
+        self.span(key).map(|span| &self.text[span]).ok_or_else(|| format!("the member {key:?} is missing"))
     }
 
-    fn timestamp(&self, key: &str, span: Span) -> Result<String, String> {
-        let text = self.string(key, span)?;
+    fn string(&self, key: &str) -> Result<String, String> {
+        parse_string(self.raw(key)?).ok_or_else(|| format!("the member {key:?} is not a string"))
+    }
+
+    fn integer(&self, key: &str) -> Result<i64, String> {
+        self.raw(key)?.parse().map_err(|_| format!("the member {key:?} is not an integer of 64 bits"))
+    }
+
+    fn timestamp(&self, key: &str) -> Result<String, String> {
+        let text = self.string(key)?;
         match Timestamp::parse(&text) {
             Some(_) => Ok(text),
             None => Err(format!("the member {key:?} is {text:?}, which is not a timestamp")),
@@ -391,18 +358,14 @@ impl FieldReader<'_> {
     fn optional<T>(
         &self,
         key: &str,
-        span: Span,
-        read: impl FnOnce(&Self, &str, Span) -> Result<T, String>,
+        read: impl FnOnce(&Self, &str) -> Result<T, String>,
     ) -> Result<Option<T>, String> {
-        match self.raw(key, span.clone())? {
-            "null" => Ok(None),
-            _ => read(self, key, span).map(Some),
-        }
+        if self.raw(key)? == "null" { Ok(None) } else { read(self, key).map(Some) }
     }
 
-    fn strings(&self, key: &str, span: Span) -> Result<Vec<String>, String> {
+    fn strings(&self, key: &str) -> Result<Vec<String>, String> {
         let error = || format!("the member {key:?} is not a list of strings");
-        let mut scanner = Scanner::new(self.raw(key, span)?);
+        let mut scanner = Scanner::new(self.raw(key)?);
         let mut strings = Vec::new();
         scanner.expect(b'[', "a list").map_err(|_| error())?;
         while !scanner.consume(b']') {
@@ -415,14 +378,17 @@ impl FieldReader<'_> {
         Ok(strings)
     }
 
-    fn extra(&self, spans: Vec<(String, Range<usize>)>) -> Vec<NamedValue> {
-        let mut spans: Vec<_> = spans.into_iter().enumerate().collect();
+    fn extra(&self) -> Vec<NamedValue> {
+        let mut members: Vec<_> = self.extra.iter().enumerate().collect();
         // Of duplicate names the last one counts: sort them together, last first.
-        spans.sort_unstable_by(|(i, (a, _)), (j, (b, _))| a.cmp(b).then(j.cmp(i)));
-        spans.dedup_by(|(_, (a, _)), (_, (b, _))| a == b);
-        spans.sort_unstable_by_key(|(index, _)| *index);
-        let values = spans.into_iter().map(|(_, (name, span))| (name, self.text[span].to_owned()));
-        values.map(|(name, value)| NamedValue { name, value }).collect()
+        members.sort_unstable_by(|(i, (a, _)), (j, (b, _))| a.cmp(b).then(j.cmp(i)));
+        members.dedup_by(|(_, (a, _)), (_, (b, _))| a == b);
+        members.sort_unstable_by_key(|(index, _)| *index);
+        let value = |(_, (name, span)): (_, &(String, Range<usize>))| NamedValue {
+            name: name.clone(),
+            value: self.text[span.clone()].to_owned(),
+        };
+        members.into_iter().map(value).collect()
     }
 }
 

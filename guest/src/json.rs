@@ -382,26 +382,33 @@ pub fn write_utf16_escape(unit: u16, out: &mut String) {
 mod tests {
     use super::*;
 
+    fn skip(text: &str) -> Option<usize> {
+        fast_path::skip_valid_value(text.as_bytes(), 0)
+    }
+
     #[test]
     fn accepts_the_json_of_python() {
-        for text in [
-            "null",
-            " true\r\n",
-            "-0",
-            "0.5e-10",
-            "1E+9",
-            "NaN",
-            "Infinity",
-            "-Infinity",
-            "[]",
+        let words = "null true false NaN Infinity -Infinity 0 -0 120 0.5e-10 -0.5e-10 1E+9 [] {} \"\"";
+        let texts = [
+            "[ ]",
             "{ }",
-            "\"\"",
-            r#"{"a": [1, {"b": []}, "\ud800\"\\\/\b\f\n\r\t"], "a": {}}"#,
+            "[1, [], {\"a\": {\"b\" :[null ,true]}, \"\": \"\"}\n]",
+            r#"{"a": [1, {"b": []}, "\ud800\"\\\/\b\f\n\r\t"], "a": {}, "\u00e9": "\uD800"}"#,
             "\"\u{e9}\u{7f}\u{2028}\"",
+            &format!("\"{}\\n{}\"", "a".repeat(60), "é".repeat(200)),
             &"9".repeat(4000),
-            &format!("{}{}", "[".repeat(100_000), "]".repeat(100_000)),
-        ] {
-            assert_eq!(check(text), Ok(()), "{text:.40}");
+            &format!("{}{}", "[".repeat(63), "]".repeat(63)),
+        ];
+        for text in words.split(' ').chain(texts) {
+            assert_eq!(check(&format!("\t{text}\r\n")), Ok(()), "{text:.40}");
+            for suffix in ["", " ", "x"] {
+                assert_eq!(skip(&format!("\t{text}{suffix}")), Some(1 + text.len()), "{text:.40}");
+            }
+        }
+        // Too deep for the fast path.
+        for depth in [65, 100_000] {
+            let deep = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+            assert_eq!((check(&deep), skip(&deep)), (Ok(()), None));
         }
     }
 
@@ -409,22 +416,38 @@ mod tests {
     fn errors_have_an_offset() {
         for (text, offset, expected) in [
             ("", 0, "a value"),
+            (" ", 1, "a value"),
             ("{", 1, "a string"),
+            ("[", 1, "a value"),
+            ("[1", 2, "a comma or the closing bracket"),
+            ("[1,", 3, "a value"),
             ("[1,]", 3, "a value"),
+            ("{]", 1, "a string"),
             ("{\"a\" 1}", 5, "a colon"),
+            ("{\"a\"}", 4, "a colon"),
+            ("{\"a\":}", 5, "a value"),
+            ("{1:1}", 1, "a string"),
             ("[1 2]", 3, "a comma or the closing bracket"),
             ("[1}", 2, "a comma or the closing bracket"),
-            ("01", 1, "the end"),
+            ("]", 0, "a value"),
+            (",", 0, "a value"),
             ("-", 1, "a digit"),
             ("1.", 2, "a digit"),
             ("1e", 2, "a digit"),
+            ("1e+", 3, "a digit"),
+            (".5", 0, "a value"),
+            ("+1", 0, "a value"),
             ("nul", 3, "null"),
             ("-NaN", 1, "a digit"),
+            ("\"", 1, "the end of a string"),
+            ("\"\\", 2, "an escape of JSON"),
             ("\"a\nb\"", 2, "an escape instead of a control character"),
+            ("\"\u{1f}\"", 1, "an escape instead of a control character"),
             ("\"\\x\"", 2, "an escape of JSON"),
+            ("\"\\u12\"", 5, "four hexadecimal digits"),
             ("\"\\u12g4\"", 5, "four hexadecimal digits"),
             ("\"a", 2, "the end of a string"),
-            ("{} {}", 3, "the end"),
+            (&format!("\"{}", "a".repeat(63)), 64, "the end of a string"),
             ("'a'", 0, "a value"),
             ("\u{feff}{}", 0, "a value"),
             ("{\"a\": 1,}", 8, "a string"),
@@ -432,6 +455,10 @@ mod tests {
             let error = check(text).expect_err(text);
             assert_eq!((error.offset, error.expected), (offset, expected), "{text}");
             assert_eq!(error.is_incomplete, offset == text.len(), "{text}");
+            assert_eq!(skip(text), None, "{text}");
+        }
+        for (text, offset) in [("01", 1), ("{} {}", 3)] {
+            assert_eq!(check(text), Err(SyntaxError { offset, expected: "the end", is_incomplete: false }));
         }
     }
 

@@ -287,28 +287,15 @@ mod tests {
     }
 
     /// Prefixes and ids that look like other parts of keys.
-    const HOSTILE: [&str; 20] = [
-        "a",
-        "{",
-        "}",
-        "}{",
-        "{}",
-        "{a}",
-        "a}:run:b",
-        "a}",
-        "{a",
-        "%7B",
-        "%7D",
-        "%",
-        "%25",
-        "%257B",
-        "session",
-        "session:",
-        "pinned",
-        "run:a",
-        "checkpoint:a",
-        "é%7d",
-    ];
+    fn hostile() -> impl Iterator<Item = &'static str> + Clone {
+        "a { } }{ {} {a} a}:run:b a} {a %7B %7D % %25 %257B session session: pinned run:a checkpoint:a é%7d"
+            .split(' ')
+    }
+
+    /// Pairs of a prefix and a session id.
+    fn hostile_pairs() -> impl Iterator<Item = (&'static str, &'static str)> {
+        hostile().flat_map(|prefix| hostile().map(move |session| (prefix, session)))
+    }
 
     /// All keys of a session with some ids, and how each must be parsed.
     fn all_keys(keys: &Keys, session: &Id) -> Vec<(String, KeyKind, ParsedKey)> {
@@ -319,7 +306,7 @@ mod tests {
             (keys.session(session), KeyKind::Index, parsed("")),
             (keys.pin(session), KeyKind::Pin, parsed("")),
         ];
-        for other in HOSTILE.map(id) {
+        for other in hostile().map(id) {
             all.push((keys.run(session, &other), KeyKind::Index, parsed("")));
             all.push((keys.document(session, &other), KeyKind::Document, parsed(other.as_str())));
         }
@@ -329,14 +316,14 @@ mod tests {
     #[test]
     fn partitioned_keys_are_unique_for_all_prefixes_and_ids() {
         let mut owners = BTreeMap::new();
-        for (prefix, session) in HOSTILE.iter().flat_map(|prefix| HOSTILE.map(|session| (*prefix, session))) {
+        for (prefix, session) in hostile_pairs() {
             let all = all_keys(&keys(prefix, Layout::Partitioned), &id(session));
             for (number, (key, ..)) in all.into_iter().enumerate() {
                 let owner = (prefix, session, number);
                 assert_eq!(owners.insert(key.clone(), owner), None, "{key:?} also belongs to {owner:?}");
             }
         }
-        for (prefix, session) in HOSTILE.iter().flat_map(|prefix| HOSTILE.map(|session| (*prefix, session))) {
+        for (prefix, session) in hostile_pairs() {
             for (key, ..) in all_keys(&keys(prefix, Layout::Llmfy), &id(session)) {
                 assert_eq!(owners.get(&key), None, "{key:?} belongs to both layouts");
             }
@@ -346,16 +333,16 @@ mod tests {
     #[test]
     fn partitioned_keys_are_parsed_under_their_own_prefix_only() {
         let kinds = [KeyKind::Document, KeyKind::Index, KeyKind::Pin];
-        for (prefix, session) in HOSTILE.iter().flat_map(|prefix| HOSTILE.map(|session| (*prefix, session))) {
+        for (prefix, session) in hostile_pairs() {
             for (key, kind, expected) in all_keys(&keys(prefix, Layout::Partitioned), &id(session)) {
-                for (reader, wanted) in HOSTILE.iter().flat_map(|reader| kinds.map(|kind| (*reader, kind))) {
+                for (reader, wanted) in hostile().flat_map(|reader| kinds.map(|kind| (reader, kind))) {
                     let parsed = keys(reader, Layout::Partitioned).parse(wanted, &key);
                     let is_own = reader == prefix && wanted == kind;
                     assert_eq!(parsed.as_ref(), Some(&expected).filter(|_| is_own), "{key:?} by {reader:?}");
                 }
             }
             for (key, ..) in all_keys(&keys(prefix, Layout::Llmfy), &id(session)) {
-                for (reader, wanted) in HOSTILE.iter().flat_map(|reader| kinds.map(|kind| (*reader, kind))) {
+                for (reader, wanted) in hostile().flat_map(|reader| kinds.map(|kind| (reader, kind))) {
                     assert_eq!(keys(reader, Layout::Partitioned).parse(wanted, &key), None, "{key:?}");
                 }
             }
@@ -379,26 +366,11 @@ mod tests {
     #[test]
     fn malformed_partitioned_keys_are_not_parsed() {
         let keys = keys("app:", Layout::Partitioned);
-        for rest in [
-            "{}\0session",
-            "{s}session",
-            "{s}\0",
-            "{s}\0sessions",
-            "{s}\0session:",
-            "{s}\0run:",
-            "{s}\0run",
-            "{s}\0checkpoint:",
-            "{s}\0pinned\0",
-            "{s}\0quota",
-            "{s}x\0session",
-            "{s\0t}\0session",
-            "{a{s}\0session",
-            "{a}{s}\0session",
-            "{s%}\0session",
-            "{s%7b}\0session",
-            "{s%41}\0session",
-            "x{s}\0session",
-        ] {
+        let malformed = "{}\0session {s}session {s}\0 {s}\0sessions {s}\0session: {s}\0run: {s}\0run \
+                         {s}\0checkpoint: {s}\0pinned\0 {s}\0quota {s}x\0session {s\0t}\0session \
+                         {a{s}\0session {a}{s}\0session {s%}\0session {s%7b}\0session {s%41}\0session \
+                         x{s}\0session";
+        for rest in malformed.split(' ') {
             for kind in [KeyKind::Document, KeyKind::Index, KeyKind::Pin] {
                 assert_eq!(keys.parse(kind, &format!("app:{rest}")), None, "{rest:?}");
             }
@@ -413,7 +385,7 @@ mod tests {
 
     #[test]
     fn partitioned_keys_of_a_session_have_one_hash_tag() {
-        for (prefix, session) in HOSTILE.iter().flat_map(|prefix| HOSTILE.map(|session| (*prefix, session))) {
+        for (prefix, session) in hostile_pairs() {
             let mut tags: Vec<_> = all_keys(&keys(prefix, Layout::Partitioned), &id(session))
                 .iter()
                 .map(|(key, ..)| hash_tag(key).map(str::to_owned))
@@ -427,7 +399,7 @@ mod tests {
 
     #[test]
     fn escaped_session_ids_are_unescaped_to_the_same() {
-        for session in HOSTILE {
+        for session in hostile() {
             let text = escape(session);
             assert!(!text.contains(['{', '}']), "{text}");
             assert_eq!(unescape(&text).as_deref(), Some(session));

@@ -42,15 +42,15 @@ impl Retention {
     }
 }
 
-/// The removal of the oldest checkpoints of a session.
-struct Eviction {
-    /// The session has not grown, and the oldest checkpoints have not changed.
-    conditions: Vec<Vec<Condition>>,
-    operations: Vec<Operation>,
-    follow_up: Vec<Batch>,
-    has_more: bool,
-    /// Whether the new checkpoint itself is one of the oldest.
-    evicts_new: bool,
+/// What is above the limit of a session.
+#[derive(PartialEq, Eq)]
+enum Excess {
+    /// At most the checkpoints that the plan removes.
+    Removed,
+    /// More checkpoints than a plan removes.
+    More,
+    /// The new checkpoint itself: it is older than all that are kept.
+    New,
 }
 
 /// The number of checkpoints of a session without the new one.
@@ -82,12 +82,9 @@ impl<K: Keyvalue> Call<'_, K> {
             plan.size_check = Some(Batch { conditions: below, operations: Vec::new() });
             return Ok(true);
         }
-        let eviction = self.eviction(&new.session, retention.max, Some(&new.position))?;
-        plan.conditions.extend(eviction.conditions);
-        plan.operations.extend(eviction.operations);
-        plan.follow_up.extend(eviction.follow_up);
-        retention.has_more = eviction.has_more;
-        Ok(!eviction.evicts_new)
+        let excess = self.plan_eviction(&new.session, retention.max, Some(&new.position), plan)?;
+        retention.has_more = excess == Excess::More;
+        Ok(excess != Excess::New)
     }
 
     /// Removes what is above the limit after a save. The save has succeeded: if
@@ -112,72 +109,73 @@ impl<K: Keyvalue> Call<'_, K> {
     fn prune(&self, session: &Id, max: u64) -> Result<(), Error> {
         let mut failed = 0;
         while failed < ATTEMPTS {
-            let Eviction { conditions, operations, follow_up, has_more, .. } =
-                self.eviction(session, max, None)?;
-            if operations.is_empty() {
+            let mut plan = SavePlan::default();
+            let excess = self.plan_eviction(session, max, None, &mut plan)?;
+            if plan.operations.is_empty() {
                 return Ok(());
             }
-            let mut batches = vec![Batch { conditions, operations }];
-            batches.extend(follow_up);
-            if !self.commit(&batches)?[0] {
+            if !self.commit(&plan.into_batches(None))?[0] {
                 failed += 1;
-            } else if !has_more {
+            } else if excess != Excess::More {
                 return Ok(());
             }
         }
         Err(contention())
     }
 
-    /// Plans the removal of the oldest checkpoints, so that with the new one a
-    /// session has at most `max`.
-    fn eviction(&self, session: &Id, max: u64, new: Option<&Position>) -> Result<Eviction, Error> {
+    /// Adds the removal of the oldest checkpoints, so that with the new one a session
+    /// has at most `max`. The conditions are that the session has not grown, and that
+    /// the removed checkpoints have not changed.
+    fn plan_eviction(
+        &self,
+        session: &Id,
+        max: u64,
+        new: Option<&Position>,
+        plan: &mut SavePlan,
+    ) -> Result<Excess, Error> {
         let index = self.keys.session(session);
         let count = self.count(session, &index, new)?;
         let excess = (count.checkpoints + u64::from(new.is_some())).saturating_sub(max);
-        let mut eviction = Eviction {
-            conditions: all([index_size_at_most(&index, count.index_size.unwrap_or_default())]),
-            operations: Vec::new(),
-            follow_up: count.dangling.iter().map(|id| self.remove_dangling_batch(&index, id)).collect(),
-            has_more: excess > MAX_REMOVED as u64,
-            evicts_new: new.is_some() && count.older < excess,
-        };
+        let index_size = count.index_size.unwrap_or_default();
+        plan.conditions.extend(all([index_size_at_most(&index, index_size)]));
+        plan.follow_up.extend(count.dangling.iter().map(|id| self.remove_dangling_batch(&index, id)));
+        if new.is_some() && count.older < excess {
+            return Ok(Excess::New);
+        }
         let removed = usize::try_from(excess).unwrap_or(usize::MAX).min(count.oldest.len());
         let documents = self.keys.documents(session);
         let keys: Vec<_> = count.oldest[..removed].iter().map(|id| format!("{documents}{id}")).collect();
-        if keys.is_empty() || eviction.evicts_new {
-            return Ok(eviction);
-        }
-        let values = self.bucket.get(&keys, Some(HEAD))?;
+        let values = if keys.is_empty() { Vec::new() } else { self.bucket.get(&keys, Some(HEAD))? };
         for ((key, id), value) in keys.into_iter().zip(&count.oldest).zip(values) {
             let text = match &value {
                 Value::Text(text) | Value::Truncated(text) => text.clone(),
                 Value::Absent | Value::Unreadable(_) => String::new(),
             };
             // After a concurrent removal the count is too high.
-            eviction.conditions.extend(all([Condition::IndexHas(index_member(&index, id))]));
+            plan.conditions.extend(all([Condition::IndexHas(index_member(&index, id))]));
             match self.stored(&key, value)? {
                 // The guard is all of the text that was read: with another timestamp
                 // the checkpoint may be the newest one.
                 Stored::Document(owner, _) if owner.matches(session, id) => {
                     let mut batches = self.delete_batches(key, &owner, text).into_iter();
                     if let Some(Batch { conditions, operations }) = batches.next() {
-                        eviction.conditions.extend(conditions);
-                        eviction.operations.extend(operations);
+                        plan.conditions.extend(conditions);
+                        plan.operations.extend(operations);
                     }
-                    eviction.follow_up.extend(batches);
+                    plan.follow_up.extend(batches);
                 }
                 Stored::Invalid(_, text) => {
-                    eviction.conditions.extend(all([starts_with(key.clone(), text)]));
-                    eviction.operations.push(Operation::Delete(key));
-                    eviction.follow_up.push(self.remove_dangling_batch(&index, id));
+                    plan.conditions.extend(all([starts_with(key.clone(), text)]));
+                    plan.operations.push(Operation::Delete(key));
+                    plan.follow_up.push(self.remove_dangling_batch(&index, id));
                 }
                 Stored::Foreign(_) if !self.keys.is_ambiguous_index(&index) => {
-                    eviction.operations.push(Operation::IndexDelete(index_member(&index, id)));
+                    plan.operations.push(Operation::IndexDelete(index_member(&index, id)));
                 }
                 Stored::Absent | Stored::Foreign(_) | Stored::Document(..) => {}
             }
         }
-        Ok(eviction)
+        Ok(if excess > MAX_REMOVED as u64 { Excess::More } else { Excess::Removed })
     }
 
     /// Counts the checkpoints of a session.

@@ -103,7 +103,7 @@ impl<K: Keyvalue> Call<'_, K> {
             if expected.is_none() {
                 plan.latest_check = Some(self.latest_check(&new));
             }
-            let batches = plan.into_batches(&new);
+            let batches = plan.into_batches(Some(new.is_current()));
             let applied = self.commit(&batches)?;
             if applied[0] {
                 if let Some(retention) = &retention {
@@ -275,11 +275,12 @@ pub(super) struct SavePlan {
 }
 
 impl SavePlan {
-    fn into_batches(self, new: &NewCheckpoint) -> Vec<Batch> {
+    /// Returns the batches of the commit. `guard` is a condition of the follow-up.
+    pub fn into_batches(self, guard: Option<Condition>) -> Vec<Batch> {
         let mut batches = vec![Batch { conditions: self.conditions, operations: self.operations }];
         batches.extend(self.size_check);
         batches.extend(self.follow_up.into_iter().map(|mut batch| {
-            batch.conditions.push(vec![new.is_current()]);
+            batch.conditions.extend(guard.clone().map(|guard| vec![guard]));
             batch
         }));
         batches.extend(self.latest_check);
