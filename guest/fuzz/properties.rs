@@ -1,58 +1,59 @@
-//! What holds for every input, whatever it is: a function for each fuzz target,
-//! which panics where it does not. The fuzz targets call them with what
-//! libFuzzer thinks of, `guest/tests/fuzz.rs` with the corpus and what it makes
-//! of that.
+//! Properties that hold for every input: one function per fuzz target, which panics
+//! if its property does not hold. The fuzz targets call them with the inputs of
+//! libFuzzer, `guest/tests/fuzz.rs` with the corpus and changes of it.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use checkpointer_guest::document::{self, Owner};
 use checkpointer_guest::id::{Id, MAX_BYTES};
 use checkpointer_guest::json::{self, Scanner};
-use checkpointer_guest::keys::{Keys, Kind, Name};
+use checkpointer_guest::keys::{KeyKind, Keys, ParsedKey};
 use checkpointer_guest::timestamp::Timestamp;
 use checkpointer_guest::{Checkpoint, Layout, Metadata, NamedValue, Run, compression};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use std::borrow::Cow;
 
-/// A document is read for exactly what it says, by a second reader too; its
-/// owner is known from any head that is long enough, and is the same for
-/// whatever begins with that; and what was read is written so that it is read
-/// again.
+/// A document is read as a second reader reads it. Any head that is long enough
+/// determines its owner, whatever follows. A document that was read and written again
+/// is read as the same checkpoint.
 pub fn document(text: &str) {
     let read = document::read(text.to_owned());
     let expected = expected_checkpoint(text);
-    assert_eq!(read.as_ref().ok(), expected.as_ref(), "not what the document says: {read:?}");
+    assert_eq!(read.as_ref().ok(), expected.as_ref(), "unlike the reference: {read:?}");
 
     let owner = document::read_owner(text);
     for head in heads(text) {
         match document::read_owner(head) {
-            Err(fault) if fault.at_end => {}
-            told => assert_eq!(told, owner, "the rest of the document changes whose it is"),
+            Err(error) if error.is_incomplete => {}
+            of_head => assert_eq!(of_head, owner, "the rest of the document changes the owner"),
         }
     }
-    if owner.as_ref().is_err_and(|fault| fault.at_end) {
-        assert!(json::check(text).is_err(), "a whole document is not too short");
+    if owner.as_ref().is_err_and(|error| error.is_incomplete) {
+        assert!(json::check(text).is_err(), "a valid document is not incomplete");
     }
     if let Ok(owner) = &owner {
-        let guard = &text[..owner.known_from];
+        let guard = &text[..owner.header_len];
         for rest in ["", "\0", "\"", "}"] {
             assert_eq!(document::read_owner(&format!("{guard}{rest}")).as_ref(), Ok(owner));
         }
         let shorter = guard.char_indices().next_back().map_or(guard, |(last, _)| &guard[..last]);
-        assert!(document::read_owner(shorter).is_err_and(|fault| fault.at_end), "known from less");
+        assert!(
+            document::read_owner(shorter).is_err_and(|error| error.is_incomplete),
+            "header_len is too high"
+        );
     }
 
     let Ok(checkpoint) = read else {
         return;
     };
     let metadata = &checkpoint.metadata;
-    let owner = owner.expect("who can read the whole can read whose it is");
-    assert_is_owner(&owner, metadata, passes_for_generation_a(text));
+    let owner = owner.expect("the owner of a valid document");
+    assert_is_owner(&owner, metadata, looks_like_format_a(text));
 
     let written = document::write(metadata, &checkpoint.state);
-    let guard = document::owner(metadata);
-    assert!(written.starts_with(&guard), "{written:?} does not begin with {guard:?}");
-    let owner = document::read_owner(&guard).expect("the owner that was written");
+    let guard = document::owner_header(metadata);
+    assert!(written.starts_with(&guard), "{written:?} does not start with {guard:?}");
+    let owner = document::read_owner(&guard).expect("the written owner");
     assert_is_owner(&owner, metadata, false);
     assert_eq!(document::read_owner(&written), Ok(owner));
     assert_eq!(document::read(written), Ok(checkpoint));
@@ -65,9 +66,9 @@ fn assert_is_owner(owner: &Owner, metadata: &Metadata, without_run: bool) {
     assert_eq!(owner.run_id.as_ref(), run_id);
 }
 
-/// Whether a document begins as one of generation A does, to the third key. It
-/// is owned as one, and is still read as one of generation B if a run follows.
-fn passes_for_generation_a(text: &str) -> bool {
+/// Whether the first three keys of a document are those of format A. Its owner then
+/// has no run, although it is read as format B if a run follows.
+fn looks_like_format_a(text: &str) -> bool {
     let members = members(text).unwrap_or_default();
     let keys: Vec<&str> = members.iter().take(3).map(|(key, _)| key.as_deref().unwrap_or_default()).collect();
     matches!(
@@ -76,29 +77,29 @@ fn passes_for_generation_a(text: &str) -> bool {
     )
 }
 
-/// The members of a document in order, each value with all that stands between
-/// its colon and the next comma or bracket; none if it is no object.
+/// Returns the members of a document in order, each value with the white space
+/// around it; none if the text is not an object.
 fn members(text: &str) -> Option<Vec<(Option<String>, &str)>> {
     json::check(text).ok()?;
     let mut scanner = Scanner::new(text);
     let mut members = Vec::new();
-    if !scanner.eat(b'{') || scanner.eat(b'}') {
+    if !scanner.consume(b'{') || scanner.consume(b'}') {
         return Some(members);
     }
     loop {
         let key = scanner.key().ok()?;
-        let start = scanner.at();
+        let start = scanner.position();
         scanner.value().ok()?;
         scanner.peek();
-        members.push((value_of(scanner.slice(key)), &text[start..scanner.at()]));
-        if !scanner.eat(b',') {
+        members.push((value_of(scanner.slice(key)), &text[start..scanner.position()]));
+        if !scanner.consume(b',') {
             return Some(members);
         }
     }
 }
 
-/// What a document says, read member by member with `serde_json`; none if it is
-/// to be refused.
+/// Returns the checkpoint of a document, read with `serde_json`; none if the document
+/// is invalid.
 fn expected_checkpoint(text: &str) -> Option<Checkpoint> {
     let members = members(text)?;
     let all = |wanted: &'static str| members.iter().filter(move |(key, _)| key.as_deref() == Some(wanted));
@@ -133,7 +134,9 @@ fn expected_checkpoint(text: &str) -> Option<Checkpoint> {
     let step = integer(last("step")?)?;
     let mut extra: Vec<NamedValue> = Vec::new();
     for (name, value) in &members {
-        let Some(name) = name.as_ref().filter(|name| !MEMBERS.contains(&name.as_str())) else { continue };
+        let Some(name) = name.as_ref().filter(|name| !document::MEMBERS.contains(&name.as_str())) else {
+            continue;
+        };
         extra.retain(|earlier| earlier.name != *name);
         extra.push(NamedValue { name: name.clone(), value: verbatim(value) });
     }
@@ -141,38 +144,21 @@ fn expected_checkpoint(text: &str) -> Option<Checkpoint> {
     Some(Checkpoint { metadata, state })
 }
 
-/// The members that the formats define.
-const MEMBERS: [&str; 13] = [
-    "checkpoint_id",
-    "session_id",
-    "run_id",
-    "created_at",
-    "timestamp",
-    "node",
-    "node_name",
-    "prev_node",
-    "step",
-    "updated_fields",
-    "attempt",
-    "dispatch_id",
-    "state",
-];
-
-/// The state that a string of generation A holds. Python takes a lone surrogate
-/// for a character like any other, so the string has to hold JSON with another
-/// character in its place.
+/// Returns the state in a string of format A. To Python a lone surrogate is a
+/// character like any other, so the string must be JSON with another character in its
+/// place.
 fn state_in_string(literal: &str) -> Option<String> {
     let other = json::unescape(literal, Some(|_, text| text.push('\u{fffd}')));
     let is_string = literal.starts_with('"');
     other.filter(|state| is_string && json::check(state).is_ok())?;
-    json::unescape(literal, Some(json::write_unit)).map(Cow::into_owned)
+    json::unescape(literal, Some(json::write_utf16_escape)).map(Cow::into_owned)
 }
 
 fn is_null(value: &str) -> bool {
     value_of::<()>(value).is_some()
 }
 
-/// An integer of 64 bits; `serde_json` takes `-0` for a fraction.
+/// Parses an integer of 64 bits; `serde_json` parses `-0` as a fraction.
 fn integer(value: &str) -> Option<i64> {
     if value.trim_ascii() == "-0" { Some(0) } else { value_of(value) }
 }
@@ -181,14 +167,14 @@ fn value_of<T: DeserializeOwned>(text: &str) -> Option<T> {
     serde_json::from_str(text).ok()
 }
 
-/// Beginnings of a text; if it is a long one, not all of them.
+/// Returns heads of a text: all of a short text, some of a long one.
 fn heads(text: &str) -> impl Iterator<Item = &str> {
     (0..=text.len()).step_by(1 + text.len() / 64).filter_map(|end| text.get(..end))
 }
 
-/// What is JSON is what `serde_json` takes and Python's three words; a fault
-/// says where, and whether more text could mend it; strings mean what
-/// `serde_json` reads in them; and any text can be written as one.
+/// JSON is what `serde_json` accepts, and Python's three words. An error has an offset,
+/// and tells whether more text could complete the value. Strings have the value that
+/// `serde_json` reads. Any text can be written as a string.
 pub fn json(text: &str) {
     let outcome = json::check(text);
     let reference = serde_json::from_str::<IgnoredAny>(&without_python_words(text));
@@ -196,26 +182,26 @@ pub fn json(text: &str) {
     match &outcome {
         Ok(()) => {
             let mut scanner = Scanner::new(text);
-            let place = scanner.value().expect("a value");
-            let value = scanner.slice(place.clone());
-            assert_eq!((value, scanner.at()), (text.trim_ascii(), place.end));
+            let span = scanner.value().expect("a value");
+            let value = scanner.slice(span.clone());
+            assert_eq!((value, scanner.position()), (text.trim_ascii(), span.end));
         }
-        Err(fault) => {
-            assert!(text.is_char_boundary(fault.at), "{fault:?}");
-            assert_eq!(fault.at_end, fault.at == text.len(), "{fault:?}");
-            if fault.at_end {
-                assert!(text.len() > 40 || can_be_completed(text), "{fault:?}");
+        Err(error) => {
+            assert!(text.is_char_boundary(error.offset), "{error:?}");
+            assert_eq!(error.is_incomplete, error.offset == text.len(), "{error:?}");
+            if error.is_incomplete {
+                assert!(text.len() > 40 || can_be_completed(text), "{error:?}");
             }
-            for more in ["\"", "}", "0", "\0"].into_iter().filter(|_| !fault.at_end) {
-                assert_eq!(json::check(&format!("{text}{more}")).as_ref(), Err(fault));
+            for more in ["\"", "}", "0", "\0"].into_iter().filter(|_| !error.is_incomplete) {
+                assert_eq!(json::check(&format!("{text}{more}")).as_ref(), Err(error));
             }
         }
     }
     for head in heads(text) {
         match (json::check(head), &outcome) {
-            (Err(fault), _) if fault.at_end => {}
-            (Err(fault), outcome) => assert_eq!(outcome, &Err(fault), "the rest mends {head:?}"),
-            (Ok(()), Err(fault)) => assert!(fault.at >= head.len(), "{fault:?}, but {head:?} is JSON"),
+            (Err(error), _) if error.is_incomplete => {}
+            (Err(error), outcome) => assert_eq!(outcome, &Err(error), "the rest completes {head:?}"),
+            (Ok(()), Err(error)) => assert!(error.offset >= head.len(), "{error:?}, but {head:?} is JSON"),
             (Ok(()), Ok(())) => {}
         }
     }
@@ -229,19 +215,19 @@ pub fn json(text: &str) {
     assert_eq!(json::unescape(&literal, None).as_deref(), Some(text));
 }
 
-/// Checks the string that a text may begin with, and says how long it is.
+/// Checks the string at the start of a text. Returns its length; 0 if there is none.
 fn string(text: &str) -> usize {
-    let Ok(place) = Scanner::new(text).string() else {
+    let Ok(span) = Scanner::new(text).string() else {
         return 0;
     };
-    let literal = &text[place.clone()];
-    assert_eq!(place.start, 0);
+    let literal = &text[span.clone()];
+    assert_eq!(span.start, 0);
     assert_eq!(json::unescape(literal, None), value_of(literal), "{literal:?}");
-    assert!(json::unescape(literal, Some(json::write_unit)).is_some(), "{literal:?}");
-    place.end
+    assert!(json::unescape(literal, Some(json::write_utf16_escape)).is_some(), "{literal:?}");
+    span.end
 }
 
-/// The same text with `null` for each word that only Python has.
+/// Replaces the words that only Python has by `null`.
 fn without_python_words(text: &str) -> String {
     let mut standard = String::new();
     let mut rest = text;
@@ -249,8 +235,8 @@ fn without_python_words(text: &str) -> String {
         let word = ["-Infinity", "Infinity", "NaN"].into_iter().find(|word| rest.starts_with(word));
         let length = match (word, first) {
             (Some(word), _) => word.len(),
-            // What stands in a string is no word, nor behind one that is broken.
-            (None, '"') => Scanner::new(rest).string().map_or(rest.len(), |place| place.end),
+            // Strings have no words, and after an invalid string nothing is replaced.
+            (None, '"') => Scanner::new(rest).string().map_or(rest.len(), |span| span.end),
             (None, other) => other.len_utf8(),
         };
         standard.push_str(if word.is_some() { "null" } else { &rest[..length] });
@@ -259,14 +245,14 @@ fn without_python_words(text: &str) -> String {
     standard
 }
 
-/// Whether a text becomes JSON by what is put behind it. The characters are in
-/// the order in which each ends what is open, and none goes on for ever.
+/// Whether characters can be appended to a text so that it becomes JSON. Those that
+/// end a value come first, so that the loop ends.
 fn can_be_completed(text: &str) -> bool {
     let mut text = text.to_owned();
     while json::check(&text).is_err() {
         let next = "\"]}:0nulltruefalseNaNInfinity".chars().find(|next| {
             let more = json::check(&format!("{text}{next}"));
-            more.map_or_else(|fault| fault.at_end, |()| true)
+            more.map_or_else(|error| error.is_incomplete, |()| true)
         });
         match next {
             Some(next) => text.push(next),
@@ -276,9 +262,9 @@ fn can_be_completed(text: &str) -> bool {
     true
 }
 
-/// Each line that is a timestamp is written so that it is read again as the
-/// same, lies in the years 1 to 9999, and has the score of its instant, in whose
-/// order the scores of any two are.
+/// Each line that is a timestamp is written and parsed as the same timestamp, is of the
+/// years 1 to 9999, and has the score of its instant. The scores of two timestamps have
+/// the order of their instants.
 pub fn timestamp(text: &str) {
     let mut before = None;
     for line in text.split('\n') {
@@ -293,12 +279,12 @@ pub fn timestamp(text: &str) {
         let (score, exact) = (timestamp.score(), microseconds_since_1970(line));
         assert_eq!(microseconds_since_1970(&canonical), exact, "{line:?} became {canonical:?}");
         let nearest = exact as f64 / 1e6;
-        // So far the dividend is exact, and the quotient is rounded only once.
+        // The dividend is exact, and the quotient is rounded only once.
         let is_exact = exact.unsigned_abs() < 1 << f64::MANTISSA_DIGITS;
         let near = if is_exact { nearest..=nearest } else { nearest.next_down()..=nearest.next_up() };
         assert!(near.contains(&score) && score.is_finite(), "{line:?} has the score {score}");
         if let Some((exact_before, score_before)) = before.replace((exact, score)) {
-            // Two instants may have one score, but never the other way round.
+            // Two instants may have the same score, but never in reverse order.
             let in_order = match exact.cmp(&exact_before) {
                 std::cmp::Ordering::Less => score <= score_before,
                 std::cmp::Ordering::Equal => score == score_before,
@@ -309,7 +295,7 @@ pub fn timestamp(text: &str) {
     }
 }
 
-/// The instant that a timestamp names which was taken for one.
+/// Returns the instant of a valid timestamp.
 fn microseconds_since_1970(timestamp: &str) -> i64 {
     let number = |text: &str| text.parse::<i64>().expect("digits");
     let at = |start: usize| number(&timestamp[start..start + 2]);
@@ -344,10 +330,10 @@ fn microseconds_since_1970(timestamp: &str) -> i64 {
     days * 86_400 * 1_000_000 + microseconds(time) - east
 }
 
-/// For a prefix, a session, a run, a checkpoint and what makes the prefix a
-/// longer one, a line each: every index of llmfy's layout names the documents
-/// of all prefixes that could have made it, and says so if those are several;
-/// and every key of a partition is read as what it is, and as nothing else.
+/// The input is a prefix, a session, a run, a checkpoint and the rest of a longer
+/// prefix, one per line. In the layout of llmfy every index has the candidate documents
+/// of all prefixes that it may belong to, and is ambiguous if there are several. Every
+/// partitioned key is parsed as what it is, and under no other prefix.
 pub fn keys(text: &str) {
     let mut lines = text.split('\n');
     let mut next = || lines.next().unwrap_or_default();
@@ -361,18 +347,18 @@ pub fn keys(text: &str) {
     let document = keys.document(&session, &checkpoint);
     assert_eq!(document.strip_prefix(&keys.documents(&session)), Some(checkpoint.as_str()));
     let index = keys.session(&session);
-    assert_eq!(index.strip_prefix(&keys.all(Kind::Index)), Some(session.as_str()));
-    // The name of a run's index is one of a session, too, which admits it.
+    assert_eq!(index.strip_prefix(&keys.scan_prefix(KeyKind::Index)), Some(session.as_str()));
+    // The index of a run may also be the index of a session.
     let index_of_run = keys.run(&session, &run);
-    let name = Id::stored(index_of_run.strip_prefix(&keys.all(Kind::Index)).expect("an index"));
+    let name = Id::unchecked(index_of_run.strip_prefix(&keys.scan_prefix(KeyKind::Index)).expect("an index"));
     assert_eq!(keys.session(&name), index_of_run);
-    assert!(Keys::may_name_a_run(&name));
-    if Keys::may_name_a_run(&session) {
+    assert!(Keys::may_be_run_index(&name));
+    if Keys::may_be_run_index(&session) {
         let halves = session.as_str().split_once(":run:").expect("a session and a run");
-        assert_eq!(keys.run(&Id::stored(halves.0), &Id::stored(halves.1)), index);
+        assert_eq!(keys.run(&Id::unchecked(halves.0), &Id::unchecked(halves.1)), index);
     }
-    names_documents(&index, &keys, &session, &checkpoint);
-    names_documents(&index_of_run, &keys, &session, &checkpoint);
+    check_candidates(&index, &keys, &session, &checkpoint);
+    check_candidates(&index_of_run, &keys, &session, &checkpoint);
 
     let Some(longer) = id(&format!("{prefix}{longer}")).filter(|longer| *longer != prefix) else {
         return;
@@ -385,64 +371,62 @@ pub fn keys(text: &str) {
         others.pin(&session),
     ] {
         if let Some(end) = key.strip_prefix(&keys.documents(&session)) {
-            assert!(keys.may_be_of_longer_prefix(end), "{key:?} passes for a document");
+            assert!(keys.is_ambiguous(end), "{key:?} looks like a document");
         }
     }
     for index in [others.session(&session), others.run(&session, &run)] {
-        names_documents(&index, &others, &session, &checkpoint);
-        if index.starts_with(&keys.all(Kind::Index)) {
-            names_documents(&index, &keys, &session, &checkpoint);
-            assert!(keys.may_be_shared(&index), "{index:?}");
+        check_candidates(&index, &others, &session, &checkpoint);
+        if index.starts_with(&keys.scan_prefix(KeyKind::Index)) {
+            check_candidates(&index, &keys, &session, &checkpoint);
+            assert!(keys.is_ambiguous_index(&index), "{index:?}");
         }
     }
 }
 
-/// The same in the partitioned layout: each key is read as what it was made of,
-/// by its own prefix and layout alone; and all of them have one hash tag.
+/// In the partitioned layout each key is parsed as what it is, under its own prefix and
+/// layout only, and all keys of a session have one hash tag.
 fn partition(prefix: &Id, session: &Id, run: &Id, checkpoint: &Id, longer: &str) {
     let keys = Keys::new(prefix.clone(), Layout::Partitioned);
-    let name =
-        |checkpoint: &str| Name { partition: Some(session.clone()), checkpoint: checkpoint.to_owned() };
+    let parsed =
+        |checkpoint: &str| ParsedKey { partition: Some(session.clone()), checkpoint: checkpoint.to_owned() };
     let all = [
-        (Kind::Document, keys.document(session, checkpoint), name(checkpoint.as_str())),
-        (Kind::Index, keys.session(session), name("")),
-        (Kind::Index, keys.run(session, run), name("")),
-        (Kind::Pin, keys.pin(session), name("")),
+        (KeyKind::Document, keys.document(session, checkpoint), parsed(checkpoint.as_str())),
+        (KeyKind::Index, keys.session(session), parsed("")),
+        (KeyKind::Index, keys.run(session, run), parsed("")),
+        (KeyKind::Pin, keys.pin(session), parsed("")),
     ];
     let others: Vec<Keys> = (1..prefix.as_str().len())
-        .filter_map(|end| prefix.as_str().get(..end).map(Id::stored))
+        .filter_map(|end| prefix.as_str().get(..end).map(Id::unchecked))
         .chain(id(&format!("{prefix}{longer}")).filter(|longer| longer != prefix))
         .flat_map(|other| [Layout::Llmfy, Layout::Partitioned].map(|layout| Keys::new(other.clone(), layout)))
         .chain([Keys::new(prefix.clone(), Layout::Llmfy)])
         .collect();
     let tag = hash_tag(&all[0].1);
-    for (kind, key, name) in &all {
+    for (kind, key, expected) in &all {
         assert_eq!(hash_tag(key), tag, "{key:?}");
-        for other in [Kind::Document, Kind::Index, Kind::Pin] {
-            assert_eq!(keys.read(other, key).as_ref(), Some(name).filter(|_| other == *kind), "{key:?}");
+        for other in [KeyKind::Document, KeyKind::Index, KeyKind::Pin] {
+            assert_eq!(keys.parse(other, key).as_ref(), Some(expected).filter(|_| other == *kind), "{key:?}");
             for others in &others {
-                // In llmfy's layout it looks like a document, of which that is
-                // known.
-                let read = others.read(other, key);
-                let is_known =
-                    read.as_ref().is_none_or(|read| others.may_be_of_longer_prefix(&read.checkpoint));
-                assert!(is_known, "{key:?} passes for {read:?} of {others:?}");
+                // In the layout of llmfy it may look like a document, which is ambiguous.
+                let parsed = others.parse(other, key);
+                let is_safe = parsed.as_ref().is_none_or(|parsed| others.is_ambiguous(&parsed.checkpoint));
+                assert!(is_safe, "{key:?} is parsed as {parsed:?} of {others:?}");
             }
         }
-        if *kind == Kind::Index {
-            let named = keys.documents_named_by(key, checkpoint.as_str());
-            assert_eq!(named, [keys.document(session, checkpoint)]);
+        if *kind == KeyKind::Index {
+            let candidates = keys.candidate_documents(key, checkpoint.as_str());
+            assert_eq!(candidates, [keys.document(session, checkpoint)]);
         }
     }
 }
 
-/// What Redis takes for the hash tag of a key.
+/// Returns the hash tag of a key as Redis Cluster determines it.
 fn hash_tag(key: &str) -> Option<&str> {
     let (tag, _) = key.split_once('{')?.1.split_once('}')?;
     Some(tag).filter(|tag| !tag.is_empty())
 }
 
-/// An id of what is one.
+/// Returns an id if the text is valid.
 fn id(text: &str) -> Option<Id> {
     let id = Id::new("id", text).ok();
     assert_eq!(id.is_some(), (1..=MAX_BYTES).contains(&text.len()) && !text.contains('\0'), "{text:?}");
@@ -450,14 +434,14 @@ fn id(text: &str) -> Option<Id> {
     id
 }
 
-/// Checks that an index names the document under `keys`, and one under every
-/// other prefix that could have made it.
-fn names_documents(index: &str, keys: &Keys, session: &Id, checkpoint: &Id) {
-    let named = keys.documents_named_by(index, checkpoint.as_str());
-    assert!(named.contains(&keys.document(session, checkpoint)), "{index:?} names only {named:?}");
+/// Checks that an index has the candidate documents of all prefixes that it may belong
+/// to.
+fn check_candidates(index: &str, keys: &Keys, session: &Id, checkpoint: &Id) {
+    let candidates = keys.candidate_documents(index, checkpoint.as_str());
+    assert!(candidates.contains(&keys.document(session, checkpoint)), "{index:?} has only {candidates:?}");
     let prefixes = (1..index.len()).filter_map(|end| {
         let session = index.get(end..)?.strip_prefix("session:")?;
-        Some((Id::stored(&index[..end]), Id::stored(session)))
+        Some((Id::unchecked(&index[..end]), Id::unchecked(session)))
     });
     let expected: Vec<String> = prefixes
         .map(|(prefix, session)| {
@@ -466,36 +450,35 @@ fn names_documents(index: &str, keys: &Keys, session: &Id, checkpoint: &Id) {
             keys.document(&session, checkpoint)
         })
         .collect();
-    assert_eq!(named, expected, "named by {index:?}");
-    assert_eq!(keys.may_be_shared(index), named.len() > 1, "{index:?}");
+    assert_eq!(candidates, expected, "{index:?}");
+    assert_eq!(keys.is_ambiguous_index(index), candidates.len() > 1, "{index:?}");
 }
 
-/// A text that was compressed unfolds to itself if it is JSON; and any text or
-/// bytes in the place of a compressed state are left alone, refused, or unfold
-/// to JSON.
+/// A compressed text decompresses to itself if it is JSON. Any other text or bytes are
+/// returned unchanged, refused, or decompressed to JSON.
 pub fn compression(input: &[u8]) {
-    expanding(&format!("\"{}\"", STANDARD.encode(input)));
+    check_decompression(&format!("\"{}\"", STANDARD.encode(input)));
     let Ok(text) = str::from_utf8(input) else {
         return;
     };
-    expanding(text);
+    check_decompression(text);
     let stored = compression::compress(text);
     assert_eq!(json::check(&stored), Ok(()));
-    // Of a string that is escaped in another way, the meaning is the same.
+    // Other escapes of the string make no difference.
     let escaped = stored.replace('/', "\\/").replace('+', "\\u002b");
     for stored in [&stored, &escaped, &format!(" {stored}\n")] {
-        let state = compression::expand(stored.clone()).ok();
+        let state = compression::decompress(stored.clone()).ok();
         assert_eq!(state.as_deref(), Some(text).filter(|text| json::check(text).is_ok()), "{stored:?}");
     }
 }
 
-fn expanding(stored: &str) {
-    match compression::expand(stored.to_owned()) {
+fn check_decompression(stored: &str) {
+    match compression::decompress(stored.to_owned()) {
         Ok(state) if state == stored => {}
         Ok(state) => {
-            assert_eq!(json::check(&state), Ok(()), "{stored:?} unfolds to {state:?}");
-            assert!(stored.trim_ascii().starts_with('"'), "{stored:?} is no string");
-            // No deflated byte can stand for more.
+            assert_eq!(json::check(&state), Ok(()), "{stored:?} decompresses to {state:?}");
+            assert!(stored.trim_ascii().starts_with('"'), "{stored:?} is not a string");
+            // The maximum ratio of deflate.
             assert!(state.len() <= 1032 * stored.len(), "{stored:?} has {} bytes", state.len());
         }
         Err(reason) => assert!(reason.starts_with("the compressed state "), "{reason}"),

@@ -1,94 +1,23 @@
-//! The stored text of a checkpoint: one flat JSON object, as llmfy writes it.
+//! The document: the stored text of a checkpoint, one flat JSON object as llmfy
+//! writes it.
 //!
-//! There are two generations, and neither of them reads the other; this reads
-//! both. Generation A (llmfy 0.4.11 to 0.10.1) has no run and holds the state
-//! as a JSON string that holds JSON; generation B (from 0.11.0) has a run and
-//! holds the state as it is. Keys that neither knows are passed over, and the
-//! order of keys, spacing and escaping are free.
+//! Format A (llmfy 0.4.11 to 0.10.1) has no run, and contains the state as a JSON
+//! string of JSON text. Format B (from 0.11.0) has a run, and contains the state
+//! as it is. llmfy reads only the format that it writes; this reads both. The
+//! order of members, white space and escapes are free. Members that the formats do
+//! not define are kept as `extra`.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 use std::ops::Range;
 
 use crate::id::Id;
-use crate::json::{self, Fault, Scanner};
+use crate::json::{self, Scanner, SyntaxError};
 use crate::timestamp::Timestamp;
 use crate::{Checkpoint, Metadata, NamedValue, Run};
 
-/// The text of a checkpoint, byte for byte what llmfy's `json.dumps` writes
-/// around the state: generation B if there is a run, A if there is none.
-pub fn write(metadata: &Metadata, state: &str) -> String {
-    let mut text = String::with_capacity(state.len() + 512);
-    text.push_str(&owner(metadata));
-    match &metadata.run {
-        Some(run) => {
-            string_member("created_at", &metadata.timestamp, &mut text);
-            string_member("node", &metadata.node, &mut text);
-            string_member("prev_node", &run.prev_node, &mut text);
-            member("step", &metadata.step.to_string(), &mut text);
-            text.push_str("\"updated_fields\": [");
-            for (count, field) in run.updated_fields.iter().enumerate() {
-                text.push_str(if count == 0 { "" } else { ", " });
-                json::write_string(field, &mut text);
-            }
-            text.push_str("], ");
-            let attempt = run.attempt.map(|attempt| attempt.to_string());
-            member("attempt", attempt.as_deref().unwrap_or("null"), &mut text);
-            match &run.dispatch_id {
-                Some(dispatch_id) => string_member("dispatch_id", dispatch_id, &mut text),
-                None => member("dispatch_id", "null", &mut text),
-            }
-            extra_members(&metadata.extra, &mut text);
-            text.push_str("\"state\": ");
-            text.push_str(state);
-        }
-        None => {
-            json::write_string(&metadata.timestamp, &mut text);
-            text.push_str(", ");
-            string_member("node_name", &metadata.node, &mut text);
-            member("step", &metadata.step.to_string(), &mut text);
-            extra_members(&metadata.extra, &mut text);
-            text.push_str("\"state\": ");
-            json::write_string(state, &mut text);
-        }
-    }
-    text.push('}');
-    text
-}
-
-/// What [`write()`] begins with for every checkpoint of this id and session.
-pub fn beginning(checkpoint: &str, session: &str) -> String {
-    let mut text = String::from("{");
-    string_member("checkpoint_id", checkpoint, &mut text);
-    string_member("session_id", session, &mut text);
-    text
-}
-
-/// What [`write()`] begins with for every checkpoint of this id, session and run,
-/// and for no other: a value that begins with it may be replaced or removed
-/// without reading the rest.
-pub fn owner(metadata: &Metadata) -> String {
-    let mut text = beginning(&metadata.checkpoint_id, &metadata.session_id);
-    match &metadata.run {
-        Some(run) => string_member("run_id", &run.run_id, &mut text),
-        None => text.push_str("\"timestamp\": "),
-    }
-    text
-}
-
-fn extra_members(extra: &[NamedValue], text: &mut String) {
-    for NamedValue { name, value } in extra {
-        json::write_string(name, text);
-        text.push_str(": ");
-        text.push_str(value);
-        text.push_str(", ");
-    }
-}
-
-/// The members that the two formats define. No other member may have one of
-/// these names: `run_id` for instance would make a document of format A one of
-/// format B.
-const MEMBERS: [&str; 13] = [
+/// The members that the formats define. No extra member may have one of these
+/// names: `run_id`, for example, would turn a document of format A into format B.
+pub const MEMBERS: [&str; 13] = [
     "checkpoint_id",
     "session_id",
     "run_id",
@@ -104,21 +33,75 @@ const MEMBERS: [&str; 13] = [
     "state",
 ];
 
-/// Checks the names of members that the formats do not define.
-///
-/// # Errors
-/// Returns why a name can't be used.
-pub fn check_extra_names(extra: &[NamedValue]) -> Result<(), String> {
-    let mut names = BTreeSet::new();
-    for NamedValue { name, .. } in extra {
-        if MEMBERS.contains(&name.as_str()) {
-            return Err(format!("extra can't contain {name:?}, which the document format defines"));
+/// How many of them, at the beginning, are ids.
+const IDS: usize = 3;
+
+/// Returns the document of a checkpoint: format B if it has a run, format A
+/// otherwise. It is byte for byte what `json.dumps` of llmfy writes, with the extra
+/// members in front of the state.
+pub fn write(metadata: &Metadata, state: &str) -> String {
+    let mut text = String::with_capacity(state.len() + 512);
+    text.push_str(&owner_header(metadata));
+    match &metadata.run {
+        Some(run) => {
+            string_member("created_at", &metadata.timestamp, &mut text);
+            string_member("node", &metadata.node, &mut text);
+            string_member("prev_node", &run.prev_node, &mut text);
+            member("step", &metadata.step.to_string(), &mut text);
+            text.push_str("\"updated_fields\": [");
+            for (index, field) in run.updated_fields.iter().enumerate() {
+                text.push_str(if index == 0 { "" } else { ", " });
+                json::write_string(field, &mut text);
+            }
+            text.push_str("], ");
+            let attempt = run.attempt.map(|attempt| attempt.to_string());
+            member("attempt", attempt.as_deref().unwrap_or("null"), &mut text);
+            match &run.dispatch_id {
+                Some(dispatch_id) => string_member("dispatch_id", dispatch_id, &mut text),
+                None => member("dispatch_id", "null", &mut text),
+            }
         }
-        if !names.insert(name) {
-            return Err(format!("extra contains {name:?} twice"));
+        None => {
+            json::write_string(&metadata.timestamp, &mut text);
+            text.push_str(", ");
+            string_member("node_name", &metadata.node, &mut text);
+            member("step", &metadata.step.to_string(), &mut text);
         }
     }
-    Ok(())
+    for NamedValue { name, value } in &metadata.extra {
+        json::write_string(name, &mut text);
+        text.push_str(": ");
+        text.push_str(value);
+        text.push_str(", ");
+    }
+    text.push_str("\"state\": ");
+    match &metadata.run {
+        Some(_) => text.push_str(state),
+        None => json::write_string(state, &mut text),
+    }
+    text.push('}');
+    text
+}
+
+/// Returns the start of the document that [`write()`] returns for any checkpoint with
+/// these ids.
+pub fn id_header(checkpoint: &str, session: &str) -> String {
+    let mut text = String::from("{");
+    string_member("checkpoint_id", checkpoint, &mut text);
+    string_member("session_id", session, &mut text);
+    text
+}
+
+/// Returns the start of the document that [`write()`] returns for any checkpoint with
+/// these ids and this run, and for no other. A value that starts with it may be
+/// replaced or deleted without reading the rest.
+pub fn owner_header(metadata: &Metadata) -> String {
+    let mut text = id_header(&metadata.checkpoint_id, &metadata.session_id);
+    match &metadata.run {
+        Some(run) => string_member("run_id", &run.run_id, &mut text),
+        None => text.push_str("\"timestamp\": "),
+    }
+    text
 }
 
 fn string_member(key: &str, value: &str, text: &mut String) {
@@ -137,309 +120,279 @@ fn member(key: &str, value: &str, text: &mut String) {
     text.push_str(", ");
 }
 
-/// Whose a stored document is.
+/// Checks that extra members have unique names, and none that the formats define.
+///
+/// # Errors
+/// The reason.
+pub fn check_extra_names(extra: &[NamedValue]) -> Result<(), String> {
+    let mut names: Vec<&str> = extra.iter().map(|extra| extra.name.as_str()).collect();
+    if let Some(name) = names.iter().find(|name| MEMBERS.contains(name)) {
+        return Err(format!("extra contains {name:?}, which the format of documents defines"));
+    }
+    names.sort_unstable();
+    match names.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => Err(format!("extra contains {:?} twice", pair[0])),
+        None => Ok(()),
+    }
+}
+
+/// The session, checkpoint and run that a document belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner {
-    /// The checkpoint's id.
+    /// The id of the checkpoint.
     pub checkpoint_id: String,
-    /// The session's id.
+    /// The id of the session.
     pub session_id: String,
-    /// The run's id; none in generation A.
+    /// The id of the run; none in format A.
     pub run_id: Option<String>,
-    /// How many bytes of the text it takes to know this.
-    pub known_from: usize,
+    /// The number of bytes of the document that determine the owner.
+    pub header_len: usize,
 }
 
 impl Owner {
-    /// Whether the document is this checkpoint of this session: its key alone
-    /// does not say so.
-    pub fn is_of(&self, session: &Id, checkpoint: &str) -> bool {
+    /// Whether the document is this checkpoint of this session. Its key does not
+    /// prove that.
+    pub fn matches(&self, session: &Id, checkpoint: &str) -> bool {
         self.session_id == session.as_str() && self.checkpoint_id == checkpoint
     }
 }
 
-/// Whose a document is, as far as its `head` tells.
+/// Returns the owner of a document, of which `head` is all or the beginning.
 ///
 /// # Errors
-/// What keeps it from being read; a [`Fault`] that is `at_end` where the rest
-/// of the document might tell.
-pub fn read_owner(head: &str) -> Result<Owner, Fault> {
+/// The document is invalid. The error `is_incomplete` if more of the document may
+/// determine the owner.
+pub fn read_owner(head: &str) -> Result<Owner, SyntaxError> {
     let mut scanner = Scanner::new(head);
     let (mut checkpoint_id, mut session_id, mut run_id) = (None, None, None);
-    let mut members = Members::of(&mut scanner)?;
+    let mut members = Members::new(&mut scanner)?;
     let mut count = 0;
     while let Some(key) = members.next_key(&mut scanner)? {
         count += 1;
-        let key = key.as_deref().unwrap_or_default();
-        match key {
-            "checkpoint_id" => checkpoint_id = Some(text_value(&mut scanner, head)?),
-            "session_id" => session_id = Some(text_value(&mut scanner, head)?),
-            "run_id" => run_id = Some(text_value(&mut scanner, head)?),
-            // Generation A as it is always written: what comes is no run.
-            "timestamp" if count == 3 => {}
+        // The order that format A is always written in: no run follows.
+        let is_format_a = count == 3 && key.as_deref() == Some("timestamp");
+        match key.as_deref() {
+            Some("checkpoint_id") => checkpoint_id = Some(read_string(&mut scanner, head)?),
+            Some("session_id") => session_id = Some(read_string(&mut scanner, head)?),
+            Some("run_id") => run_id = Some(read_string(&mut scanner, head)?),
+            _ if is_format_a => {}
             _ => {
                 scanner.value()?;
                 continue;
             }
         }
-        if run_id.is_some() || key == "timestamp" {
-            if let (Some(checkpoint_id), Some(session_id)) = (&checkpoint_id, &session_id) {
-                let (checkpoint_id, session_id) = (checkpoint_id.clone(), session_id.clone());
-                return Ok(Owner { checkpoint_id, session_id, run_id, known_from: scanner.at() });
-            }
-            if key == "timestamp" {
-                scanner.value()?;
-            }
+        if (run_id.is_some() || is_format_a) && checkpoint_id.is_some() && session_id.is_some() {
+            break;
+        }
+        if is_format_a {
+            scanner.value()?;
         }
     }
     match (checkpoint_id, session_id) {
         (Some(checkpoint_id), Some(session_id)) => {
-            Ok(Owner { checkpoint_id, session_id, run_id, known_from: scanner.at() })
+            Ok(Owner { checkpoint_id, session_id, run_id, header_len: scanner.position() })
         }
-        _ => Err(Fault { at_end: false, ..scanner.fault("a document that says whose it is") }),
+        _ => {
+            let error = scanner.error("a document with a checkpoint id and a session id");
+            Err(SyntaxError { is_incomplete: false, ..error })
+        }
     }
 }
 
-fn text_value(scanner: &mut Scanner<'_>, text: &str) -> Result<String, Fault> {
+fn read_string(scanner: &mut Scanner<'_>, text: &str) -> Result<String, SyntaxError> {
     let literal = scanner.string()?;
-    let fault = scanner.fault("text without a lone surrogate");
-    json::unescape(&text[literal], None).map(Cow::into_owned).ok_or(Fault { at_end: false, ..fault })
+    let error = scanner.error("text without a lone surrogate");
+    let text = json::unescape(&text[literal], None).map(Cow::into_owned);
+    text.ok_or(SyntaxError { is_incomplete: false, ..error })
 }
 
-/// The members of the object that a scanner stands before.
+/// The members of the object at the position of a scanner.
 struct Members {
-    first: bool,
+    is_first: bool,
 }
 
 impl Members {
-    fn of(scanner: &mut Scanner<'_>) -> Result<Self, Fault> {
+    fn new(scanner: &mut Scanner<'_>) -> Result<Self, SyntaxError> {
         scanner.expect(b'{', "an object")?;
-        Ok(Self { first: true })
+        Ok(Self { is_first: true })
     }
 
-    /// The key of the next member, with the scanner before its value; none at
-    /// the end of the object.
-    fn next_key<'a>(&mut self, scanner: &mut Scanner<'a>) -> Result<Option<Option<Cow<'a, str>>>, Fault> {
-        if scanner.eat(b'}') {
+    /// Returns the key of the next member, after which the scanner is at its value;
+    /// none at the end of the object. A key with a lone surrogate is `Some(None)`,
+    /// because no `String` can hold it.
+    fn next_key<'a>(
+        &mut self,
+        scanner: &mut Scanner<'a>,
+    ) -> Result<Option<Option<Cow<'a, str>>>, SyntaxError> {
+        if scanner.consume(b'}') {
             return Ok(None);
         }
-        if !self.first {
+        if !self.is_first {
             scanner.expect(b',', "a comma or the closing bracket")?;
         }
-        self.first = false;
+        self.is_first = false;
         let key = scanner.key()?;
-        // None for a key with a lone surrogate, which no `String` can hold.
         Ok(Some(json::unescape(scanner.slice(key), None)))
     }
 }
 
-/// The members of a document that mean something, each as the place of its
-/// value. Of a key that stands twice the last counts, as it does in Python; but
-/// whose a document is it may say only once, since [`read_owner`] does not read
-/// to the end.
-#[derive(Default)]
-struct Places {
-    checkpoint_id: Option<Range<usize>>,
-    session_id: Option<Range<usize>>,
-    run_id: Option<Range<usize>>,
-    created_at: Option<Range<usize>>,
-    timestamp: Option<Range<usize>>,
-    node: Option<Range<usize>>,
-    node_name: Option<Range<usize>>,
-    prev_node: Option<Range<usize>>,
-    step: Option<Range<usize>>,
-    updated_fields: Option<Range<usize>>,
-    attempt: Option<Range<usize>>,
-    dispatch_id: Option<Range<usize>>,
-    state: Option<Range<usize>>,
-    /// The members that the formats do not define.
-    extra: Vec<(String, Range<usize>)>,
-}
-
-impl Places {
-    fn of(text: &str) -> Result<Self, Fault> {
-        let mut places = Self::default();
-        let mut scanner = Scanner::new(text);
-        let mut members = Members::of(&mut scanner)?;
-        while let Some(key) = members.next_key(&mut scanner)? {
-            let after_colon = scanner.at();
-            let place = scanner.value()?;
-            let Some(key) = key else { continue };
-            match &*key {
-                "checkpoint_id" => once(&mut places.checkpoint_id, place, &scanner)?,
-                "session_id" => once(&mut places.session_id, place, &scanner)?,
-                "run_id" => once(&mut places.run_id, place, &scanner)?,
-                "created_at" => places.created_at = Some(place),
-                "timestamp" => places.timestamp = Some(place),
-                "node" => places.node = Some(place),
-                "node_name" => places.node_name = Some(place),
-                "prev_node" => places.prev_node = Some(place),
-                "step" => places.step = Some(place),
-                "updated_fields" => places.updated_fields = Some(place),
-                "attempt" => places.attempt = Some(place),
-                "dispatch_id" => places.dispatch_id = Some(place),
-                "state" => places.state = Some(with_space(&mut scanner, text, after_colon)),
-                _ => {
-                    let place = with_space(&mut scanner, text, after_colon);
-                    places.extra.push((key.into_owned(), place));
-                }
-            }
-        }
-        scanner.end()?;
-        Ok(places)
-    }
-}
-
-/// Returns the span of the value that was just read, with the white space
-/// around it except for the space that [`write()`] puts behind the colon.
-fn with_space(scanner: &mut Scanner<'_>, text: &str, after_colon: usize) -> Range<usize> {
-    let space = usize::from(text[after_colon..].starts_with(' '));
-    scanner.peek();
-    after_colon + space..scanner.at()
-}
-
-fn once(known: &mut Option<Range<usize>>, place: Range<usize>, scanner: &Scanner<'_>) -> Result<(), Fault> {
-    match known.replace(place) {
-        None => Ok(()),
-        Some(_) => Err(scanner.fault("no second member that says whose this is")),
-    }
-}
-
-/// Reads a document of either generation; the state is the very text that it
-/// was saved with.
+/// Parses a document of either format. The state is returned byte for byte as it was
+/// saved.
 ///
 /// # Errors
-/// What keeps it from being read, in words.
+/// The reason why it can't be read.
 pub fn read(mut text: String) -> Result<Checkpoint, String> {
-    let places = Places::of(&text).map_err(|fault| fault.to_string())?;
-    let reader = Reader { text: &text };
-    let (timestamp, node, run) = if places.created_at.is_some() || places.run_id.is_some() {
+    let fields = FieldReader::new(&text).map_err(|error| error.to_string())?;
+    let (timestamp, node, run) = if fields.span("created_at").or(fields.span("run_id")).is_some() {
         let run = Run {
-            run_id: reader.text("run_id", places.run_id)?,
-            prev_node: reader.text("prev_node", places.prev_node)?,
-            updated_fields: reader.texts("updated_fields", places.updated_fields)?,
-            attempt: reader.optional("attempt", places.attempt, Reader::integer)?,
-            dispatch_id: reader.optional("dispatch_id", places.dispatch_id, Reader::text)?,
+            run_id: fields.string("run_id")?,
+            prev_node: fields.string("prev_node")?,
+            updated_fields: fields.strings("updated_fields")?,
+            attempt: fields.optional("attempt", FieldReader::integer)?,
+            dispatch_id: fields.optional("dispatch_id", FieldReader::string)?,
         };
-        let timestamp = reader.timestamp("created_at", places.created_at)?;
-        (timestamp, reader.text("node", places.node)?, Some(run))
+        (fields.timestamp("created_at")?, fields.string("node")?, Some(run))
     } else {
-        let timestamp = reader.timestamp("timestamp", places.timestamp)?;
-        (timestamp, reader.text("node_name", places.node_name)?, None)
+        (fields.timestamp("timestamp")?, fields.string("node_name")?, None)
     };
     let metadata = Metadata {
-        session_id: reader.text("session_id", places.session_id)?,
-        checkpoint_id: reader.text("checkpoint_id", places.checkpoint_id)?,
+        session_id: fields.string("session_id")?,
+        checkpoint_id: fields.string("checkpoint_id")?,
         timestamp,
         node,
-        step: reader.integer("step", places.step)?,
+        step: fields.integer("step")?,
         run,
-        extra: reader.extra(places.extra),
+        extra: fields.extra(),
     };
-    let place = places.state.ok_or("the key \"state\" is missing")?;
+    let span = fields.span("state").ok_or("the member \"state\" is missing")?;
     let state = if metadata.run.is_some() {
-        text.truncate(place.end);
-        text.drain(..place.start);
+        text.truncate(span.end);
+        text.drain(..span.start);
         text
     } else {
-        let literal = text[place].trim_ascii();
+        let literal = text[span].trim_ascii();
         let state = literal
             .starts_with('"')
             .then(|| json::unescape(literal, Some(write_lone_surrogate)))
             .flatten()
-            .ok_or("the key \"state\" does not hold text")?;
-        json::check(&state).map_err(|fault| format!("the state is not JSON: {fault}"))?;
+            .ok_or("the member \"state\" is not a string")?;
+        json::check(&state).map_err(|error| format!("the state is not JSON: {error}"))?;
         state.into_owned()
     };
     Ok(Checkpoint { metadata, state })
 }
 
-/// Writes a lone surrogate of the string that holds a state of generation A. It
-/// stands within a string of the state, where its escape means the same; but
-/// behind a backslash that escape would be read as plain text, so there goes
-/// another character that no backslash escapes.
+/// Writes a lone surrogate of the string that contains a state of format A. It is
+/// within a string of the state, where its escape has the same meaning. After a
+/// backslash the escape would be plain text, so a character is written that no
+/// backslash may escape: the state is then invalid.
 fn write_lone_surrogate(unit: u16, state: &mut String) {
     let backslashes = state.bytes().rev().take_while(|byte| *byte == b'\\').count();
     if backslashes % 2 == 0 {
-        json::write_unit(unit, state);
+        json::write_utf16_escape(unit, state);
     } else {
         state.push(char::REPLACEMENT_CHARACTER);
     }
 }
 
-/// Turns places of a document into what stands there.
-struct Reader<'a> {
+/// Parses the values of a document. Of duplicate keys the last one counts, as in
+/// Python. The ids must be unique, because [`read_owner`] does not read to the end.
+struct FieldReader<'a> {
     text: &'a str,
+    /// The spans of the values of [`MEMBERS`].
+    spans: [Option<Range<usize>>; MEMBERS.len()],
+    extra: Vec<(String, Range<usize>)>,
 }
 
-type Place = Option<Range<usize>>;
-
-impl Reader<'_> {
-    fn raw(&self, key: &str, place: Place) -> Result<&str, String> {
-        place.map(|place| &self.text[place]).ok_or_else(|| format!("the key {key:?} is missing"))
+impl<'a> FieldReader<'a> {
+    fn new(text: &'a str) -> Result<Self, SyntaxError> {
+        let mut fields = Self { text, spans: Default::default(), extra: Vec::new() };
+        let mut scanner = Scanner::new(text);
+        let mut members = Members::new(&mut scanner)?;
+        while let Some(key) = members.next_key(&mut scanner)? {
+            let after_colon = scanner.position();
+            let span = scanner.value()?;
+            // White space around a value, without the space that `write` puts after
+            // the colon: states and extra members are returned as they were saved.
+            scanner.peek();
+            let space = usize::from(text[after_colon..].starts_with(' '));
+            let verbatim = after_colon + space..scanner.position();
+            let Some(key) = key else { continue };
+            let Some(index) = MEMBERS.iter().position(|member| *member == key) else {
+                fields.extra.push((key.into_owned(), verbatim));
+                continue;
+            };
+            let span = if key == "state" { verbatim } else { span };
+            if fields.spans[index].replace(span).is_some() && index < IDS {
+                return Err(scanner.error("each id only once"));
+            }
+        }
+        scanner.expect_end()?;
+        Ok(fields)
     }
 
-    fn text(&self, key: &str, place: Place) -> Result<String, String> {
-        let raw = self.raw(key, place)?;
-        string(raw).ok_or_else(|| format!("the key {key:?} does not hold text"))
+    fn span(&self, key: &str) -> Option<Range<usize>> {
+        self.spans[MEMBERS.iter().position(|member| *member == key)?].clone()
     }
 
-    fn integer(&self, key: &str, place: Place) -> Result<i64, String> {
-        let raw = self.raw(key, place)?;
-        raw.parse().map_err(|_| format!("the key {key:?} does not hold an integer of 64 bits"))
+    fn raw(&self, key: &str) -> Result<&'a str, String> {
+        self.span(key).map(|span| &self.text[span]).ok_or_else(|| format!("the member {key:?} is missing"))
     }
 
-    fn timestamp(&self, key: &str, place: Place) -> Result<String, String> {
-        let text = self.text(key, place)?;
+    fn string(&self, key: &str) -> Result<String, String> {
+        parse_string(self.raw(key)?).ok_or_else(|| format!("the member {key:?} is not a string"))
+    }
+
+    fn integer(&self, key: &str) -> Result<i64, String> {
+        self.raw(key)?.parse().map_err(|_| format!("the member {key:?} is not an integer of 64 bits"))
+    }
+
+    fn timestamp(&self, key: &str) -> Result<String, String> {
+        let text = self.string(key)?;
         match Timestamp::parse(&text) {
             Some(_) => Ok(text),
-            None => Err(format!("the key {key:?} holds {text:?}, which is no timestamp")),
+            None => Err(format!("the member {key:?} is {text:?}, which is not a timestamp")),
         }
-    }
-
-    /// Returns the members that the formats do not define. Of equal names the
-    /// last one counts, as in Python.
-    fn extra(&self, places: Vec<(String, Range<usize>)>) -> Vec<NamedValue> {
-        let mut names = BTreeSet::new();
-        let mut extra: Vec<_> = places
-            .into_iter()
-            .rev()
-            .filter(|(name, _)| names.insert(name.clone()))
-            .map(|(name, place)| NamedValue { name, value: self.text[place].to_owned() })
-            .collect();
-        extra.reverse();
-        extra
     }
 
     fn optional<T>(
         &self,
         key: &str,
-        place: Place,
-        read: impl FnOnce(&Self, &str, Place) -> Result<T, String>,
+        read: impl FnOnce(&Self, &str) -> Result<T, String>,
     ) -> Result<Option<T>, String> {
-        match self.raw(key, place.clone())? {
-            "null" => Ok(None),
-            _ => read(self, key, place).map(Some),
-        }
+        if self.raw(key)? == "null" { Ok(None) } else { read(self, key).map(Some) }
     }
 
-    fn texts(&self, key: &str, place: Place) -> Result<Vec<String>, String> {
-        let fault = || format!("the key {key:?} does not hold a list of texts");
-        let mut scanner = Scanner::new(self.raw(key, place)?);
-        let mut texts = Vec::new();
-        scanner.expect(b'[', "a list").map_err(|_| fault())?;
-        while !scanner.eat(b']') {
-            if !texts.is_empty() {
-                scanner.eat(b',');
+    fn strings(&self, key: &str) -> Result<Vec<String>, String> {
+        let error = || format!("the member {key:?} is not a list of strings");
+        let mut scanner = Scanner::new(self.raw(key)?);
+        let mut strings = Vec::new();
+        scanner.expect(b'[', "a list").map_err(|_| error())?;
+        while !scanner.consume(b']') {
+            if !strings.is_empty() {
+                scanner.consume(b',');
             }
-            let literal = scanner.string().map_err(|_| fault())?;
-            texts.push(string(scanner.slice(literal)).ok_or_else(fault)?);
+            let literal = scanner.string().map_err(|_| error())?;
+            strings.push(parse_string(scanner.slice(literal)).ok_or_else(error)?);
         }
-        Ok(texts)
+        Ok(strings)
+    }
+
+    fn extra(&self) -> Vec<NamedValue> {
+        let mut members: Vec<_> = self.extra.iter().enumerate().collect();
+        // Of duplicate names the last one counts: sort them together, last first.
+        members.sort_unstable_by(|(i, (a, _)), (j, (b, _))| a.cmp(b).then(j.cmp(i)));
+        members.dedup_by(|(_, (a, _)), (_, (b, _))| a == b);
+        members.sort_unstable_by_key(|(index, _)| *index);
+        let value = |(_, (name, span)): (_, &(String, Range<usize>))| NamedValue {
+            name: name.clone(),
+            value: self.text[span.clone()].to_owned(),
+        };
+        members.into_iter().map(value).collect()
     }
 }
 
-fn string(literal: &str) -> Option<String> {
+fn parse_string(literal: &str) -> Option<String> {
     literal.starts_with('"').then(|| json::unescape(literal, None)).flatten().map(Cow::into_owned)
 }
 
@@ -447,7 +400,7 @@ fn string(literal: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn of_run() -> Metadata {
+    fn with_run() -> Metadata {
         Metadata {
             session_id: "s\"1".into(),
             checkpoint_id: "c1".into(),
@@ -466,18 +419,18 @@ mod tests {
     }
 
     #[test]
-    fn a_checkpoint_with_a_run_is_generation_b() {
-        let text = write(&of_run(), "{\"x\":  [NaN]} ");
+    fn a_checkpoint_with_a_run_has_format_b() {
+        let text = write(&with_run(), "{\"x\":  [NaN]} ");
         assert_eq!(
             text,
             r#"{"checkpoint_id": "c1", "session_id": "s\"1", "run_id": "r1", "created_at": "2026-01-02T03:04:05+07:00", "node": "n\u00e4me", "prev_node": "__start__", "step": -3, "updated_fields": ["a", "b"], "attempt": null, "dispatch_id": "d", "state": {"x":  [NaN]} }"#
         );
-        assert_eq!(read(text), Ok(Checkpoint { metadata: of_run(), state: "{\"x\":  [NaN]} ".into() }));
+        assert_eq!(read(text), Ok(Checkpoint { metadata: with_run(), state: "{\"x\":  [NaN]} ".into() }));
     }
 
     #[test]
-    fn a_checkpoint_without_a_run_is_generation_a() {
-        let metadata = Metadata { run: None, ..of_run() };
+    fn a_checkpoint_without_a_run_has_format_a() {
+        let metadata = Metadata { run: None, ..with_run() };
         let text = write(&metadata, r#" {"k": "é \u00e9\n"}"#);
         assert_eq!(
             text,
@@ -487,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn order_spacing_escaping_and_unknown_keys_are_free() {
+    fn order_white_space_and_escapes_are_free() {
         let text = "\n{ \"state\":{}, \"st\\u0065p\" : 1 ,\"node_name\":\"\\u006e\",\"extra\":[{\"session_id\":\"x\"}],\n\
                     \"timestamp\":\"lost\",\"timestamp\":\"2026-01-02T03:04:05\",\"session_id\":\"s\",\"checkpoint_id\":\"c\",\"\\ud800\":0}\n"
             .replace("{}", "\"{}\"");
@@ -496,54 +449,82 @@ mod tests {
             (read.metadata.session_id.as_str(), read.metadata.node.as_str(), read.state.as_str()),
             ("s", "n", "{}")
         );
+        let extra = NamedValue { name: "extra".into(), value: "[{\"session_id\":\"x\"}]".into() };
+        assert_eq!(read.metadata.extra, [extra]);
     }
 
     #[test]
-    fn says_what_keeps_a_document_from_being_read() {
-        let whole = write(&of_run(), "{}");
-        let without = |from: &str, to: &str| read(whole.replace(from, to)).expect_err("unreadable");
-        assert_eq!(without("\"node\": ", "\"nodes\": "), "the key \"node\" is missing");
-        assert_eq!(without("-3", "1.5"), "the key \"step\" does not hold an integer of 64 bits");
+    fn errors_name_the_invalid_member() {
+        let whole = write(&with_run(), "{}");
+        let error = |from: &str, to: &str| read(whole.replace(from, to)).expect_err("invalid");
+        assert_eq!(error("\"node\": ", "\"nodes\": "), "the member \"node\" is missing");
+        assert_eq!(error("-3", "1.5"), "the member \"step\" is not an integer of 64 bits");
         assert_eq!(
-            without("[\"a\", \"b\"]", "[\"a\", 1]"),
-            "the key \"updated_fields\" does not hold a list of texts"
+            error("[\"a\", \"b\"]", "[\"a\", 1]"),
+            "the member \"updated_fields\" is not a list of strings"
         );
         assert_eq!(
-            without("2026", "soon"),
-            "the key \"created_at\" holds \"soon-01-02T03:04:05+07:00\", which is no timestamp"
+            error("2026", "soon"),
+            "the member \"created_at\" is \"soon-01-02T03:04:05+07:00\", which is not a timestamp"
         );
-        assert_eq!(without("{}}", "{}"), "expected a comma or the closing bracket at byte 242");
+        assert_eq!(error("{}}", "{}"), "expected a comma or the closing bracket at byte 242");
         assert_eq!(read("[]".into()), Err("expected an object at byte 0".into()));
-        let old = write(&Metadata { run: None, ..of_run() }, "{}").replace("\"{}\"", "\"{\"");
+        let old = write(&Metadata { run: None, ..with_run() }, "{}").replace("\"{}\"", "\"{\"");
         assert_eq!(read(old), Err("the state is not JSON: expected a string at byte 1".into()));
     }
 
     #[test]
-    fn a_backslash_escapes_no_lone_surrogate_of_a_state_in_a_string() {
-        let of = |state: &str| {
-            // The `?` of the state stands in the string as a lone surrogate.
-            let text = write(&Metadata { run: None, ..of_run() }, state).replace('?', r"\ud800");
+    fn an_escaped_lone_surrogate_makes_a_state_of_format_a_invalid() {
+        let read_state = |state: &str| {
+            // The string contains a lone surrogate instead of the `?` of the state.
+            let text = write(&Metadata { run: None, ..with_run() }, state).replace('?', r"\ud800");
             read(text).map(|read| read.state)
         };
-        assert_eq!(of(r#""\\?""#).as_deref(), Ok(r#""\\\ud800""#));
-        let fault = "the state is not JSON: expected an escape that JSON knows at byte 2";
-        assert_eq!(of(r#""\?""#), Err(fault.into()));
-        assert_eq!(of(r#""\\\?""#), Err(fault.replace('2', "4")));
+        assert_eq!(read_state(r#""\\?""#).as_deref(), Ok(r#""\\\ud800""#));
+        let error = "the state is not JSON: expected an escape of JSON at byte 2";
+        assert_eq!(read_state(r#""\?""#), Err(error.into()));
+        assert_eq!(read_state(r#""\\\?""#), Err(error.replace('2', "4")));
     }
 
     #[test]
-    fn the_head_of_a_document_says_whose_it_is() {
-        for metadata in [of_run(), Metadata { run: None, ..of_run() }] {
+    fn the_head_of_a_document_determines_its_owner() {
+        for metadata in [with_run(), Metadata { run: None, ..with_run() }] {
             let text = write(&metadata, "{}");
             let found = read_owner(&text).expect("an owner");
-            assert!(text.starts_with(&owner(&metadata)));
-            assert_eq!(found.known_from, owner(&metadata).len() - if metadata.run.is_some() { 2 } else { 1 });
+            assert!(text.starts_with(&owner_header(&metadata)));
+            assert_eq!(
+                found.header_len,
+                owner_header(&metadata).len() - if metadata.run.is_some() { 2 } else { 1 }
+            );
             assert_eq!(found.session_id, metadata.session_id);
             assert_eq!(found.run_id, metadata.run.map(|run| run.run_id));
-            for cut in 0..found.known_from {
-                assert!(read_owner(&text[..cut]).expect_err("too short").at_end, "{cut}");
+            for cut in 0..found.header_len {
+                assert!(read_owner(&text[..cut]).expect_err("too short").is_incomplete, "{cut}");
             }
         }
-        assert!(!read_owner("{\"a\": 1}").expect_err("nobody's").at_end);
+        assert!(!read_owner("{\"a\": 1}").expect_err("no owner").is_incomplete);
+    }
+    #[test]
+    fn extra_members_are_kept_in_both_formats() {
+        let named = |name: &str, value: &str| NamedValue { name: name.into(), value: value.into() };
+        let extra = vec![named("z\"", " [1.0, NaN]\n"), named("", "{}")];
+        for metadata in [with_run(), Metadata { run: None, ..with_run() }] {
+            let metadata = Metadata { extra: extra.clone(), ..metadata };
+            let text = write(&metadata, "{}");
+            assert!(text.contains("\"z\\\"\":  [1.0, NaN]\n, \"\": {}, \"state\": "), "{text}");
+            assert_eq!(read(text).map(|read| read.metadata), Ok(metadata.clone()));
+            // Of duplicate names the last one counts.
+            let twice = write(&metadata, "{}").replace("\"state\": ", "\"z\\\"\": 2, \"state\": ");
+            assert_eq!(
+                read(twice).map(|read| read.metadata.extra),
+                Ok(vec![named("", "{}"), named("z\"", "2")])
+            );
+        }
+        assert_eq!(check_extra_names(&extra), Ok(()));
+        assert_eq!(
+            check_extra_names(&[named("a", "1"), named("b", "1"), named("a", "1")]),
+            Err("extra contains \"a\" twice".into())
+        );
+        assert!(check_extra_names(&[named("run_id", "\"r\"")]).is_err());
     }
 }

@@ -1,43 +1,41 @@
-//! JSON as Python's `json` reads and writes it, scanned and never built into a
-//! tree: a state passes through as the text it is, whatever its depth.
-//!
-//! Beyond the standard, Python reads `NaN`, `Infinity`, `-Infinity` and lone
-//! surrogates (`"\ud800"`), and so does this.
+//! JSON as Python's `json` reads and writes it: beyond the standard it contains
+//! `NaN`, `Infinity`, `-Infinity` and lone surrogates (`"\ud800"`). The scanner
+//! builds no tree, so a state of any depth is kept as its text.
 
-mod block;
-mod sound;
+mod fast_path;
+mod simd;
 
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
-use self::block::Blocks;
+use self::simd::SpecialByteScanner;
 
-/// Where and why a text is not JSON.
+/// Why a text is not JSON.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// The byte at which reading stopped.
-    pub at: usize,
-    /// What was expected there.
+pub struct SyntaxError {
+    /// The position of the error in bytes.
+    pub offset: usize,
+    /// The expected syntax.
     pub expected: &'static str,
-    /// Whether the text ended where it might have gone on.
-    pub at_end: bool,
+    /// Whether more text could complete it.
+    pub is_incomplete: bool,
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for SyntaxError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "expected {} at byte {}", self.expected, self.at)
+        write!(formatter, "expected {} at byte {}", self.expected, self.offset)
     }
 }
 
 /// Checks that `text` is one JSON value, with or without white space around it.
 ///
 /// # Errors
-/// The first [`Fault`].
-pub fn check(text: &str) -> Result<(), Fault> {
+/// The first [`SyntaxError`].
+pub fn check(text: &str) -> Result<(), SyntaxError> {
     let mut scanner = Scanner::new(text);
     scanner.value()?;
-    scanner.end()
+    scanner.expect_end()
 }
 
 /// Reads JSON from left to right.
@@ -47,22 +45,22 @@ pub struct Scanner<'a> {
 }
 
 impl<'a> Scanner<'a> {
-    /// Begins at the beginning of `text`.
+    /// Starts at the beginning of `text`.
     pub fn new(text: &'a str) -> Self {
         Self { text, at: 0 }
     }
 
-    /// The byte that is read next.
-    pub fn at(&self) -> usize {
+    /// Returns the position of the next byte.
+    pub fn position(&self) -> usize {
         self.at
     }
 
-    /// What stands at a place that was passed over.
-    pub fn slice(&self, place: Range<usize>) -> &'a str {
-        &self.text[place]
+    /// Returns the text of a span.
+    pub fn slice(&self, span: Range<usize>) -> &'a str {
+        &self.text[span]
     }
 
-    /// Passes over white space, and says which byte comes next.
+    /// Skips white space. Returns the next byte.
     pub fn peek(&mut self) -> Option<u8> {
         while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.byte() {
             self.at += 1;
@@ -70,37 +68,37 @@ impl<'a> Scanner<'a> {
         self.byte()
     }
 
-    /// Passes over `byte` and white space before it, if that is what comes.
-    pub fn eat(&mut self, byte: u8) -> bool {
+    /// Skips white space, and `byte` if it is next. Returns whether it was.
+    pub fn consume(&mut self, byte: u8) -> bool {
         let found = self.peek() == Some(byte);
         self.at += usize::from(found);
         found
     }
 
-    /// Passes over `byte` and white space before it.
+    /// Skips white space and `byte`.
     ///
     /// # Errors
-    /// Something else comes; `expected` names the byte.
-    pub fn expect(&mut self, byte: u8, expected: &'static str) -> Result<(), Fault> {
-        if self.eat(byte) { Ok(()) } else { Err(self.fault(expected)) }
+    /// Another byte is next. `expected` is the text of the error.
+    pub fn expect(&mut self, byte: u8, expected: &'static str) -> Result<(), SyntaxError> {
+        if self.consume(byte) { Ok(()) } else { Err(self.error(expected)) }
     }
 
-    /// Passes over white space up to the end of the text.
+    /// Skips white space up to the end of the text.
     ///
     /// # Errors
-    /// Something else comes.
-    pub fn end(&mut self) -> Result<(), Fault> {
+    /// Another byte is next.
+    pub fn expect_end(&mut self) -> Result<(), SyntaxError> {
         match self.peek() {
             None => Ok(()),
-            Some(_) => Err(self.fault("the end")),
+            Some(_) => Err(self.error("the end")),
         }
     }
 
-    /// Passes over a string, and says where it stands, quotes included.
+    /// Skips a string. Returns its span with the quotes.
     ///
     /// # Errors
-    /// What comes is not a string.
-    pub fn string(&mut self) -> Result<Range<usize>, Fault> {
+    /// Another value is next.
+    pub fn string(&mut self) -> Result<Range<usize>, SyntaxError> {
         self.expect(b'"', "a string")?;
         let start = self.at - 1;
         loop {
@@ -111,45 +109,44 @@ impl<'a> Scanner<'a> {
                     self.escape()?;
                 }
                 Some(0x20..) => self.at += 1,
-                Some(_) => return Err(self.fault("an escape instead of a control character")),
-                None => return Err(self.fault("the end of a string")),
+                Some(_) => return Err(self.error("an escape instead of a control character")),
+                None => return Err(self.error("the end of a string")),
             }
         }
         self.at += 1;
         Ok(start..self.at)
     }
 
-    /// Passes over the key of an object's member and its colon, and says where
-    /// the key stands.
+    /// Skips the key of a member and its colon. Returns the span of the key.
     ///
     /// # Errors
-    /// What comes is not a key.
-    pub fn key(&mut self) -> Result<Range<usize>, Fault> {
+    /// There is no key or no colon.
+    pub fn key(&mut self) -> Result<Range<usize>, SyntaxError> {
         let key = self.string()?;
         self.expect(b':', "a colon")?;
         Ok(key)
     }
 
-    /// Passes over one value of any depth, and says where it stands.
+    /// Skips one value of any depth. Returns its span.
     ///
     /// # Errors
-    /// What comes is not a value.
-    pub fn value(&mut self) -> Result<Range<usize>, Fault> {
+    /// The value is invalid.
+    pub fn value(&mut self) -> Result<Range<usize>, SyntaxError> {
         self.peek();
         let start = self.at;
-        // Nearly every value is as it should be. Where this one is not, what
-        // follows reads it again and says why.
-        if let Some(end) = sound::end_of_value(self.text.as_bytes(), start) {
+        // Nearly every value is valid. The rest of this function reads an invalid
+        // one again to find the error.
+        if let Some(end) = fast_path::skip_valid_value(self.text.as_bytes(), start) {
             self.at = end;
             return Ok(start..end);
         }
-        // The brackets that are open: depth costs a byte each, and no stack.
+        // The closing brackets that are missing: one byte per level, no recursion.
         let mut open = Vec::new();
         loop {
             match self.peek() {
                 Some(b'{') => {
                     self.at += 1;
-                    if !self.eat(b'}') {
+                    if !self.consume(b'}') {
                         self.key()?;
                         open.push(b'}');
                         continue;
@@ -157,7 +154,7 @@ impl<'a> Scanner<'a> {
                 }
                 Some(b'[') => {
                     self.at += 1;
-                    if !self.eat(b']') {
+                    if !self.consume(b']') {
                         open.push(b']');
                         continue;
                     }
@@ -166,22 +163,22 @@ impl<'a> Scanner<'a> {
                     self.string()?;
                 }
                 Some(b'-' | b'0'..=b'9') => self.number()?,
-                _ => self.word()?,
+                _ => self.literal()?,
             }
-            // A value has ended, and with it perhaps those around it.
+            // A value has ended, and the objects and lists around it may end.
             loop {
                 let Some(&closing) = open.last() else {
                     return Ok(start..self.at);
                 };
-                if self.eat(closing) {
+                if self.consume(closing) {
                     open.pop();
-                } else if self.eat(b',') {
+                } else if self.consume(b',') {
                     if closing == b'}' {
                         self.key()?;
                     }
                     break;
                 } else {
-                    return Err(self.fault("a comma or the closing bracket"));
+                    return Err(self.error("a comma or the closing bracket"));
                 }
             }
         }
@@ -191,34 +188,34 @@ impl<'a> Scanner<'a> {
         self.text.as_bytes().get(self.at).copied()
     }
 
-    /// What a fault is, at the byte that comes next.
-    pub fn fault(&self, expected: &'static str) -> Fault {
-        Fault { at: self.at, expected, at_end: self.at >= self.text.len() }
+    /// Returns the error that something else was expected at the position.
+    pub fn error(&self, expected: &'static str) -> SyntaxError {
+        SyntaxError { offset: self.at, expected, is_incomplete: self.at >= self.text.len() }
     }
 
-    fn escape(&mut self) -> Result<(), Fault> {
+    fn escape(&mut self) -> Result<(), SyntaxError> {
         match self.byte() {
             Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 1,
             Some(b'u') => {
                 self.at += 1;
                 for _ in 0..4 {
                     if !self.byte().is_some_and(|byte| byte.is_ascii_hexdigit()) {
-                        return Err(self.fault("four hexadecimal digits"));
+                        return Err(self.error("four hexadecimal digits"));
                     }
                     self.at += 1;
                 }
             }
-            _ => return Err(self.fault("an escape that JSON knows")),
+            _ => return Err(self.error("an escape of JSON")),
         }
         Ok(())
     }
 
-    fn number(&mut self) -> Result<(), Fault> {
+    fn number(&mut self) -> Result<(), SyntaxError> {
         let negative = self.byte() == Some(b'-');
         self.at += usize::from(negative);
         match self.byte() {
             Some(b'0') => self.at += 1,
-            Some(b'I') if negative => return self.exactly("Infinity"),
+            Some(b'I') if negative => return self.expect_literal("Infinity"),
             _ => self.digits()?,
         }
         if self.byte() == Some(b'.') {
@@ -235,29 +232,29 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    fn digits(&mut self) -> Result<(), Fault> {
+    fn digits(&mut self) -> Result<(), SyntaxError> {
         let start = self.at;
         while self.byte().is_some_and(|byte| byte.is_ascii_digit()) {
             self.at += 1;
         }
-        if self.at == start { Err(self.fault("a digit")) } else { Ok(()) }
+        if self.at == start { Err(self.error("a digit")) } else { Ok(()) }
     }
 
-    fn word(&mut self) -> Result<(), Fault> {
-        self.exactly(match self.byte() {
+    fn literal(&mut self) -> Result<(), SyntaxError> {
+        self.expect_literal(match self.byte() {
             Some(b't') => "true",
             Some(b'f') => "false",
             Some(b'n') => "null",
             Some(b'N') => "NaN",
             Some(b'I') => "Infinity",
-            _ => return Err(self.fault("a value")),
+            _ => return Err(self.error("a value")),
         })
     }
 
-    fn exactly(&mut self, word: &'static str) -> Result<(), Fault> {
-        for byte in word.bytes() {
+    fn expect_literal(&mut self, literal: &'static str) -> Result<(), SyntaxError> {
+        for byte in literal.bytes() {
             if self.byte() != Some(byte) {
-                return Err(self.fault(word));
+                return Err(self.error(literal));
             }
             self.at += 1;
         }
@@ -265,19 +262,19 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// The text of a string literal that [`Scanner::string`] has passed over,
-/// quotes included. Of anything else the outcome means nothing.
+/// Returns the text of a string literal that [`Scanner::string`] accepts, quotes
+/// included. For another literal the result is undefined.
 ///
-/// None if it has a lone surrogate, which no Rust text can hold; then `lone`,
-/// if given, may write something in its place.
-pub fn unescape(literal: &str, lone: Option<fn(u16, &mut String)>) -> Option<Cow<'_, str>> {
+/// A lone surrogate is written by `on_lone_surrogate`, because no `String` can hold
+/// it; without that function the result is none.
+pub fn unescape(literal: &str, on_lone_surrogate: Option<fn(u16, &mut String)>) -> Option<Cow<'_, str>> {
     let inner = literal.get(1..literal.len().checked_sub(1)?)?;
-    let mut blocks = Blocks::<{ u8::MAX }>::of(inner.as_bytes());
+    let mut special = SpecialByteScanner::<{ u8::MAX }>::new(inner.as_bytes());
     let mut text = String::new();
-    // Up to where `text` has it, and up to where it was looked at.
+    // `inner` was copied up to `plain` and read up to `at`.
     let (mut plain, mut at) = (0, 0);
     loop {
-        at = blocks.special(at);
+        at = special.next(at);
         match inner.as_bytes().get(at) {
             None => break,
             Some(b'\\') => {}
@@ -293,7 +290,7 @@ pub fn unescape(literal: &str, lone: Option<fn(u16, &mut String)>) -> Option<Cow
         let escape = *inner.as_bytes().get(at + 1)?;
         let mut rest = inner.get(at + 2..)?;
         if let b'"' | b'\\' | b'/' = escape {
-            // It stands for itself, and is copied with what follows.
+            // The character itself: copy it with the text after it.
             plain = at + 1;
             at += 2;
             continue;
@@ -310,7 +307,7 @@ pub fn unescape(literal: &str, lone: Option<fn(u16, &mut String)>) -> Option<Cow
                         text.push(character);
                         rest = after;
                     }
-                    _ => lone?(unit, &mut text),
+                    _ => on_lone_surrogate?(unit, &mut text),
                 }
             }
             b'b' => text.push('\u{8}'),
@@ -330,30 +327,28 @@ pub fn unescape(literal: &str, lone: Option<fn(u16, &mut String)>) -> Option<Cow
     Some(Cow::Owned(text))
 }
 
-/// The UTF-16 unit that four hexadecimal digits name, and the text behind them.
+/// Parses four hexadecimal digits. Returns the UTF-16 unit and the rest.
 fn code_unit(text: &str) -> Option<(u16, &str)> {
     let (digits, rest) = text.split_at_checked(4)?;
     Some((u16::from_str_radix(digits, 16).ok()?, rest))
 }
 
-/// Writes `text` as a string literal the way Python's `json.dumps` does: all
-/// but printable ASCII becomes `\uXXXX` in lower case, or one of the short
-/// escapes.
+/// Writes `text` as a string literal as Python's `json.dumps` does: printable ASCII
+/// as it is, other characters as `\uxxxx` or as a short escape.
 pub fn write_string(text: &str, out: &mut String) {
     out.push('"');
-    let mut blocks = Blocks::<b'~'>::of(text.as_bytes());
-    // Up to where it is written, and up to where it was looked at.
+    let mut special = SpecialByteScanner::<b'~'>::new(text.as_bytes());
+    // `text` was written up to `plain` and read up to `at`.
     let (mut plain, mut at) = (0, 0);
     loop {
-        at = blocks.special(at);
+        at = special.next(at);
         let Some(character) = text.get(at..).and_then(|rest| rest.chars().next()) else {
             break;
         };
         out.push_str(&text[plain..at]);
         plain = at + character.len_utf8();
         match character {
-            // With a backslash they stand for themselves, and are copied with
-            // what follows.
+            // After a backslash the character itself: copy it with the text after it.
             '"' | '\\' => {
                 out.push('\\');
                 plain = at;
@@ -365,7 +360,7 @@ pub fn write_string(text: &str, out: &mut String) {
             '\u{c}' => out.push_str("\\f"),
             _ => {
                 for unit in character.encode_utf16(&mut [0; 2]) {
-                    write_unit(*unit, out);
+                    write_utf16_escape(*unit, out);
                 }
             }
         }
@@ -375,8 +370,8 @@ pub fn write_string(text: &str, out: &mut String) {
     out.push('"');
 }
 
-/// Writes the escape of one UTF-16 unit.
-pub fn write_unit(unit: u16, out: &mut String) {
+/// Writes the escape of a UTF-16 unit.
+pub fn write_utf16_escape(unit: u16, out: &mut String) {
     out.push_str("\\u");
     for shift in [12, 8, 4, 0] {
         out.push(char::from(b"0123456789abcdef"[usize::from(unit >> shift & 0xf)]));
@@ -387,61 +382,88 @@ pub fn write_unit(unit: u16, out: &mut String) {
 mod tests {
     use super::*;
 
+    fn skip(text: &str) -> Option<usize> {
+        fast_path::skip_valid_value(text.as_bytes(), 0)
+    }
+
     #[test]
-    fn takes_what_python_reads() {
-        for text in [
-            "null",
-            " true\r\n",
-            "-0",
-            "0.5e-10",
-            "1E+9",
-            "NaN",
-            "Infinity",
-            "-Infinity",
-            "[]",
+    fn accepts_the_json_of_python() {
+        let words = "null true false NaN Infinity -Infinity 0 -0 120 0.5e-10 -0.5e-10 1E+9 [] {} \"\"";
+        let texts = [
+            "[ ]",
             "{ }",
-            "\"\"",
-            r#"{"a": [1, {"b": []}, "\ud800\"\\\/\b\f\n\r\t"], "a": {}}"#,
+            "[1, [], {\"a\": {\"b\" :[null ,true]}, \"\": \"\"}\n]",
+            r#"{"a": [1, {"b": []}, "\ud800\"\\\/\b\f\n\r\t"], "a": {}, "\u00e9": "\uD800"}"#,
             "\"\u{e9}\u{7f}\u{2028}\"",
+            &format!("\"{}\\n{}\"", "a".repeat(60), "é".repeat(200)),
             &"9".repeat(4000),
-            &format!("{}{}", "[".repeat(100_000), "]".repeat(100_000)),
-        ] {
-            assert_eq!(check(text), Ok(()), "{text:.40}");
+            &format!("{}{}", "[".repeat(63), "]".repeat(63)),
+        ];
+        for text in words.split(' ').chain(texts) {
+            assert_eq!(check(&format!("\t{text}\r\n")), Ok(()), "{text:.40}");
+            for suffix in ["", " ", "x"] {
+                assert_eq!(skip(&format!("\t{text}{suffix}")), Some(1 + text.len()), "{text:.40}");
+            }
+        }
+        // Too deep for the fast path.
+        for depth in [65, 100_000] {
+            let deep = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+            assert_eq!((check(&deep), skip(&deep)), (Ok(()), None));
         }
     }
 
     #[test]
-    fn says_where_a_text_stops_being_json() {
-        for (text, at, expected) in [
+    fn errors_have_an_offset() {
+        for (text, offset, expected) in [
             ("", 0, "a value"),
+            (" ", 1, "a value"),
             ("{", 1, "a string"),
+            ("[", 1, "a value"),
+            ("[1", 2, "a comma or the closing bracket"),
+            ("[1,", 3, "a value"),
             ("[1,]", 3, "a value"),
+            ("{]", 1, "a string"),
             ("{\"a\" 1}", 5, "a colon"),
+            ("{\"a\"}", 4, "a colon"),
+            ("{\"a\":}", 5, "a value"),
+            ("{1:1}", 1, "a string"),
             ("[1 2]", 3, "a comma or the closing bracket"),
             ("[1}", 2, "a comma or the closing bracket"),
-            ("01", 1, "the end"),
+            ("]", 0, "a value"),
+            (",", 0, "a value"),
             ("-", 1, "a digit"),
             ("1.", 2, "a digit"),
             ("1e", 2, "a digit"),
+            ("1e+", 3, "a digit"),
+            (".5", 0, "a value"),
+            ("+1", 0, "a value"),
             ("nul", 3, "null"),
             ("-NaN", 1, "a digit"),
+            ("\"", 1, "the end of a string"),
+            ("\"\\", 2, "an escape of JSON"),
             ("\"a\nb\"", 2, "an escape instead of a control character"),
-            ("\"\\x\"", 2, "an escape that JSON knows"),
+            ("\"\u{1f}\"", 1, "an escape instead of a control character"),
+            ("\"\\x\"", 2, "an escape of JSON"),
+            ("\"\\u12\"", 5, "four hexadecimal digits"),
             ("\"\\u12g4\"", 5, "four hexadecimal digits"),
             ("\"a", 2, "the end of a string"),
-            ("{} {}", 3, "the end"),
+            (&format!("\"{}", "a".repeat(63)), 64, "the end of a string"),
             ("'a'", 0, "a value"),
             ("\u{feff}{}", 0, "a value"),
             ("{\"a\": 1,}", 8, "a string"),
         ] {
-            let fault = check(text).expect_err(text);
-            assert_eq!((fault.at, fault.expected), (at, expected), "{text}");
-            assert_eq!(fault.at_end, at == text.len(), "{text}");
+            let error = check(text).expect_err(text);
+            assert_eq!((error.offset, error.expected), (offset, expected), "{text}");
+            assert_eq!(error.is_incomplete, offset == text.len(), "{text}");
+            assert_eq!(skip(text), None, "{text}");
+        }
+        for (text, offset) in [("01", 1), ("{} {}", 3)] {
+            assert_eq!(check(text), Err(SyntaxError { offset, expected: "the end", is_incomplete: false }));
         }
     }
 
     #[test]
-    fn writes_strings_as_python_does_and_reads_them_back() {
+    fn strings_are_written_as_python_does_and_read_back() {
         let text = "\"\\/ \u{0}\u{8}\t\n\u{c}\r\u{1f}~\u{7f}\u{80}é☀️\u{1f30d}";
         let literal = r#""\"\\/ \u0000\b\t\n\f\r\u001f~\u007f\u0080\u00e9\u2600\ufe0f\ud83c\udf0d""#;
         let mut out = String::new();
@@ -451,19 +473,19 @@ mod tests {
     }
 
     #[test]
-    fn is_not_thrown_by_what_is_no_string() {
+    fn unescape_returns_none_for_an_invalid_literal() {
         for literal in ["", "\"", "é", "\"\\\"", "\"\\é\"", "\"\\u12\"", "\"\\u12é4\""] {
-            assert_eq!(unescape(literal, Some(write_unit)), None, "{literal}");
+            assert_eq!(unescape(literal, Some(write_utf16_escape)), None, "{literal}");
         }
     }
 
     #[test]
-    fn does_not_invent_text_for_a_lone_surrogate() {
+    fn unescape_returns_none_for_a_lone_surrogate() {
         for literal in [r#""\ud800""#, r#""\ud800\ud800\udc00x""#, r#""\udc00\ud800""#, r#""\ud800A""#] {
             assert_eq!(unescape(literal, None), None, "{literal}");
         }
         assert_eq!(
-            unescape(r#""a\ud800\ud83c\udf0d""#, Some(write_unit)).as_deref(),
+            unescape(r#""a\ud800\ud83c\udf0d""#, Some(write_utf16_escape)).as_deref(),
             Some("a\\ud800\u{1f30d}")
         );
     }

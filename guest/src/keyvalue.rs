@@ -1,54 +1,55 @@
-//! The seam below the logic: what it needs of a key-value store.
-//!
-//! The types are those of the WIT interface `keyvalue`, where each is
-//! described.
+//! The key-value store below the checkpointer. The types are those of the WIT
+//! interface `keyvalue`, which describes them.
 
 pub use crate::bindings::flow::checkpoint::keyvalue::{
-    Batch, Condition, Entry, Expire, ExpireMode, Expiry, IndexMax, IndexMember, IndexPage, IndexPut, IndexSize,
-    KeyPage, ValuePrefix, Operation, Order, Position, Put, Query, Value,
+    Batch, Condition, Entry, Expire, ExpireMode, Expiry, IndexMax, IndexMember, IndexPage, IndexPut,
+    IndexSize, KeyPage, Operation, Order, Position, Put, Query, Value, ValuePrefix,
 };
 pub use crate::bindings::flow::checkpoint::types::{Effect, StorageError, StorageReason};
 
-/// A bucket of the WIT interface `keyvalue`.
+/// A bucket of the WIT interface `keyvalue`. The component uses the one that the
+/// host provides; natively, any implementation can be used.
 pub trait Keyvalue {
-    /// What stands at each of `keys`, in their order; no more than `head` bytes
-    /// of each.
+    /// Returns the values of the keys, in the order of the keys; of each value at
+    /// most `max_value_bytes` bytes.
     ///
     /// # Errors
-    /// The store failed; nothing is known about the keys.
+    /// The store failed. Nothing is known about the keys.
     fn get(&self, keys: &[String], max_value_bytes: Option<u32>) -> Result<Vec<Value>, StorageError>;
 
-    /// When each of `keys` goes away by itself; none where nothing stands.
+    /// Returns the remaining TTLs of the keys, in the order of the keys; none for a
+    /// key that does not exist.
     ///
     /// # Errors
-    /// The store failed, or can't say; nothing is known about the keys.
+    /// The store failed. Nothing is known about the keys.
     fn ttl(&self, keys: &[String]) -> Result<Vec<Option<Expiry>>, StorageError>;
 
-    /// Entries of an index, joined with the values that they name.
+    /// Returns entries of an index, joined with their values, as a consistent
+    /// snapshot.
     ///
     /// # Errors
-    /// The store failed; nothing is known about the index.
+    /// The store failed. Nothing is known about the index.
     fn range(&self, query: &Query) -> Result<IndexPage, StorageError>;
 
-    /// Applies each batch whose conditions hold, all in one atomic step; says
-    /// for each whether it was applied.
+    /// Applies the batches in order, each if its conditions hold, in one atomic step.
+    /// Returns for each whether it was applied.
     ///
     /// # Errors
-    /// The store failed; the error's `effect` says whether anything was
-    /// written.
+    /// The store failed. The effect of the error tells whether it may have written.
     fn commit(&self, batches: &[Batch]) -> Result<Vec<bool>, StorageError>;
 
-    /// A page of the keys that begin with `prefix`.
+    /// Returns a page of the keys with this prefix. `cursor` is the next cursor of the
+    /// previous page; none for the first page.
     ///
     /// # Errors
-    /// The store failed; nothing is known about the keys.
-    fn scan(&self, prefix: &str, after: Option<&str>) -> Result<KeyPage, StorageError>;
+    /// The store failed. Nothing is known about the keys.
+    fn scan(&self, prefix: &str, cursor: Option<&str>) -> Result<KeyPage, StorageError>;
 
-    /// Whether all keys that begin with `prefix` can be in one commit, and in
-    /// one range. No I/O.
+    /// Returns whether all keys with this prefix can be used in one commit, one get
+    /// and one range. No I/O.
     fn is_colocated(&self, prefix: &str) -> bool;
 
-    /// Whether the store has a capability: `conditions`, `atomic-commit` or
-    /// `expiry`. No I/O.
+    /// Returns whether the store has a capability: `conditions`, `atomic-commit` or
+    /// `expiry`; false for another name. No I/O.
     fn supports(&self, capability: &str) -> bool;
 }

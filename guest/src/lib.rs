@@ -1,22 +1,18 @@
-//! The checkpointer: which keys exist, how they are named, indexed, aged and
-//! removed, and what a stored document looks like. All of it is here and only
-//! here; it has no clock and no I/O but the [`keyvalue`] it is given.
+//! The logic of the checkpointer: keys, indexes, expiry, retention and the format
+//! of documents. It has no clock, and no I/O besides the [`keyvalue`] it is given.
 //!
-//! Built for `wasm32-unknown-unknown` it is the component of the world
-//! `component` in `wit/`. Built natively it is the same logic over any
-//! [`Keyvalue`], which is how tests and benches reach it without a sandbox.
+//! Built for `wasm32-unknown-unknown` it is the component of the world `component`
+//! in `wit/`. Built natively it runs over any [`Keyvalue`]; tests and benchmarks use
+//! it so.
 //!
 //! # Layout
 //!
-//! - [`operations`]: one file for each thing that a caller can ask for. Start
-//!   with `save.rs`.
-//! - [`keys`]: the names of values and indexes.
-//! - [`document`]: the stored text of a checkpoint, in both of llmfy's
-//!   generations.
-//! - [`json`], [`timestamp`], [`id`], [`compression`]: the rules of what stands
-//!   in a document.
-//! - [`keyvalue`]: the one trait between this logic and a store.
-//! - `component`: what a WebAssembly host sees, in the wasm build only.
+//! - [`operations`]: one file per operation. Start with `save.rs`.
+//! - [`keys`]: the keys of documents and indexes.
+//! - [`document`]: the stored text of a checkpoint, in format A and B.
+//! - [`json`], [`timestamp`], [`id`], [`compression`]: the parts of a document.
+//! - [`keyvalue`]: the trait between this logic and a store.
+//! - `component`: the exports of the component, in the wasm build only.
 
 #![deny(missing_docs)]
 
@@ -43,8 +39,9 @@ pub mod timestamp;
 mod component;
 
 pub use bindings::flow::checkpoint::types::{
-    Checkpoint, Conflict, DocumentDump, Error, History, HistoryQuery, IdConflict, Layout, Metadata, NamedValue,
-    NewerCheckpoint, Options, RawHistory, Run, SaveOutcome, ScanEntry, ScanPage, SizeExcess, Ttl, TtlScope, Unreadable,
+    Checkpoint, Conflict, DocumentDump, Error, History, HistoryQuery, IdConflict, Layout, Metadata,
+    NamedValue, NewerCheckpoint, Options, RawHistory, Run, SaveOutcome, ScanEntry, ScanPage, SizeExcess, Ttl,
+    TtlScope, Unreadable,
 };
 pub use keyvalue::Keyvalue;
 pub use operations::Checkpointer;

@@ -1,10 +1,11 @@
-//! Timestamps: ISO 8601 text in, Python's `isoformat()` out, and the score that
-//! orders an index.
+//! Timestamps: parsed from ISO 8601, written as Python's `isoformat()`, with the
+//! score that sorts an index. No crate: they do not support offsets with
+//! microseconds, which Python writes.
 
 use std::fmt;
 
-/// A moment to the microsecond in the years 1 to 9999, with the offset from UTC
-/// that it was given with, if any.
+/// A timestamp in microseconds, from year 1 to 9999, with its offset from UTC if it
+/// has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timestamp {
     year: u16,
@@ -14,7 +15,7 @@ pub struct Timestamp {
     minute: u8,
     second: u8,
     microsecond: u32,
-    /// Microseconds east of UTC, less than a day either way.
+    /// Microseconds east of UTC, less than a day.
     offset: Option<i64>,
 }
 
@@ -22,27 +23,27 @@ const MICROSECONDS: i64 = 1_000_000;
 const DAY: i64 = 86_400 * MICROSECONDS;
 
 impl Timestamp {
-    /// Reads `YYYY-MM-DDTHH:MM:SS`, then optionally a fraction of 1 to 9 digits
-    /// (cut to microseconds, as Python does) and an offset: `Z`, `±HH`,
-    /// `±HHMM`, `±HH:MM` or `±HH:MM:SS[.ffffff]`. A space may stand for `T`.
+    /// Parses `YYYY-MM-DDTHH:MM:SS`, an optional fraction of 1 to 9 digits (cut to
+    /// microseconds, as Python does) and an optional offset: `Z`, `±HH`, `±HHMM`,
+    /// `±HH:MM` or `±HH:MM:SS[.ffffff]`. The `T` may be a space.
     ///
-    /// None if the text is anything else or names no real moment.
+    /// Returns none if the text has another form or the date does not exist.
     pub fn parse(text: &str) -> Option<Self> {
-        let mut rest = Rest(text.as_bytes());
-        let year = u16::try_from(rest.digits(4)?).ok()?;
-        rest.one_of(b"-")?;
-        let month = rest.two_digits(1, 12)?;
-        rest.one_of(b"-")?;
-        let day = rest.two_digits(1, days_in(year, month))?;
-        rest.one_of(b"T ")?;
-        let hour = rest.two_digits(0, 23)?;
-        rest.one_of(b":")?;
-        let minute = rest.two_digits(0, 59)?;
-        rest.one_of(b":")?;
-        let second = rest.two_digits(0, 59)?;
-        let microsecond = rest.fraction()?;
-        let offset = rest.offset()?;
-        (year >= 1 && rest.0.is_empty()).then_some(Self {
+        let mut cursor = Cursor(text.as_bytes());
+        let year = u16::try_from(cursor.digits(4)?).ok()?;
+        cursor.take_if(b"-")?;
+        let month = cursor.two_digits(1, 12)?;
+        cursor.take_if(b"-")?;
+        let day = cursor.two_digits(1, days_in(year, month))?;
+        cursor.take_if(b"T ")?;
+        let hour = cursor.two_digits(0, 23)?;
+        cursor.take_if(b":")?;
+        let minute = cursor.two_digits(0, 59)?;
+        cursor.take_if(b":")?;
+        let second = cursor.two_digits(0, 59)?;
+        let microsecond = cursor.fraction()?;
+        let offset = cursor.offset()?;
+        (year >= 1 && cursor.0.is_empty()).then_some(Self {
             year,
             month,
             day,
@@ -54,28 +55,29 @@ impl Timestamp {
         })
     }
 
-    /// Seconds since 1970 in UTC as the double nearest to the exact value,
-    /// which is what Python's `datetime.timestamp()` gives. A timestamp without
-    /// an offset counts as UTC.
+    /// Returns the seconds since 1970 in UTC, as the double nearest to the exact value,
+    /// like Python's `datetime.timestamp()`. A timestamp without an offset is UTC.
     pub fn score(&self) -> f64 {
         let time = (i64::from(self.hour) * 3600 + i64::from(self.minute) * 60 + i64::from(self.second))
             * MICROSECONDS
             + i64::from(self.microsecond);
         let exact = days_since_1970(self.year, self.month, self.day) * DAY + time - self.offset.unwrap_or(0);
-        // Both are exact as doubles then, and the division rounds once.
+        // The dividend is exact as a double, and the division rounds once.
         if exact.unsigned_abs() < 1 << f64::MANTISSA_DIGITS {
             return exact as f64 / MICROSECONDS as f64;
         }
-        let sign = if exact < 0 { "-" } else { "" };
+        // The quotient in units of 2^-25 s has more than 54 bits here. With its lowest
+        // bit set if there is a remainder, the conversion rounds once.
         let size = exact.unsigned_abs();
-        // Beyond that it would round twice; reading decimals rounds once.
-        let decimal = format!("{sign}{}.{:06}", size / 1_000_000, size % 1_000_000);
-        decimal.parse().unwrap_or_default()
+        let fraction = (size % 1_000_000) << 25;
+        let units = (size / 1_000_000) << 25 | fraction / 1_000_000;
+        let score = (units | u64::from(fraction % 1_000_000 != 0)) as f64 / f64::from(1 << 25);
+        if exact < 0 { -score } else { score }
     }
 }
 
-/// The text that Python's `isoformat()` writes: no fraction if it is zero, six
-/// digits otherwise.
+/// The text of Python's `isoformat()`: no fraction if it is zero, otherwise six
+/// digits.
 impl fmt::Display for Timestamp {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -104,11 +106,11 @@ fn write_fraction(formatter: &mut fmt::Formatter<'_>, microseconds: i64) -> fmt:
     write!(formatter, ".{microseconds:06}")
 }
 
-/// What of the text is still to be read.
-struct Rest<'a>(&'a [u8]);
+/// The part of the text that was not parsed yet.
+struct Cursor<'a>(&'a [u8]);
 
-impl Rest<'_> {
-    fn one_of(&mut self, wanted: &[u8]) -> Option<u8> {
+impl Cursor<'_> {
+    fn take_if(&mut self, wanted: &[u8]) -> Option<u8> {
         let (first, rest) = self.0.split_first()?;
         wanted.contains(first).then(|| {
             self.0 = rest;
@@ -124,14 +126,14 @@ impl Rest<'_> {
         })
     }
 
-    fn two_digits(&mut self, least: u8, most: u8) -> Option<u8> {
+    fn two_digits(&mut self, min: u8, max: u8) -> Option<u8> {
         let number = u8::try_from(self.digits(2)?).ok()?;
-        (least..=most).contains(&number).then_some(number)
+        (min..=max).contains(&number).then_some(number)
     }
 
-    /// Microseconds of a fraction, 0 if there is none.
+    /// Parses a fraction in microseconds; 0 if there is none.
     fn fraction(&mut self) -> Option<u32> {
-        if self.one_of(b".,").is_none() {
+        if self.take_if(b".,").is_none() {
             return Some(0);
         }
         let length = self.0.iter().take_while(|byte| byte.is_ascii_digit()).count();
@@ -145,23 +147,23 @@ impl Rest<'_> {
         })
     }
 
-    /// Microseconds of an offset, none if there is none.
+    /// Parses an offset in microseconds; none if there is none.
     fn offset(&mut self) -> Option<Option<i64>> {
         if self.0.is_empty() {
             return Some(None);
         }
-        let sign = match self.one_of(b"Zz+-")? {
+        let sign = match self.take_if(b"Zz+-")? {
             b'+' => 1,
             b'-' => -1,
             _ => return Some(Some(0)),
         };
         let mut seconds = i64::from(self.two_digits(0, 23)?) * 3600;
         let mut microseconds = 0;
-        let colon = self.one_of(b":").is_some();
+        let colon = self.take_if(b":").is_some();
         if colon || !self.0.is_empty() {
             seconds += i64::from(self.two_digits(0, 59)?) * 60;
         }
-        if colon && self.one_of(b":").is_some() {
+        if colon && self.take_if(b":").is_some() {
             seconds += i64::from(self.two_digits(0, 59)?);
             microseconds = i64::from(self.fraction()?);
         }
@@ -178,8 +180,8 @@ fn days_in(year: u16, month: u8) -> u8 {
     }
 }
 
-/// Days from 1970-01-01 in the Gregorian calendar, counted in years that begin
-/// in March, so that a leap day comes last.
+/// Returns the days since 1970-01-01 in the Gregorian calendar. The years start in
+/// March, so that a leap day is the last day.
 fn days_since_1970(year: u16, month: u8, day: u8) -> i64 {
     let (month, day) = (i64::from(month), i64::from(day));
     let year = i64::from(year) - i64::from(month <= 2);
@@ -200,10 +202,10 @@ mod tests {
         (timestamp.to_string(), timestamp.score())
     }
 
-    /// Expected values are what Python 3.11 prints for
-    /// `datetime.fromisoformat(text)`: `.isoformat()` and `repr(.timestamp())`.
+    /// The expected values are `isoformat()` and `repr(timestamp())` of
+    /// `datetime.fromisoformat(text)` in Python 3.11.
     #[test]
-    fn writes_and_scores_what_python_does() {
+    fn texts_and_scores_are_those_of_python() {
         for (text, canonical, score) in [
             ("2026-01-02T03:04:05.123456+00:00", "2026-01-02T03:04:05.123456+00:00", 1767323045.123456),
             ("2026-01-02T10:04:05.123456+07:00", "2026-01-02T10:04:05.123456+07:00", 1767323045.123456),
@@ -222,12 +224,12 @@ mod tests {
     }
 
     #[test]
-    fn counts_a_timestamp_without_offset_as_utc_and_writes_it_without() {
+    fn a_timestamp_without_offset_is_utc_and_is_written_without_offset() {
         assert_eq!(read("2026-01-02T03:04:07"), ("2026-01-02T03:04:07".to_owned(), 1767323047.0));
     }
 
     #[test]
-    fn refuses_what_names_no_moment() {
+    fn invalid_timestamps_are_refused() {
         for text in [
             "",
             "now",

@@ -1,22 +1,22 @@
-//! What was saved is what is loaded, for documents that no list of examples
-//! would have: every text that Python reads as JSON, every name, every moment.
+//! Property tests of documents and timestamps: every text that Python reads as JSON,
+//! every name, every timestamp.
 
 #![expect(clippy::expect_used, reason = "a test that can't run fails")]
 
 use checkpointer_guest::timestamp::Timestamp;
-use checkpointer_guest::{Checkpoint, Metadata, Run, document, json};
+use checkpointer_guest::{Checkpoint, Metadata, NamedValue, Run, document, json};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-/// White space as JSON has it.
+/// White space of JSON.
 fn space() -> impl Strategy<Value = String> {
     prop_oneof![4 => Just(String::new()), 1 => Just(" ".to_owned()), 1 => "[ \t\r\n]{1,3}"]
 }
 
-/// A string literal: characters as they are, every escape, and surrogates,
-/// paired or alone.
+/// A string literal: characters as they are, every escape, and surrogates, paired or
+/// lone.
 fn string() -> impl Strategy<Value = String> {
     let plain = any::<char>().prop_filter_map("needs an escape", |character| {
         (character >= ' ' && !matches!(character, '"' | '\\')).then(|| character.to_string())
@@ -33,7 +33,7 @@ fn string() -> impl Strategy<Value = String> {
     vec(piece, 0..8).prop_map(|pieces| format!("\"{}\"", pieces.concat()))
 }
 
-/// A number of any length, and what Python writes for those that are none.
+/// A number of any length, or a word that Python writes instead of a number.
 fn number() -> impl Strategy<Value = String> {
     prop_oneof![
         8 => "-?(0|[1-9][0-9]{0,20})(\\.[0-9]{1,20})?([eE][+-]?[0-9]{1,4})?",
@@ -42,8 +42,7 @@ fn number() -> impl Strategy<Value = String> {
     ]
 }
 
-/// A JSON text, drawn as text and not as a tree: with white space anywhere, and
-/// with keys that stand twice.
+/// A JSON text with white space anywhere and with duplicate keys.
 fn state() -> impl Strategy<Value = String> {
     let word = select(&["null", "true", "false"][..]).prop_map(str::to_owned);
     let value = prop_oneof![word, number(), string()].prop_recursive(5, 24, 4, |value| {
@@ -66,7 +65,7 @@ fn state() -> impl Strategy<Value = String> {
     })
 }
 
-/// Any text that a document can hold outside its state.
+/// Any text of a document outside its state.
 fn text() -> impl Strategy<Value = String> {
     let escaped =
         select(&['"', '\\', '/', '\u{8}', '\t', '\n', '\u{c}', '\r', '\0', '\u{7f}', '\u{1f30d}'][..]);
@@ -85,23 +84,30 @@ fn run() -> impl Strategy<Value = Run> {
     )
 }
 
-/// The metadata of either generation.
+/// Metadata of format A or B, with extra members.
 fn metadata() -> impl Strategy<Value = Metadata> {
     let timestamp = moment().prop_map(|moment| moment.canonical());
-    (text(), text(), timestamp, text(), any::<i64>(), option::of(run())).prop_map(
-        |(session_id, checkpoint_id, timestamp, node, step, run)| Metadata {
+    let extra = vec((text(), state()), 0..3).prop_map(|extra| {
+        let mut extra: Vec<_> =
+            extra.into_iter().map(|(name, value)| NamedValue { name: format!("x{name}"), value }).collect();
+        extra.sort_by(|a, b| a.name.cmp(&b.name));
+        extra.dedup_by(|a, b| a.name == b.name);
+        extra
+    });
+    (text(), text(), timestamp, text(), any::<i64>(), option::of(run()), extra).prop_map(
+        |(session_id, checkpoint_id, timestamp, node, step, run, extra)| Metadata {
             session_id,
             checkpoint_id,
             timestamp,
             node,
             step,
             run,
-            extra: Vec::new(),
+            extra,
         },
     )
 }
 
-/// Metadata and a state, and the document that is saved for them.
+/// A checkpoint and its document.
 fn saved() -> impl Strategy<Value = (Checkpoint, String)> {
     (metadata(), state()).prop_map(|(metadata, state)| {
         let text = document::write(&metadata, &state);
@@ -109,14 +115,13 @@ fn saved() -> impl Strategy<Value = (Checkpoint, String)> {
     })
 }
 
-/// The beginning of a text, up to somewhere.
+/// The beginning of a text up to a position.
 fn head<'a>(text: &'a str, cut: &Index) -> &'a str {
     &text[..text.floor_char_boundary(cut.index(text.len()))]
 }
 
-/// A document with its members in any order, with other escapes, with white
-/// space between them and with one that nobody knows: whatever else may write
-/// one.
+/// A checkpoint and a document of another program: its members in any order, with
+/// other escapes, white space between them and a key that no `String` can hold.
 fn foreign() -> impl Strategy<Value = (Checkpoint, String)> {
     (metadata(), state(), state(), vec(space(), 14), any::<bool>())
         .prop_flat_map(|(metadata, state, unknown, spaces, escape)| {
@@ -124,7 +129,7 @@ fn foreign() -> impl Strategy<Value = (Checkpoint, String)> {
             (Just(Checkpoint { metadata, state }), Just(members).prop_shuffle(), Just(spaces))
         })
         .prop_map(|(checkpoint, mut members, spaces)| {
-            // Of a checkpoint with a run, this says nothing.
+            // Format B does not use this member.
             if checkpoint.metadata.run.is_some() {
                 members.insert(members.len() - 1, "\"timestamp\": null".to_owned());
             }
@@ -134,7 +139,7 @@ fn foreign() -> impl Strategy<Value = (Checkpoint, String)> {
         })
 }
 
-/// A string literal with as many escapes as there can be, or as few.
+/// A string literal with as many or as few escapes as possible.
 fn literal(text: &str, escape: bool) -> String {
     let mut literal = String::from("\"");
     for character in text.chars() {
@@ -175,18 +180,21 @@ fn members(metadata: &Metadata, state: &str, unknown: &str, escape: bool) -> Vec
             format!("\"state\": {}", quoted(state)),
         ]);
     }
+    let extra = metadata.extra.iter().map(|extra| format!("{}: {}", quoted(&extra.name), extra.value));
+    // As one, because the members are shuffled and the order of these counts.
+    members.extend(Some(extra.collect::<Vec<_>>().join(",")).filter(|extra| !extra.is_empty()));
     members
 }
 
-/// A moment in parts, as it is written and as it is meant.
+/// A timestamp in parts.
 #[derive(Clone, Debug)]
 struct Moment {
     date: (i32, usize, i32),
     time: (i32, i32, i32),
     separator: &'static str,
-    /// With its separator; empty if there is none.
+    /// With its separator; empty if it is absent.
     fraction: String,
-    /// As it is written, as `isoformat()` writes it, and in microseconds.
+    /// The given text, the text of `isoformat()`, and microseconds.
     offset: (String, String, i128),
 }
 
@@ -200,14 +208,14 @@ fn days_in(year: i32, month: usize) -> i32 {
     MONTHS[month - 1] + i32::from(month == 2 && is_leap(year))
 }
 
-/// The microseconds that a fraction of digits means: what is finer is cut.
+/// The microseconds of a fraction; further digits are cut.
 fn microseconds(fraction: &str) -> i128 {
     let digits: String =
         fraction.trim_start_matches(['.', ',']).chars().chain("000000".chars()).take(6).collect();
     digits.parse().expect("digits")
 }
 
-/// What `isoformat()` writes for a fraction.
+/// The fraction of `isoformat()`.
 fn canonical_fraction(microseconds: i128) -> String {
     if microseconds == 0 { String::new() } else { format!(".{microseconds:06}") }
 }
@@ -225,8 +233,8 @@ impl Moment {
         Self { separator: "T", fraction, offset, ..self.clone() }.given()
     }
 
-    /// The double nearest to the seconds since 1970: a quotient of 53 bits,
-    /// rounded half to even, is what a double holds.
+    /// The double nearest to the seconds since 1970: a quotient of 53 bits, rounded half
+    /// to even.
     fn score(&self) -> f64 {
         let exact = self.microseconds_since_1970();
         let size = exact.unsigned_abs();
@@ -247,7 +255,7 @@ impl Moment {
         let ((year, month, day), (hour, minute, second)) = (self.date, self.time);
         let years = year - 1;
         let in_months: i32 = (1..month).map(|month| days_in(year, month)).sum();
-        // Of the years 1 to 1969 there are 719,162 days.
+        // The years 1 to 1969 have 719,162 days.
         let days = years * 365 + years / 4 - years / 100 + years / 400 + in_months + day - 1 - 719_162;
         let seconds = i128::from(days) * 86_400 + i128::from(hour * 3600 + minute * 60 + second);
         seconds * 1_000_000 + microseconds(&self.fraction) - self.offset.2
@@ -258,7 +266,7 @@ fn fraction() -> impl Strategy<Value = String> {
     prop_oneof![Just(String::new()), "[.,][0-9]{1,9}", "[.]0{1,9}"]
 }
 
-/// An offset in each way to write one, or none.
+/// An offset in each form, or none.
 fn offset() -> impl Strategy<Value = (String, String, i128)> {
     let sign = any::<bool>().prop_map(|west| if west { -1 } else { 1 });
     let sixty = || prop_oneof![Just(0), 0..60_i128];
@@ -274,7 +282,7 @@ fn offset() -> impl Strategy<Value = (String, String, i128)> {
         };
         let size = (hours * 3600 + minutes * 60 + seconds) * 1_000_000 + microseconds(&fraction);
         let given = if sign < 0 { '-' } else { '+' };
-        // There is no zero to the west.
+        // Zero is always positive.
         let canonical = if sign < 0 && size > 0 { '-' } else { '+' };
         let tail = canonical_fraction(microseconds(&fraction));
         let full = format!("{hours:02}:{minutes:02}:{seconds:02}");
@@ -296,7 +304,7 @@ fn offset() -> impl Strategy<Value = (String, String, i128)> {
     })
 }
 
-/// Any moment of the years 1 to 9999, the first and the last often.
+/// A timestamp of the years 1 to 9999, often of the first and the last year.
 fn moment() -> impl Strategy<Value = Moment> {
     let date = (prop_oneof![6 => 1..=9999, 2 => 1950..=2100, 1 => Just(1), 1 => Just(9999)], 1..=12_usize)
         .prop_flat_map(|(year, month)| (Just(year), Just(month), 1..=days_in(year, month)));
@@ -314,20 +322,20 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2000) })]
 
     #[test]
-    fn what_was_saved_is_loaded_as_the_same_text((checkpoint, text) in saved()) {
+    fn a_written_document_is_read_as_the_same_checkpoint((checkpoint, text) in saved()) {
         prop_assert_eq!(json::check(&checkpoint.state), Ok(()));
         prop_assert_eq!(json::check(&text), Ok(()));
-        prop_assert!(text.starts_with(&document::owner(&checkpoint.metadata)));
+        prop_assert!(text.starts_with(&document::owner_header(&checkpoint.metadata)));
         prop_assert_eq!(document::read(text), Ok(checkpoint));
     }
 
     #[test]
-    fn a_document_in_any_order_and_spacing_says_the_same((checkpoint, text) in foreign()) {
+    fn order_and_white_space_of_members_make_no_difference((checkpoint, text) in foreign()) {
         prop_assert_eq!(document::read(text), Ok(checkpoint));
     }
 
     #[test]
-    fn any_head_of_a_document_says_whose_it_is_or_that_it_is_too_short(
+    fn any_head_of_a_document_determines_its_owner_or_is_incomplete(
         (checkpoint, text) in prop_oneof![saved(), foreign()],
         cuts in vec(any::<Index>(), 8),
     ) {
@@ -339,24 +347,24 @@ proptest! {
                     prop_assert_eq!(&owner.checkpoint_id, &metadata.checkpoint_id);
                     prop_assert_eq!(&owner.session_id, &metadata.session_id);
                     prop_assert_eq!(&owner.run_id, &run_id);
-                    prop_assert!(owner.known_from <= head.len());
+                    prop_assert!(owner.header_len <= head.len());
                 }
-                Err(fault) => prop_assert!(fault.at_end && head.len() < text.len(), "{}", fault),
+                Err(error) => prop_assert!(error.is_incomplete && head.len() < text.len(), "{}", error),
             }
         }
     }
 
     #[test]
-    fn a_document_cut_short_is_never_read((_, text) in saved(), cuts in vec(any::<Index>(), 4)) {
+    fn a_truncated_document_is_invalid((_, text) in saved(), cuts in vec(any::<Index>(), 4)) {
         for cut in &cuts {
             let head = head(&text, cut);
             prop_assert!(document::read(head.to_owned()).is_err(), "{}", head);
-            prop_assert!(json::check(head).is_err_and(|fault| fault.at_end), "{}", head);
+            prop_assert!(json::check(head).is_err_and(|error| error.is_incomplete), "{}", head);
         }
     }
 
     #[test]
-    fn a_damaged_document_is_refused_or_read_for_what_it_says(
+    fn a_damaged_document_is_invalid_or_read_consistently(
         (_, text) in prop_oneof![saved(), foreign()],
         damages in vec((any::<Index>(), 0..4_usize, "[\\[\\]{}:,\"\\\\ud80\n \u{0}a-e1é-]{0,3}"), 1..4),
     ) {
@@ -370,16 +378,16 @@ proptest! {
         if let Ok(read) = document::read(damaged.clone()) {
             prop_assert_eq!(json::check(&damaged), Ok(()));
             prop_assert_eq!(json::check(&read.state), Ok(()));
-            let owner = owner.expect("who can read the whole can read whose it is");
+            let owner = owner.expect("the owner of a valid document");
             prop_assert_eq!(&owner.checkpoint_id, &read.metadata.checkpoint_id);
             prop_assert_eq!(&owner.session_id, &read.metadata.session_id);
-            let again = document::write(&read.metadata, &read.state);
-            prop_assert_eq!(document::read(again), Ok(read));
+            let written = document::write(&read.metadata, &read.state);
+            prop_assert_eq!(document::read(written), Ok(read));
         }
     }
 
     #[test]
-    fn text_that_is_no_document_is_refused(text in "[\\[\\]{}:,\"\\\\uNIn1e.+-]{0,12}|\\PC{0,12}") {
+    fn text_that_is_not_a_document_is_invalid(text in "[\\[\\]{}:,\"\\\\uNIn1e.+-]{0,12}|\\PC{0,12}") {
         prop_assert!(document::read(text.clone()).is_err());
         prop_assert!(document::read_owner(&text).is_err());
         let nested = json::check(&format!("[{text}]"));
@@ -388,7 +396,7 @@ proptest! {
     }
 
     #[test]
-    fn a_moment_is_written_as_python_writes_it_and_scored_to_the_bit(moment in moment()) {
+    fn timestamps_and_scores_are_those_of_python_to_the_bit(moment in moment()) {
         let given = moment.given();
         let timestamp = Timestamp::parse(&given).expect(&given);
         prop_assert_eq!(timestamp.to_string(), moment.canonical());
@@ -397,7 +405,7 @@ proptest! {
     }
 
     #[test]
-    fn a_damaged_moment_is_refused_or_stays_what_it_is_read_as(
+    fn a_damaged_timestamp_is_invalid_or_read_consistently(
         moment in moment(),
         place in any::<Index>(),
         instead in "[0-9:+.TZé-]{0,2}",
@@ -412,7 +420,7 @@ proptest! {
     }
 }
 
-/// A checkpoint of each generation at a moment.
+/// Metadata in format B and in format A.
 fn both(timestamp: &str) -> [Metadata; 2] {
     let plain = Metadata {
         session_id: "s".into(),
@@ -434,7 +442,7 @@ fn both(timestamp: &str) -> [Metadata; 2] {
 }
 
 #[test]
-fn a_state_that_python_can_write_and_json_cannot_is_kept_as_text() {
+fn states_beyond_the_json_standard_are_kept_as_text() {
     for state in [
         "NaN",
         "[Infinity,-Infinity , NaN]",
@@ -454,19 +462,19 @@ fn a_state_that_python_can_write_and_json_cannot_is_kept_as_text() {
     }
 }
 
-/// Who writes the state of generation A without escaping its escapes gives it a
-/// lone surrogate, which no text can hold.
+/// A program that writes the state of format A without escaping its backslashes
+/// writes a lone surrogate into the string.
 #[test]
-fn a_lone_surrogate_in_the_string_of_generation_a_is_the_escape_in_the_state() {
+fn a_lone_surrogate_in_the_string_of_format_a_is_an_escape_in_the_state() {
     let metadata = both("2026-01-02T03:04:05+00:00")[1].clone();
     let text = document::write(&metadata, r#"["\ud800", "\ud83c\udf0d"]"#).replace(r"\\u", r"\u");
     let state = "[\"\\ud800\", \"\u{1f30d}\"]".to_owned();
     assert_eq!(document::read(text), Ok(Checkpoint { metadata, state }));
 }
 
-/// The scores are what Python's `timestamp()` gives, with UTC for the naive one.
+/// The scores are those of Python's `timestamp()`; without an offset in UTC.
 #[test]
-fn the_first_and_the_last_years_and_odd_offsets_are_moments_like_others() {
+fn first_and_last_years_and_unusual_offsets_are_valid() {
     for (timestamp, score) in [
         ("0001-01-01T00:00:00+23:59:59.999999", -62_135_683_200.0),
         ("0001-01-01T00:00:00", -62_135_596_800.0),

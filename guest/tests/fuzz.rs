@@ -1,10 +1,10 @@
-//! The fuzz targets without a fuzzer: what they check, for every seed of the
-//! corpus and for what a few thousand small changes make of the seeds, the same
-//! ones each time. `FUZZ_ROUNDS` says how many for each target.
+//! The fuzz targets without a fuzzer: checks every seed of the corpus, and seeds with
+//! small random changes, the same ones each time. `FUZZ_ROUNDS` is the number of
+//! changed inputs per target.
 
 #![expect(clippy::expect_used, reason = "a test that can't run fails")]
-#![expect(clippy::panic, reason = "that is how a test says which input fails")]
-#![expect(clippy::print_stdout, reason = "how much was tried is for people to see")]
+#![expect(clippy::panic, reason = "reports the input that fails")]
+#![expect(clippy::print_stdout, reason = "reports the number of inputs")]
 
 use std::panic::{RefUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -13,11 +13,10 @@ use std::{env, fs, str};
 #[path = "../fuzz/properties.rs"]
 mod properties;
 
-/// How many changed inputs there are for each target, unless `FUZZ_ROUNDS` says
-/// otherwise: a few seconds in a debug build.
+/// The default number of changed inputs per target: a few seconds in a debug build.
 const ROUNDS: usize = 10_000;
 
-/// What means something to one of the targets, and chance does not find.
+/// Tokens of the targets that random changes rarely produce.
 const TOKENS: [&str; 63] = [
     "\"",
     "\\",
@@ -85,40 +84,40 @@ const TOKENS: [&str; 63] = [
 ];
 
 #[test]
-fn every_document_is_read_for_what_it_says_or_refused() {
+fn documents_are_read_consistently_or_invalid() {
     fuzz("document", as_text(properties::document));
 }
 
 #[test]
-fn every_text_is_json_or_says_where_it_stops_being() {
+fn texts_are_json_or_have_an_error_offset() {
     fuzz("json", as_text(properties::json));
 }
 
 #[test]
-fn every_timestamp_keeps_its_meaning_and_its_place_in_the_order() {
+fn timestamps_keep_their_instant_and_order() {
     fuzz("timestamp", as_text(properties::timestamp));
 }
 
 #[test]
-fn every_key_says_all_that_it_could_mean() {
+fn keys_are_parsed_safely() {
     fuzz("keys", as_text(properties::keys));
 }
 
 #[test]
-fn every_compressed_state_unfolds_to_json_or_is_left_alone() {
+fn compressed_states_decompress_to_json_or_stay_unchanged() {
     fuzz("compression", properties::compression);
 }
 
-/// A property of texts for bytes: what is no UTF-8 is replaced.
+/// Converts a property of texts to one of bytes. Invalid UTF-8 is replaced.
 fn as_text(property: fn(&str)) -> impl Fn(&[u8]) + Copy + RefUnwindSafe {
     move |input| property(&String::from_utf8_lossy(input))
 }
 
-/// Tries a property with all seeds of a target and with what becomes of them.
+/// Checks a property with all seeds of a target and with changed seeds.
 fn fuzz(target: &str, property: impl Fn(&[u8]) + Copy + RefUnwindSafe) {
     let seeds = seeds(target);
     for (name, seed) in &seeds {
-        attempt(&format!("the seed {name}"), seed, property);
+        check(&format!("the seed {name}"), seed, property);
     }
     let rounds = env::var("FUZZ_ROUNDS").map_or(ROUNDS, |rounds| rounds.parse().expect("a number of rounds"));
     let mut changes = Changes { random: Random(0), seeds: &seeds };
@@ -128,18 +127,18 @@ fn fuzz(target: &str, property: impl Fn(&[u8]) + Copy + RefUnwindSafe) {
         for _ in 0..=changes.random.below(4) {
             changes.change(&mut input);
         }
-        attempt(&format!("{name}, changed in round {round}"), &input, property);
+        check(&format!("{name}, changed in round {round}"), &input, property);
     }
-    println!("{target}: tried {} seeds and {rounds} inputs made of them", seeds.len());
+    println!("{target}: checked {} seeds and {rounds} changed inputs", seeds.len());
 }
 
-fn attempt(name: &str, input: &[u8], property: impl Fn(&[u8]) + RefUnwindSafe) {
+fn check(name: &str, input: &[u8], property: impl Fn(&[u8]) + RefUnwindSafe) {
     if catch_unwind(|| property(input)).is_err() {
         panic!("{name} fails; to keep it as a seed: \"{}\"", input.escape_ascii());
     }
 }
 
-/// The seeds of a target, by name. What a fuzzer has added is not among them.
+/// Returns the seeds of a target, by name, without those that libFuzzer has added.
 fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
     let mut seeds: Vec<_> = fs::read_dir(&folder)
@@ -148,12 +147,12 @@ fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
         .filter_map(|path| Some((path.file_name()?.to_str()?.strip_suffix(".txt")?.to_owned(), path.clone())))
         .map(|(name, path)| (name, fs::read(path).expect("a seed")))
         .collect();
-    assert!(!seeds.is_empty(), "there are no seeds in {}", folder.display());
+    assert!(!seeds.is_empty(), "no seeds in {}", folder.display());
     seeds.sort();
     seeds
 }
 
-/// Small changes, of the kinds that fuzzers make.
+/// Small random changes.
 struct Changes<'a> {
     random: Random,
     seeds: &'a [(String, Vec<u8>)],
@@ -194,11 +193,11 @@ impl Changes<'_> {
     }
 }
 
-/// The generator SplitMix64: small, and the same on every machine.
+/// The random number generator SplitMix64, the same on every machine.
 struct Random(u64);
 
 impl Random {
-    /// A number below `limit`, which is not 0.
+    /// Returns a number below `limit`, which must not be 0.
     fn below(&mut self, limit: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;

@@ -1,113 +1,100 @@
-//! `clear-all`: everything under the prefix, page by page, and nothing that
-//! only looks like it.
+//! `clear-all`: deletes all checkpoints under the prefix, and no other keys.
 
-use super::lifetime::removing_mark;
-use super::{ATTEMPTS, Checkpointer, HEAD, Held, PAGE, overtaken, starts_with};
+use super::call::{Call, all, contention, starts_with};
+use super::pin::unpin_batch;
+use super::stored::Stored;
+use super::{ATTEMPTS, Checkpointer, HEAD, PAGE};
 use crate::Error;
-use crate::keys::{Kind, Name};
+use crate::keys::{KeyKind, ParsedKey};
 use crate::keyvalue::{Batch, Keyvalue, Operation};
 
 impl<K: Keyvalue> Checkpointer<K> {
-    /// Removes all checkpoints under the prefix; says how many there were.
+    /// Deletes all checkpoints and pin markers under the prefix. Returns how many
+    /// checkpoints existed.
     ///
     /// # Errors
-    /// [`Error::Storage`]; those removed in earlier steps stay so.
+    /// [`Error::Storage`], after which pages before the failure are deleted.
     pub fn clear_all(&self) -> Result<u64, Error> {
-        self.in_steps(|it| it.clear())
-    }
-
-    fn clear(&self) -> Result<u64, Error> {
-        // First of all: a save that saw the mark of a pinned session has no end.
-        // After this it is refused, or what it saved is found.
-        self.clear_marks()?;
-        let mut removed = 0;
-        for _ in 0..ATTEMPTS {
-            let (more, overtaken) = self.clear_documents()?;
-            removed += more;
-            if !overtaken {
-                self.clear_indexes()?;
-                return Ok(removed);
+        self.call(|call| {
+            // Pin markers first: a concurrent save that saw a marker writes without a
+            // TTL. Afterwards its condition fails, or its checkpoint is found below.
+            call.for_each_group(KeyKind::Pin, |pins| {
+                let batches: Vec<_> = pins.iter().map(|(marker, _)| unpin_batch(marker.clone())).collect();
+                call.commit(&batches).map(drop)
+            })?;
+            let mut deleted = 0;
+            for _ in 0..ATTEMPTS {
+                if call.clear_documents(&mut deleted)? {
+                    call.for_each_group(KeyKind::Index, |indexes| {
+                        indexes.iter().try_for_each(|(index, _)| call.remove_dangling_of(index))
+                    })?;
+                    return Ok(deleted);
+                }
             }
-        }
-        Err(overtaken())
+            Err(contention())
+        })
     }
+}
 
-    /// Does something with all keys of a kind, page by page; where the store keeps
-    /// sessions apart, with those of one at a time.
-    fn for_all(
+impl<K: Keyvalue> Call<'_, K> {
+    /// Calls a function with all keys of a kind, in groups that are colocated.
+    fn for_each_group(
         &self,
-        kind: Kind,
-        mut page_of: impl FnMut(&[(String, Name)]) -> Result<(), Error>,
+        kind: KeyKind,
+        mut function: impl FnMut(&[(String, ParsedKey)]) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let mut after = None;
+        let mut cursor = None;
         loop {
-            let (groups, next) = self.page(kind, after.as_deref())?;
-            groups.iter().try_for_each(|keys| page_of(keys))?;
-            after = next;
-            if after.is_none() {
+            let (groups, next) = self.scan_keys(kind, cursor.as_deref())?;
+            groups.iter().try_for_each(|keys| function(keys))?;
+            cursor = next;
+            if cursor.is_none() {
                 return Ok(());
             }
         }
     }
 
-    /// Removes the marks of pinned sessions.
-    fn clear_marks(&self) -> Result<(), Error> {
-        self.for_all(Kind::Pin, |pins| {
-            let marks: Vec<_> = pins.iter().map(|(mark, _)| removing_mark(mark.clone())).collect();
-            self.bucket.commit(&marks)?;
-            Ok(())
-        })
-    }
-
-    /// Removes every document whose key and text agree that it is one of this
-    /// prefix. Says how many, and whether others changed some in between.
-    fn clear_documents(&self) -> Result<(u64, bool), Error> {
-        let (mut removed, mut overtaken) = (0, false);
-        self.for_all(Kind::Document, |documents| {
+    /// Deletes the documents whose keys and texts agree that they belong to this
+    /// prefix. Returns false if some changed concurrently.
+    fn clear_documents(&self, deleted: &mut u64) -> Result<bool, Error> {
+        let mut is_complete = true;
+        self.for_each_group(KeyKind::Document, |documents| {
             for documents in documents.chunks(PAGE as usize) {
-                let (more, others) = self.clear_page(documents)?;
-                removed += more;
-                overtaken |= others;
+                is_complete &= self.clear_page(documents, deleted)?;
             }
             Ok(())
         })?;
-        Ok((removed, overtaken))
+        Ok(is_complete)
     }
 
-    /// The same for some documents, in one step.
-    fn clear_page(&self, documents: &[(String, Name)]) -> Result<(u64, bool), Error> {
+    fn clear_page(&self, documents: &[(String, ParsedKey)], deleted: &mut u64) -> Result<bool, Error> {
         let keys: Vec<_> = documents.iter().map(|(key, _)| key.clone()).collect();
-        let (mut batches, mut decides) = (Vec::new(), Vec::new());
-        for ((key, name), value) in documents.iter().zip(self.bucket.get(&keys, Some(HEAD))?) {
-            match self.owner(key, value)? {
-                Held::Document(owner, guard) if name.is_of(&owner) => {
-                    batches.extend(self.removal(key.clone(), &owner, guard));
+        let (mut batches, mut is_delete) = (Vec::new(), Vec::new());
+        for ((key, parsed), value) in documents.iter().zip(self.bucket.get(&keys, Some(HEAD))?) {
+            match self.stored(key, value)? {
+                Stored::Document(owner, guard) if parsed.matches(&owner) => {
+                    batches.extend(self.delete_batches(key.clone(), &owner, guard));
                 }
-                Held::Garbage(_, text) if !self.keys.may_be_of_longer_prefix(&name.checkpoint) => batches
-                    .push(Batch {
-                        conditions: vec![vec![starts_with(key.clone(), text)]],
+                Stored::Invalid(_, text) if !self.keys.is_ambiguous(&parsed.checkpoint) => {
+                    batches.push(Batch {
+                        conditions: all([starts_with(key.clone(), text)]),
                         operations: vec![Operation::Delete(key.clone())],
-                    }),
-                _ => {}
+                    })
+                }
+                _ => continue,
             }
-            // The first batch of each removal decides.
-            if decides.len() < batches.len() {
-                decides.push(true);
-                decides.resize(batches.len(), false);
-            }
+            // The first batch of each document deletes it; the others follow it up.
+            is_delete.push(true);
+            is_delete.resize(batches.len(), false);
         }
-        let (mut removed, mut overtaken) = (0, false);
+        let mut is_complete = true;
         if !batches.is_empty() {
-            for (applied, decides) in self.bucket.commit(&batches)?.into_iter().zip(decides) {
-                removed += u64::from(applied && decides);
-                overtaken |= !applied && decides;
+            let applied = self.commit(&batches)?;
+            for (applied, _) in applied.into_iter().zip(is_delete).filter(|(_, is_delete)| *is_delete) {
+                *deleted += u64::from(applied);
+                is_complete &= applied;
             }
         }
-        Ok((removed, overtaken))
-    }
-
-    /// Removes the index entries that are left, which name nothing any more.
-    fn clear_indexes(&self) -> Result<(), Error> {
-        self.for_all(Kind::Index, |indexes| indexes.iter().try_for_each(|(index, _)| self.sweep_index(index)))
+        Ok(is_complete)
     }
 }

@@ -1,14 +1,19 @@
-//! `delete`: one checkpoint, or a whole session page by page.
+//! `delete-checkpoint`, `delete-session`.
 
 use std::collections::BTreeMap;
 
-use super::{ATTEMPTS, Checkpointer, HEAD, Held, PAGE, entry, ids, overtaken, starts_with};
+use super::call::{Call, all, contention, index_member, index_size_at_most, starts_with};
+use super::checkpointer::ids;
+use super::pin::unpin_batch;
+use super::stored::Stored;
+use super::{ATTEMPTS, Checkpointer, HEAD, PAGE};
 use crate::Error;
+use crate::document::Owner;
 use crate::id::Id;
-use crate::keyvalue::{Batch, Condition, IndexSize, Keyvalue, Operation, Order, Query, Value};
+use crate::keyvalue::{Batch, Condition, Keyvalue, Operation, Order, Query, Value};
 
-/// How many runs are kept in mind at the most.
-const RUNS: usize = 1000;
+/// The maximum number of runs of which a document is held back in memory.
+const MAX_RUNS: usize = 1000;
 
 impl<K: Keyvalue> Checkpointer<K> {
     /// Deletes a checkpoint. Returns whether it existed.
@@ -17,228 +22,244 @@ impl<K: Keyvalue> Checkpointer<K> {
     /// [`Error::InvalidArgument`], [`Error::Storage`].
     pub fn delete_checkpoint(&self, session: &str, checkpoint: &str) -> Result<bool, Error> {
         let (session, checkpoint) = ids(session, checkpoint)?;
-        self.in_steps(|it| it.delete_one(&session, &checkpoint))
+        self.call(|call| call.delete_one(&session, &checkpoint))
     }
 
-    /// Deletes all checkpoints of a session, oldest first. Returns how many
-    /// existed.
+    /// Deletes all checkpoints of a session, oldest first. Returns how many existed.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`]; [`Error::Storage`], after which the pages before
-    /// the failure are deleted.
+    /// [`Error::InvalidArgument`]; [`Error::Storage`], after which pages before the
+    /// failure are deleted, and the latest checkpoint is not.
     pub fn delete_session(&self, session: &str) -> Result<u64, Error> {
         let session = Id::new("session id", session)?;
-        self.in_steps(|it| it.delete_all(&session))
+        self.call(|call| {
+            let mut progress = Progress::default();
+            for _ in 0..ATTEMPTS {
+                progress.must_repeat = false;
+                call.delete_pages(&session, &mut progress)?;
+                if !progress.must_repeat {
+                    return Ok(progress.deleted);
+                }
+            }
+            Err(contention())
+        })
     }
+}
 
+impl<K: Keyvalue> Call<'_, K> {
     pub(super) fn delete_one(&self, session: &Id, checkpoint: &Id) -> Result<bool, Error> {
         let key = self.keys.document(session, checkpoint);
         for _ in 0..ATTEMPTS {
             let value = self.get(&key, Some(HEAD))?;
-            let Some(Deletion { batches, of, .. }) = self.deletion(session, checkpoint.as_str(), value)?
-            else {
+            let Some(deletion) = self.deletion(session, checkpoint.as_str(), value)? else {
                 return Ok(false);
             };
-            let applied = self.commit(&batches)?;
-            if applied || of != Target::Document {
-                return Ok(applied && of != Target::Entry);
+            let applied = self.commit(&deletion.batches)?[0];
+            if applied || deletion.kind != DeleteKind::Document {
+                return Ok(applied && deletion.kind != DeleteKind::Entry);
             }
         }
-        Err(overtaken())
+        Err(contention())
     }
 
-    fn delete_all(&self, session: &Id) -> Result<u64, Error> {
-        let mut removed = 0;
-        for _ in 0..ATTEMPTS {
-            let (more, overtaken) = self.delete_pages(session)?;
-            removed += more;
-            if !overtaken {
-                return Ok(removed);
-            }
-        }
-        Err(overtaken())
-    }
-
-    /// Goes through the session once, oldest first, so that what is left after
-    /// a failure still ends with the latest. Says how many checkpoints it
-    /// removed, and whether others changed some in between.
+    /// Deletes the checkpoints of a session, oldest first, so that after a failure
+    /// the latest checkpoint is still the latest.
     ///
-    /// The index of a run may name documents that expired. It is swept then, and
-    /// only after that the last document goes that tells of the run: until it is
-    /// done, whoever repeats the delete finds it. Whether there is more in an
-    /// index is asked with the same commit, and mostly there is not.
-    fn delete_pages(&self, session: &Id) -> Result<(u64, bool), Error> {
+    /// The index of a run may contain dangling entries. They are removed before the
+    /// last document of the run is deleted: without a document the run could not be
+    /// found when an interrupted delete is repeated. So one document of each run is
+    /// held back. The commit of a page deletes it too, on the condition that the
+    /// index has no other entry, which is the usual case.
+    fn delete_pages(&self, session: &Id, progress: &mut Progress) -> Result<(), Error> {
         let index = self.keys.session(session);
-        let mut tally = Tally::default();
-        // The latest document so far, and of the others the last of each run.
-        let mut latest: Option<Deletion> = None;
-        let mut last = BTreeMap::<String, Deletion>::new();
+        // The newest document so far, and the newest one of each other run.
+        let mut newest: Option<Deletion> = None;
+        let mut newest_of_run = BTreeMap::<String, Deletion>::new();
         let mut after = None;
         loop {
             let query = self.query(&index, Order::Ascending, PAGE);
-            let page = self.bucket.range(&Query { after, max_value_bytes: Some(HEAD), with_next: true, ..query })?;
-            let mut going = Vec::new();
-            for found in page.entries {
-                match self.deletion(session, &found.member, found.value)? {
-                    Some(deletion) if deletion.of == Target::Document => {
-                        let Some(earlier) = latest.replace(deletion) else { continue };
-                        match earlier.run.clone() {
-                            Some(run) => going.extend(last.insert(run, earlier)),
-                            None => going.push(earlier),
+            let query = Query { after, max_value_bytes: Some(HEAD), with_next: true, ..query };
+            let page = self.bucket.range(&query)?;
+            let mut deletions = Vec::new();
+            for entry in page.entries {
+                match self.deletion(session, &entry.member, entry.value)? {
+                    Some(deletion) if deletion.kind == DeleteKind::Document => {
+                        let Some(older) = newest.replace(deletion) else { continue };
+                        match older.run_index.clone() {
+                            Some(run) => deletions.extend(newest_of_run.insert(run, older)),
+                            None => deletions.push(older),
                         }
                     }
-                    deletion => going.extend(deletion),
+                    deletion => deletions.extend(deletion),
                 }
             }
-            if let Some(run) = latest.as_ref().and_then(|latest| latest.run.as_ref()) {
-                going.extend(last.remove(run));
+            if let Some(run) = newest.as_ref().and_then(|newest| newest.run_index.as_ref()) {
+                deletions.extend(newest_of_run.remove(run));
             }
             after = page.next;
-            let is_end = after.is_none();
-            if is_end {
-                let batches = vec![self.unmarking(session)];
-                going.push(Deletion { batches, of: Target::Mark, run: None });
+            let is_last = after.is_none();
+            if is_last {
+                let batches = vec![unpin_batch(self.keys.pin(session))];
+                deletions.push(Deletion { batches, kind: DeleteKind::PinMarker, run_index: None });
             }
-            let applied =
-                self.remove(going.iter().chain(&guarded(&last, latest.as_ref().filter(|_| is_end))))?;
-            let (sure, kept) = applied.split_at(going.len());
-            tally.count(&going, sure);
-            let mut kept = kept.iter().copied();
-            last.retain(|_, _| !tally.went(kept.next()));
-            latest = latest.filter(|_| !tally.went(kept.next()));
-            if is_end || last.len() > RUNS {
-                let mut rest: Vec<Deletion> = std::mem::take(&mut last).into_values().collect();
-                rest.extend(latest.take_if(|_| is_end));
-                for run in rest.iter().filter_map(|deletion| deletion.run.as_ref()) {
-                    self.sweep_index(run)?;
+            let held_back = with_guards(&newest_of_run, newest.as_ref().filter(|_| is_last));
+            let applied = self.delete(deletions.iter().chain(&held_back))?;
+            let (applied, held_back) = applied.split_at(deletions.len());
+            progress.count(&deletions, applied);
+            let mut held_back = held_back.iter().copied();
+            newest_of_run.retain(|_, _| !progress.count_held_back(held_back.next()));
+            newest = newest.filter(|_| !progress.count_held_back(held_back.next()));
+            if is_last || newest_of_run.len() > MAX_RUNS {
+                let mut rest: Vec<Deletion> = std::mem::take(&mut newest_of_run).into_values().collect();
+                rest.extend(newest.take_if(|_| is_last));
+                for run in rest.iter().filter_map(|deletion| deletion.run_index.as_ref()) {
+                    self.remove_dangling_of(run)?;
                 }
-                let applied = self.remove(&rest)?;
-                tally.count(&rest, &applied);
+                let applied = self.delete(&rest)?;
+                progress.count(&rest, &applied);
             }
-            if is_end {
-                return Ok((tally.removed, tally.overtaken));
+            if is_last {
+                return Ok(());
             }
         }
     }
 
-    /// Removes something in one step; says of each whether its first batch was
-    /// applied.
-    fn remove<'a>(&self, deletions: impl IntoIterator<Item = &'a Deletion>) -> Result<Vec<bool>, Error> {
-        let (mut batches, mut decides) = (Vec::new(), Vec::new());
+    /// Commits deletions. Returns for each whether its first batch was applied.
+    fn delete<'a>(&self, deletions: impl IntoIterator<Item = &'a Deletion>) -> Result<Vec<bool>, Error> {
+        let (mut batches, mut first) = (Vec::new(), Vec::new());
         for deletion in deletions {
-            decides.push(batches.len());
+            first.push(batches.len());
             batches.extend(deletion.batches.iter().cloned());
         }
         if batches.is_empty() {
             return Ok(Vec::new());
         }
-        let applied = self.bucket.commit(&batches)?;
-        Ok(decides.into_iter().map(|at| applied.get(at).copied().unwrap_or_default()).collect())
+        let applied = self.commit(&batches)?;
+        Ok(first.into_iter().map(|first| applied[first]).collect())
     }
 
-    /// How to remove what `value` says of `member` of a session; none where it
-    /// is another session's.
+    /// Returns how to delete an index entry with its value; none if the document
+    /// belongs to another session.
     fn deletion(&self, session: &Id, member: &str, value: Value) -> Result<Option<Deletion>, Error> {
         let index = self.keys.session(session);
         let key = self.keys.documents(session) + member;
-        // Another prefix may have an index of the same name.
-        let named = self.keys.documents_named_by(&index, member).into_iter();
-        let others = named.filter(|other| *other != key);
-        let nobody_elses: Vec<_> = others.map(|other| vec![Condition::Absent(other)]).collect();
-        let mut run = None;
-        let (batches, of) = match self.owner(&key, value)? {
-            Held::Nothing => (vec![self.sweeping(&index, member)], Target::Entry),
-            // Not ours to remove; but the session need not name it.
-            Held::Alien(_) => {
-                let operations = vec![Operation::IndexDelete(entry(index, member))];
-                (vec![Batch { conditions: nobody_elses, operations }], Target::Entry)
+        // Another prefix may have an index with the same key.
+        let mut candidates = self.keys.candidate_documents(&index, member);
+        candidates.retain(|candidate| *candidate != key);
+        let mut unshared = all(candidates.into_iter().map(Condition::Absent));
+        let entry = index_member(&index, member);
+        let mut run_index = None;
+        let (batches, kind) = match self.stored(&key, value)? {
+            Stored::Absent => (vec![self.remove_dangling_batch(&index, member)], DeleteKind::Entry),
+            // Only the entry is removed: the foreign value is not ours.
+            Stored::Foreign(_) => {
+                let operations = vec![Operation::IndexDelete(entry)];
+                (vec![Batch { conditions: unshared, operations }], DeleteKind::Entry)
             }
-            Held::Garbage(_, text) => {
-                let named = Condition::IndexHas(entry(index.clone(), member));
-                let mut conditions = nobody_elses;
-                conditions.extend([vec![named], vec![starts_with(key.clone(), text)]]);
-                let operations = vec![Operation::Delete(key), Operation::IndexDelete(entry(index, member))];
-                (vec![Batch { conditions, operations }], Target::Garbage)
+            Stored::Invalid(_, text) => {
+                unshared.extend(all([Condition::IndexHas(entry.clone()), starts_with(key.clone(), text)]));
+                let operations = vec![Operation::Delete(key), Operation::IndexDelete(entry)];
+                (vec![Batch { conditions: unshared, operations }], DeleteKind::Invalid)
             }
-            Held::Document(owner, guard) if owner.is_of(session, member) => {
-                run = self.run_index(&owner);
-                (self.removal(key, &owner, guard), Target::Document)
+            Stored::Document(owner, guard) if owner.matches(session, member) => {
+                run_index = self.run_index(&owner);
+                (self.delete_batches(key, &owner, guard), DeleteKind::Document)
             }
-            Held::Document(..) => return Ok(None),
+            Stored::Document(..) => return Ok(None),
         };
-        Ok(Some(Deletion { batches, of, run }))
+        Ok(Some(Deletion { batches, kind, run_index }))
+    }
+
+    /// Returns the batches that delete a document with its index entries. The first
+    /// one deletes the document if it still starts with `guard`. The others remove
+    /// entries of indexes that another prefix may share.
+    pub(super) fn delete_batches(&self, key: String, owner: &Owner, guard: String) -> Vec<Batch> {
+        let member = &owner.checkpoint_id;
+        let mut operations = vec![Operation::Delete(key.clone())];
+        let mut shared = Vec::new();
+        for index in self.indexes(owner) {
+            if self.keys.is_ambiguous_index(&index) {
+                shared.push(self.remove_dangling_batch(&index, member));
+            } else {
+                operations.push(Operation::IndexDelete(index_member(&index, member)));
+            }
+        }
+        let mut batches = vec![Batch { conditions: all([starts_with(key, guard)]), operations }];
+        batches.extend(shared);
+        batches
     }
 }
 
-/// Batches that remove something. The first decides, the others tidy up after
-/// it.
+/// Batches that delete an entry of a session. The first one decides, the others
+/// follow it up.
 #[derive(Clone)]
 struct Deletion {
     batches: Vec<Batch>,
-    of: Target,
-    /// The index of the run, of a document that has one.
-    run: Option<String>,
+    kind: DeleteKind,
+    /// The index of the run of a document.
+    run_index: Option<String>,
 }
 
-/// What a batch removes.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Target {
-    /// Only an index entry; it counts for nothing.
+enum DeleteKind {
+    /// An index entry without a document. It does not count as a checkpoint.
     Entry,
-    /// The mark of a pinned session. A save that saw it and came in between has
-    /// no end, so the session is gone through again.
-    Mark,
-    /// Text that is no checkpoint, if the session names it.
-    Garbage,
-    /// A checkpoint of the session. If the batch is refused it has changed, and
-    /// has to be looked at again.
+    /// The pin marker of the session. If it existed, a concurrent save may have
+    /// written a checkpoint without a TTL, so the session is read again.
+    PinMarker,
+    /// Text that is not a document, in the session's index.
+    Invalid,
+    /// A checkpoint. If the batch fails, it has changed and is read again.
     Document,
 }
 
-/// What has become of the documents of a session.
+/// The progress of deleting a session.
 #[derive(Default)]
-struct Tally {
-    removed: u64,
-    overtaken: bool,
+struct Progress {
+    deleted: u64,
+    /// Whether the session must be read again because of a concurrent change.
+    must_repeat: bool,
 }
 
-impl Tally {
-    /// Counts what was to be removed in any case.
+impl Progress {
     fn count(&mut self, deletions: &[Deletion], applied: &[bool]) {
         for (deletion, applied) in deletions.iter().zip(applied) {
-            match deletion.of {
-                Target::Entry => {}
-                Target::Mark => self.overtaken |= applied,
-                Target::Garbage => self.removed += u64::from(*applied),
-                Target::Document => {
-                    self.removed += u64::from(*applied);
-                    self.overtaken |= !applied;
+            match deletion.kind {
+                DeleteKind::Entry => {}
+                DeleteKind::PinMarker => self.must_repeat |= applied,
+                DeleteKind::Invalid => self.deleted += u64::from(*applied),
+                DeleteKind::Document => {
+                    self.deleted += u64::from(*applied);
+                    self.must_repeat |= !applied;
                 }
             }
         }
     }
 
-    /// Counts a document that may stay for now, and says whether it went.
-    fn went(&mut self, applied: Option<bool>) -> bool {
-        let went = applied.unwrap_or_default();
-        self.removed += u64::from(went);
-        went
+    /// Counts a document that was held back. Returns whether it was deleted.
+    fn count_held_back(&mut self, applied: Option<bool>) -> bool {
+        let applied = applied.unwrap_or_default();
+        self.deleted += u64::from(applied);
+        applied
     }
 }
 
-/// The last document of each run, to go if the index of the run names nothing
-/// else; and the latest of all, to go if there is none of those left.
-fn guarded(last: &BTreeMap<String, Deletion>, latest: Option<&Deletion>) -> Vec<Deletion> {
-    let is_last_of = |run: &String| vec![Condition::IndexSizeAtMost(IndexSize { index: run.clone(), size: 1 })];
-    let with = |deletion: &Deletion, conditions: Vec<Vec<Condition>>| {
+/// Returns the deletions of the documents that are held back: the newest of each
+/// run on the condition that the index of the run has no other entry, and the
+/// newest of all on the condition that none of these is left.
+fn with_guards(newest_of_run: &BTreeMap<String, Deletion>, newest: Option<&Deletion>) -> Vec<Deletion> {
+    let only_entry = |run: &String| index_size_at_most(run, 1);
+    let guarded = |deletion: &Deletion, conditions: Vec<Condition>| {
         let mut deletion = deletion.clone();
-        deletion.batches[0].conditions.extend(conditions);
+        deletion.batches[0].conditions.extend(all(conditions));
         deletion
     };
-    let mut guarded: Vec<_> = last.iter().map(|(run, it)| with(it, vec![is_last_of(run)])).collect();
-    guarded.extend(latest.map(|latest| {
-        let gone = last.keys().map(|run| vec![Condition::Absent(run.clone())]);
-        with(latest, gone.chain(latest.run.as_ref().map(is_last_of)).collect())
+    let mut deletions: Vec<_> =
+        newest_of_run.iter().map(|(run, deletion)| guarded(deletion, vec![only_entry(run)])).collect();
+    deletions.extend(newest.map(|newest| {
+        let mut conditions: Vec<_> = newest_of_run.keys().cloned().map(Condition::Absent).collect();
+        conditions.extend(newest.run_index.as_ref().map(only_entry));
+        guarded(newest, conditions)
     }));
-    guarded
+    deletions
 }

@@ -1,151 +1,120 @@
-//! What `save-after` says of a session's latest checkpoint, and what it is.
+//! Whether a saved checkpoint is the latest of its session, and which one is.
 
-use super::{Checkpointer, HEAD, Held, entry, starts_with, storage_error};
-use crate::document;
+use super::HEAD;
+use super::call::{Call, all, index_member, starts_with, storage_error};
+use super::save::NewCheckpoint;
+use super::stored::Stored;
 use crate::id::Id;
-use crate::keyvalue::{Condition, Effect, IndexMax, Keyvalue, Order, Position, Query, StorageReason};
-use crate::{Conflict, Error};
+use crate::keyvalue::{Batch, Condition, Effect, IndexMax, Keyvalue, Order, Position, Query, StorageReason};
+use crate::{Error, NewerCheckpoint, SaveOutcome};
 
-/// How many entries to look at in one round trip. Those before the latest name
-/// nothing, or are not the session's own; mostly there are none.
+/// The number of entries to read in one round trip. Usually the first entry is
+/// the latest checkpoint.
 const PAGE: u32 = 100;
 
-/// How many entries may stand above the latest. A store looks at 1,000, and the
-/// last page is on the way to it.
-const MOST_ABOVE: usize = 900;
+/// The maximum number of dangling and foreign entries above the latest checkpoint.
+/// A store examines 1,000 entries, and a page of them may be added meanwhile.
+const MAX_ABOVE: usize = 900;
 
-/// What the latest checkpoint of a session is expected to be.
-pub(super) struct Expected {
-    latest: Option<Id>,
-    above: Above,
-}
-
-/// How a session's latest checkpoint and what is above it were found.
+/// The latest checkpoint of a session, and what is above it in the index.
 #[derive(Default)]
-pub(super) struct Above {
-    /// That the latest is still what was found; none, if not looked at yet.
-    condition: Option<Condition>,
-    strays: Vec<Stray>,
+pub(super) struct Latest {
+    pub position: Option<Position>,
+    /// The condition that the latest checkpoint has not changed.
+    pub condition: Option<Condition>,
+    /// Entries above it whose document belongs to another session.
+    pub foreign: Vec<ForeignEntry>,
 }
 
-/// An entry of a session that names a checkpoint of another one.
-struct Stray {
-    member: String,
-    /// That it still does.
-    condition: Condition,
+/// An index entry whose document belongs to another session.
+pub(super) struct ForeignEntry {
+    pub member: String,
+    /// The condition that it still does.
+    pub condition: Condition,
 }
 
-impl Expected {
-    /// This checkpoint, or none at all.
-    pub fn new(latest: Option<Id>) -> Self {
-        Self { latest, above: Above::default() }
-    }
-}
-
-impl<K: Keyvalue> Checkpointer<K> {
-    /// What has to hold for a checkpoint at `place` to come after the one that
-    /// is expected.
-    pub(super) fn comes_after(
-        &self,
-        expected: &Expected,
-        session: &Id,
-        place: &Position,
-    ) -> Vec<Vec<Condition>> {
-        let highest = IndexMax {
-            index: self.keys.session(session),
-            value_key_prefix: self.keys.documents(session),
-            excluding: expected.above.strays.iter().map(|stray| stray.member.clone()).collect(),
-            member: expected.latest.as_ref().map(Id::to_string),
-            upper_bound: place.clone(),
+impl<K: Keyvalue> Call<'_, K> {
+    /// Returns a batch that is applied if a new checkpoint is the latest one. It is
+    /// the last one of the commit of a save, so that it sees the saved checkpoint.
+    pub(super) fn latest_check(&self, new: &NewCheckpoint) -> Batch {
+        let max = IndexMax {
+            index: new.session_index.clone(),
+            value_key_prefix: self.keys.documents(&new.session),
+            excluding: Vec::new(),
+            member: Some(new.id().to_owned()),
+            upper_bound: new.position.clone(),
         };
-        let mut conditions = vec![Condition::IndexMax(highest)];
-        // An entry alone does not make it a checkpoint of this session.
-        match (&expected.above.condition, &expected.latest) {
-            (Some(as_found), _) => conditions.push(as_found.clone()),
-            (None, Some(latest)) => {
-                let text = document::beginning(latest.as_str(), session.as_str());
-                conditions.push(starts_with(self.keys.document(session, latest), text));
+        Batch { conditions: all([Condition::IndexMax(max)]), operations: Vec::new() }
+    }
+
+    /// Returns the outcome of a save whose latest check failed: foreign entries
+    /// make it fail, too. If the newer checkpoint can't be read, its id is empty:
+    /// the save has succeeded, so the failed read must not turn it into an error,
+    /// and `latest` would hide that the caller's clock may be behind.
+    pub(super) fn not_latest(&self, new: &NewCheckpoint) -> SaveOutcome {
+        let (checkpoint_id, ahead_us) = match self.find_latest(&new.session) {
+            Ok(Latest { position: Some(latest), .. }) if is_newer(&latest, &new.position) => {
+                // Exact to the microsecond up to year 2106, as doubles are.
+                (latest.member, ((latest.score - new.position.score) * 1e6).round() as u64)
             }
-            (None, None) => {}
-        }
-        conditions.extend(expected.above.strays.iter().map(|stray| stray.condition.clone()));
-        conditions.into_iter().map(|condition| vec![condition]).collect()
+            Ok(_) => return SaveOutcome::Latest,
+            Err(_) => (String::new(), 0),
+        };
+        SaveOutcome::NotLatest(NewerCheckpoint { checkpoint_id, ahead_us })
     }
 
-    /// Looks at what the latest is, after that was refused.
-    ///
-    /// # Errors
-    /// It is another one than expected, or would still be the latest.
-    pub(super) fn look_again(
-        &self,
-        expected: &mut Expected,
-        session: &Id,
-        place: &Position,
-    ) -> Result<(), Error> {
-        let (latest, above) = self.find_latest(session)?;
-        if latest.as_ref().map(|latest| latest.member.as_str()) != expected.latest.as_ref().map(Id::as_str) {
-            return Err(Error::Conflict(Conflict::NotLatest(latest.map(|latest| latest.member))));
-        }
-        if let Some(latest) = latest.filter(|latest| is_above(latest, place)) {
-            return Err(Error::InvalidArgument(format!(
-                "{:?} would not come after {:?}, which has a later timestamp, or the same and a greater id",
-                place.member, latest.member
-            )));
-        }
-        expected.above = above;
-        Ok(())
-    }
-
-    /// The place of a session's latest checkpoint, whether it can be read or
-    /// not, and the strays above it. If many entries above it name nothing, they
-    /// are removed in passing.
-    pub(super) fn find_latest(&self, session: &Id) -> Result<(Option<Position>, Above), Error> {
+    /// Finds the latest checkpoint of a session, even if it can't be read. Removes
+    /// dangling entries if there are many above it.
+    pub(super) fn find_latest(&self, session: &Id) -> Result<Latest, Error> {
         let index = self.keys.session(session);
-        let mut above = Above::default();
-        let (mut unswept, mut after) = (0, None);
+        let mut latest = Latest::default();
+        let (mut dangling_left, mut after) = (0, None);
         loop {
             let query = self.query(&index, Order::Descending, PAGE);
-            let page = self.bucket.range(&Query { after, max_value_bytes: Some(HEAD), with_next: true, ..query })?;
-            let (mut dead, mut latest) = (Vec::new(), None);
-            for found in page.entries {
-                let key = self.keys.documents(session) + &found.member;
-                let as_found = match self.owner(&key, found.value)? {
-                    Held::Nothing => {
-                        dead.push(found.member);
+            let query = Query { after, max_value_bytes: Some(HEAD), with_next: true, ..query };
+            let page = self.bucket.range(&query)?;
+            let mut dangling = Vec::new();
+            for entry in page.entries {
+                let key = self.keys.documents(session) + &entry.member;
+                latest.condition = Some(match self.stored(&key, entry.value)? {
+                    Stored::Absent => {
+                        dangling.push(entry.member);
                         continue;
                     }
-                    Held::Document(owner, guard) if !owner.is_of(session, &found.member) => {
-                        above.strays.push(Stray { member: found.member, condition: starts_with(key, guard) });
+                    Stored::Document(owner, guard) if !owner.matches(session, &entry.member) => {
+                        let condition = starts_with(key, guard);
+                        latest.foreign.push(ForeignEntry { member: entry.member, condition });
                         continue;
                     }
-                    Held::Document(_, text) | Held::Garbage(_, text) => starts_with(key, text),
-                    // Whatever it is, it can't be looked into.
-                    Held::Alien(_) => Condition::IndexHas(entry(index.clone(), &found.member)),
-                };
-                above.condition = Some(as_found);
-                let score = found.score.unwrap_or(f64::INFINITY);
-                latest = Some(Position { score, member: found.member });
-                break;
+                    Stored::Document(_, text) | Stored::Invalid(_, text) => starts_with(key, text),
+                    // Its value can't be compared.
+                    Stored::Foreign(_) => Condition::IndexHas(index_member(&index, &entry.member)),
+                });
+                let score = entry.score.unwrap_or(f64::INFINITY);
+                latest.position = Some(Position { score, member: entry.member });
+                return Ok(latest);
             }
             after = page.next;
-            if latest.is_some() || after.is_none() {
-                return Ok((latest, above));
+            if after.is_none() {
+                return Ok(latest);
             }
-            // So many that the store might not look as far as the latest.
-            unswept += dead.len()
-                - match self.sweep(&index, &dead) {
-                    // Perhaps they are gone; what was read stands either way.
+            dangling_left += dangling.len()
+                - match self.remove_dangling(&index, &dangling) {
+                    // They may be removed or not; the next attempt decides.
                     Err(Error::Storage(error)) if error.effect == Effect::Unknown => 0,
-                    swept => swept?,
+                    removed => removed?,
                 };
-            if above.strays.len() + unswept > MOST_ABOVE {
-                let message = "too many checkpoints of others are in the session's index, above its latest";
-                return Err(storage_error(StorageReason::Unsupported, Effect::None, message.to_owned()));
+            if latest.foreign.len() + dangling_left > MAX_ABOVE {
+                let message = format!(
+                    "more than {MAX_ABOVE} checkpoints of other sessions are above the latest one in the session's \
+                     index; use other session ids or the layout `partitioned`"
+                );
+                return Err(storage_error(StorageReason::Unsupported, Effect::None, message));
             }
         }
     }
 }
 
-pub(super) fn is_above(a: &Position, b: &Position) -> bool {
+pub(super) fn is_newer(a: &Position, b: &Position) -> bool {
     (a.score, &a.member) > (b.score, &b.member)
 }

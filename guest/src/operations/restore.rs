@@ -1,27 +1,26 @@
-//! `restore`: a save that gives back a life that has begun elsewhere.
+//! `restore`: saves a document with a TTL of its own.
 
-use super::save::Newcomer;
-use super::{Checkpointer, expiry_after};
+use super::Checkpointer;
+use super::checkpointer::expiry_after;
+use super::save::Origin;
 use crate::keyvalue::{Expiry, Keyvalue};
 use crate::{Error, Metadata, SaveOutcome};
 
 impl<K: Keyvalue> Checkpointer<K> {
-    /// Saves a checkpoint given as a document of either generation, to live for so
-    /// many milliseconds whatever the ttl is, or without end. Says as what it was
-    /// saved. Round trips are those of [`Checkpointer::save`] where sessions do not
-    /// live as a whole.
+    /// Saves a document with the given remaining TTL; with none it does not expire.
+    /// The TTL of the options is ignored, and the TTLs of other checkpoints do not
+    /// change. With `compress`, a checkpoint without a run is stored uncompressed.
+    /// Round trips as [`Checkpointer::save`] with a TTL of the scope `checkpoint`.
     ///
     /// # Errors
-    /// As [`Checkpointer::save_document`], and [`Error::InvalidArgument`] for a life
-    /// that no store can count.
-    pub fn restore(&self, document: String, milliseconds: Option<u64>) -> Result<(Metadata, SaveOutcome), Error> {
-        let left = match milliseconds {
-            None => Expiry::Never,
-            Some(milliseconds) => expiry_after("time that is left", milliseconds)?,
-        };
-        let newcomer = Newcomer::new(self, self.given(document)?, true)?.with_life(left);
-        let metadata = newcomer.metadata.clone();
-        let outcome = self.in_steps(|it| it.put(newcomer, None))?;
-        Ok((metadata, outcome))
+    /// [`Error::InvalidArgument`] for a TTL that a store can't hold, or an error of
+    /// [`Checkpointer::save_document`].
+    pub fn restore(&self, document: String, ttl_ms: Option<u64>) -> Result<(Metadata, SaveOutcome), Error> {
+        let expiry = ttl_ms.map_or(Ok(Expiry::Never), |ttl_ms| expiry_after("remaining TTL", ttl_ms))?;
+        self.call(|call| {
+            let new = call.new_checkpoint(call.parse_document(document)?, Origin::Copy)?.with_expiry(expiry);
+            let metadata = new.metadata.clone();
+            Ok((metadata, call.put(new, None)?))
+        })
     }
 }

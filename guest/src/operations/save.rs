@@ -1,358 +1,362 @@
-//! `save`: one atomic batch of the document, its index entries and their
-//! expiry.
+//! `save`, `save-after`, `save-document`: write a document and its index entries
+//! in one commit.
 
-use super::latest::{Expected, is_above};
-use super::lifetime::Until;
-use super::{ATTEMPTS, Checkpointer, HEAD, Held, entry, overtaken, starts_with};
+use super::call::{Call, contention, starts_with};
+use super::compare_and_save::ExpectedLatest;
+use super::load::Reader;
+use super::retention::Retention;
+use super::stored::Stored;
+use super::{ATTEMPTS, Checkpointer, HEAD};
 use crate::compression;
 use crate::document;
 use crate::id::Id;
 use crate::json;
-use crate::keys::Keys;
-use crate::keyvalue::{Batch, Condition, Expiry, IndexMax, IndexPut, Keyvalue, Operation, Position, Put, Value};
+use crate::keyvalue::{Batch, Condition, Expiry, IndexPut, Keyvalue, Operation, Position, Put, Value};
 use crate::timestamp::Timestamp;
-use crate::{Checkpoint, Conflict, Error, SizeExcess, Metadata, SaveOutcome, IdConflict, NamedValue, NewerCheckpoint};
+use crate::{Checkpoint, Conflict, Error, IdConflict, Metadata, NamedValue, SaveOutcome, SizeExcess};
 
-/// Redis keeps no longer text.
+/// The maximum size of a value in Redis.
 const MAX_DOCUMENT_BYTES: u64 = 512 * 1024 * 1024;
 
 impl<K: Keyvalue> Checkpointer<K> {
-    /// Saves a checkpoint, in place of the one with the same id in its session.
+    /// Saves a checkpoint. It replaces a checkpoint of the session with the same id.
     ///
-    /// One round trip if the id is new, or stays in its run. Where the number of
-    /// checkpoints is limited, one more to count them, and one to see which go;
-    /// where a session lives as a whole, one more, and two for each 300 of it
-    /// beyond the first 300 and two in the end.
+    /// | | round trips |
+    /// |---|---|
+    /// | a new id, or an id that stays in its run | 1 |
+    /// | the session has a newer checkpoint | +1 |
+    /// | the id moves to another run, or the session is pinned and there is a TTL | +2 |
+    /// | the session has `max-checkpoints` | +3, and +1 per 1,000 beyond the first 1,000 |
+    /// | a TTL with the scope `session` | +1 |
+    /// | the same, and the session has more than 300 checkpoints | +2 per 300 more, +2 |
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`], [`Error::TooLarge`], [`Error::Conflict`]:
-    /// nothing was written. [`Error::Storage`]: see its effect.
+    /// [`Error::InvalidArgument`], [`Error::TooLarge`], [`Error::Conflict`]: nothing
+    /// was written. [`Error::Storage`]: see its effect.
     pub fn save(&self, checkpoint: Checkpoint) -> Result<SaveOutcome, Error> {
-        let newcomer = Newcomer::new(self, checkpoint, false)?;
-        self.in_steps(|it| it.put(newcomer, None))
+        self.call(|call| call.put(call.new_checkpoint(checkpoint, Origin::Caller)?, None))
     }
 
-    /// Saves a checkpoint if `latest` is the latest of its session, or if it has
-    /// none. One round trip, as for [`Checkpointer::save`].
+    /// Saves a checkpoint if `latest` is the id of the session's latest checkpoint;
+    /// with none, if the session has no checkpoint. Round trips as
+    /// [`Checkpointer::save`].
     ///
     /// # Errors
-    /// [`Conflict::NotLatest`] says what the latest is if it is another;
-    /// [`Error::InvalidArgument`] if the checkpoint would not be the latest
-    /// itself; else as [`Checkpointer::save`].
+    /// [`Conflict::NotLatest`] with the actual latest checkpoint,
+    /// [`Error::InvalidArgument`] if the checkpoint is not newer than `latest`, or
+    /// an error of [`Checkpointer::save`].
     pub fn save_after(&self, checkpoint: Checkpoint, latest: Option<&str>) -> Result<SaveOutcome, Error> {
         let latest = latest.map(|id| Id::new("id of the latest checkpoint", id)).transpose()?;
-        let newcomer = Newcomer::new(self, checkpoint, false)?;
-        self.in_steps(|it| it.put(newcomer, Some(Expected::new(latest))))
+        self.call(|call| {
+            call.put(call.new_checkpoint(checkpoint, Origin::Caller)?, Some(ExpectedLatest::new(latest)))
+        })
     }
 
-    /// Saves a checkpoint given as a document of either generation.
+    /// Saves a checkpoint given as a document of format A or B.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if it can't be read, else as
+    /// [`Error::InvalidArgument`] if the document is invalid, or an error of
     /// [`Checkpointer::save`].
     pub fn save_document(&self, text: String) -> Result<(Metadata, SaveOutcome), Error> {
-        let checkpoint = self.given(text)?;
-        let metadata = checkpoint.metadata.clone();
-        let outcome = self.save(checkpoint)?;
-        Ok((metadata, outcome))
+        self.call(|call| {
+            let new = call.new_checkpoint(call.parse_document(text)?, Origin::Document)?;
+            let metadata = new.metadata.clone();
+            Ok((metadata, call.put(new, None)?))
+        })
+    }
+}
+
+impl<K: Keyvalue> Call<'_, K> {
+    /// Parses a document that a caller provides.
+    pub(super) fn parse_document(&self, text: String) -> Result<Checkpoint, Error> {
+        let checkpoint = Reader { compressed: self.settings.compress, ..Reader::default() }.read(text);
+        Ok(checkpoint.map_err(|reason| invalid(format!("invalid document: {reason}")))?.checkpoint)
     }
 
-    /// The checkpoint that a document is.
-    pub(super) fn given(&self, text: String) -> Result<Checkpoint, Error> {
-        let found = self.reading(false).read(text);
-        Ok(found.map_err(|reason| invalid(format!("not a checkpoint: {reason}")))?.checkpoint)
-    }
-
+    /// Writes a new checkpoint in one commit. The commit is attempted as if the id
+    /// were new, the session not pinned and below its limit. Only if it fails, the
+    /// stored data is read, for the next attempt.
     pub(super) fn put(
         &self,
-        mut newcomer: Newcomer,
-        mut expected: Option<Expected>,
+        mut new: NewCheckpoint,
+        mut expected: Option<ExpectedLatest>,
     ) -> Result<SaveOutcome, Error> {
-        let (mut standing, mut is_pinned) = (Standing::New, false);
-        // At the limit of a session each save is in the way of all others, and one
-        // gets ahead each time.
-        let attempts = if self.max_checkpoints.is_some() { 8 * ATTEMPTS } else { ATTEMPTS };
+        let (mut existing, mut is_pinned) = (Existing::None, false);
+        let mut retention = self.settings.max_checkpoints.map(Retention::new);
+        // Every save in a session at its limit makes the concurrent ones fail.
+        let attempts = if retention.is_some() { 8 * ATTEMPTS } else { ATTEMPTS };
         for _ in 0..attempts {
-            let expiry = if is_pinned { Expiry::Never } else { newcomer.life };
-            // The first batch decides. The others tidy up behind what it saved: a
-            // save that is refused writes nothing.
-            let mut batch = Batch { conditions: Vec::new(), operations: newcomer.operations(expiry) };
-            let mut tidying = Vec::new();
-            batch.conditions.push(match standing {
-                Standing::New => vec![Condition::Absent(newcomer.document.clone()), newcomer.is_saved()],
-                Standing::Ours { guard, run } => {
-                    if let Some(left) = run.filter(|run| Some(run) != newcomer.run_index.as_ref()) {
-                        tidying.push(newcomer.leaving(&left, &self.keys));
-                    }
-                    vec![starts_with(newcomer.document.clone(), guard)]
-                }
-            });
-            if newcomer.life != Expiry::Never {
-                batch.conditions.push(vec![self.pinned_as_seen(&newcomer.session, is_pinned)]);
-            }
+            let mut plan = SavePlan::default();
+            new.plan_put(&existing, if is_pinned { Expiry::Never } else { new.expiry }, &mut plan);
+            self.plan_run_change(&new, &existing, &mut plan);
+            self.plan_pin(&new, is_pinned, &mut plan);
             if let Some(expected) = &expected {
-                let place = newcomer.place();
-                batch.conditions.extend(self.comes_after(expected, &newcomer.session, &place));
+                self.plan_expected(expected, &new, &mut plan);
             }
-            let mut is_partial = false;
-            if let Some(most) = self.max_checkpoints {
-                let room = self.room(&newcomer.session, most, Some(&newcomer.place()))?;
-                if room.takes_newcomer && expected.is_none() {
-                    return self.prune_newcomer(&newcomer, most);
+            if let Some(retention) = &mut retention {
+                let is_kept = self.plan_retention(retention, &new, &mut plan)?;
+                if !is_kept && expected.is_none() {
+                    return self.prune_new(&new, retention);
                 }
-                batch.conditions.extend(room.conditions);
-                batch.operations.extend(room.operations);
-                tidying.extend(room.tidying);
-                is_partial = room.is_partial;
             }
-            for batch in &mut tidying {
-                batch.conditions.push(vec![newcomer.is_saved()]);
-            }
-            // What the rest of the session lives on by, and from where on.
-            let (mut rest_lives, mut rest) = (None, None);
-            if newcomer.prolongs_session {
-                let as_seen = self.pinned_as_seen(&newcomer.session, is_pinned);
-                rest_lives = Some(Until::at_least(expiry).only_if(as_seen));
-                let (others, next) = self.page_lives(&newcomer.session, &Until::at_least(expiry), None)?;
-                for other in others {
-                    batch.conditions.extend(other.conditions);
-                    batch.operations.extend(other.operations);
-                }
-                rest = next;
-            }
-            let mut batches = vec![batch];
-            batches.extend(tidying);
-            // Without operations, and the last one: whether the checkpoint is the
-            // latest after all of that.
+            let session_ttl = self.plan_session_ttl(&new, is_pinned, &mut plan)?;
             if expected.is_none() {
-                batches.push(self.is_latest_batch(&newcomer));
+                plan.latest_check = Some(self.latest_check(&new));
             }
-            let applied = self.commit_all(&batches)?;
+            let batches = plan.into_batches(Some(new.is_current()));
+            let applied = self.commit(&batches)?;
             if applied[0] {
-                if let Some(most) = self.max_checkpoints.filter(|_| is_partial) {
-                    // What fails here is left to the next save; this one stands.
-                    let _ = self.prune(&newcomer.session, most);
+                if let Some(retention) = &retention {
+                    self.finish_retention(retention, &new);
                 }
-                if let Some(until) = rest_lives.filter(|_| rest.is_some()) {
-                    self.session_lives(&newcomer.session, &until, rest)?;
-                }
+                self.finish_session_ttl(&new, session_ttl)?;
                 let is_latest = expected.is_some() || applied.last() == Some(&true);
-                return Ok(if is_latest { SaveOutcome::Latest } else { self.not_latest(&newcomer) });
+                return Ok(if is_latest { SaveOutcome::Latest } else { self.not_latest(&new) });
             }
-            newcomer.take_back(batches);
-            standing = self.standing(&newcomer)?;
+            new.recover_text(batches);
+            if retention.as_mut().is_some_and(|retention| retention.must_count(&applied)) {
+                continue;
+            }
+            (existing, is_pinned) = self.existing(&new)?;
             if let Some(expected) = &mut expected {
-                if self.is_there_already(&newcomer, &standing)? {
-                    // What an earlier try did not come to.
-                    if let Some(until) = rest_lives {
-                        self.session_lives(&newcomer.session, &until, None)?;
-                    }
+                if self.is_saved_already(&new, &existing)? {
+                    self.resume_session_ttl(&new, session_ttl)?;
                     return Ok(SaveOutcome::Latest);
                 }
-                self.look_again(expected, &newcomer.session, &newcomer.place())?;
+                self.recheck(expected, &new)?;
             }
-            is_pinned = newcomer.life != Expiry::Never && self.is_pinned(&newcomer.session)?;
         }
-        Err(overtaken())
+        Err(contention())
     }
 
-    /// Returns a batch that is applied if the new checkpoint is the latest.
-    fn is_latest_batch(&self, newcomer: &Newcomer) -> Batch {
-        let max = IndexMax {
-            index: newcomer.session_index.clone(),
-            value_key_prefix: self.keys.documents(&newcomer.session),
-            excluding: Vec::new(),
-            member: Some(newcomer.id.to_string()),
-            upper_bound: newcomer.place(),
+    /// Removes the checkpoint from the index of the run that it leaves, unless
+    /// another prefix shares that index and has a checkpoint with this id.
+    fn plan_run_change(&self, new: &NewCheckpoint, existing: &Existing, plan: &mut SavePlan) {
+        let Existing::SameSession { run_index: Some(left), .. } = existing else { return };
+        if Some(left) != new.run_index.as_ref() {
+            let mut batch = self.remove_dangling_batch(left, new.id());
+            let own = Condition::Absent(new.key.clone());
+            batch.conditions.retain(|conditions| conditions[0] != own);
+            plan.follow_up.push(batch);
+        }
+    }
+
+    /// Reads what the key of a new checkpoint holds, and whether the session is
+    /// pinned, after an attempt failed.
+    ///
+    /// # Errors
+    /// [`Conflict::IdInUse`] if the key can't be replaced.
+    pub(super) fn existing(&self, new: &NewCheckpoint) -> Result<(Existing, bool), Error> {
+        let mut keys = vec![new.key.clone()];
+        keys.extend((new.expiry != Expiry::Never).then(|| self.keys.pin(&new.session)));
+        let mut values = self.bucket.get(&keys, Some(HEAD))?.into_iter();
+        let in_use = |reason: String| {
+            let checkpoint_id = new.id().to_owned();
+            Err(Error::Conflict(Conflict::IdInUse(IdConflict { checkpoint_id, reason })))
         };
-        Batch { conditions: vec![vec![Condition::IndexMax(max)]], operations: Vec::new() }
-    }
-
-    /// Returns the outcome of a save after which an entry is above the new one.
-    /// Foreign entries do not count. The save has succeeded, so a read that fails
-    /// is no error: the newer checkpoint is then reported without its id.
-    fn not_latest(&self, newcomer: &Newcomer) -> SaveOutcome {
-        let place = newcomer.place();
-        let (checkpoint_id, ahead_us) = match self.find_latest(&newcomer.session) {
-            Ok((Some(latest), _)) if is_above(&latest, &place) => {
-                (latest.member, ((latest.score - place.score) * 1e6).round() as u64)
+        let existing = match self.stored(&new.key, values.next().unwrap_or(Value::Absent))? {
+            Stored::Absent => Existing::None,
+            Stored::Document(owner, guard) if owner.matches(&new.session, new.id()) => {
+                Existing::SameSession { guard, run_index: self.run_index(&owner) }
             }
-            Ok(_) => return SaveOutcome::Latest,
-            Err(_) => (String::new(), 0),
+            Stored::Document(..) => {
+                return in_use("it belongs to another session; use another id".to_owned());
+            }
+            Stored::Foreign(value) => {
+                return in_use(format!("its key holds {value}; delete the key or use another id"));
+            }
+            Stored::Invalid(reason, _) => {
+                return in_use(format!(
+                    "its key holds text that is not a checkpoint ({reason}); delete it first"
+                ));
+            }
         };
-        SaveOutcome::NotLatest(NewerCheckpoint { checkpoint_id, ahead_us })
+        Ok((existing, values.next().map_or(Ok(false), |marker| self.is_pin_marker(marker))?))
     }
 
-    /// Ends the save of a checkpoint that is too old to be kept: an earlier
-    /// version of it goes too.
-    fn prune_newcomer(&self, newcomer: &Newcomer, most: u64) -> Result<SaveOutcome, Error> {
-        if let Standing::Ours { .. } = self.standing(newcomer)? {
-            self.delete_one(&newcomer.session, &newcomer.id)?;
-        }
-        let _ = self.prune(&newcomer.session, most);
-        Ok(SaveOutcome::Pruned)
-    }
-
-    /// Looks at what stands in the way of a save that was refused.
-    fn standing(&self, newcomer: &Newcomer) -> Result<Standing, Error> {
-        let value = self.get(&newcomer.document, Some(HEAD))?;
-        match self.owner(&newcomer.document, value)? {
-            Held::Nothing => Ok(Standing::New),
-            Held::Alien(what) => Err(newcomer.taken(format!("its key holds {what}"))),
-            Held::Garbage(why, _) => {
-                let reason = format!("its key holds text that is no checkpoint ({why}); delete it first");
-                Err(newcomer.taken(reason))
+    /// Returns whether the identical document is stored: an earlier attempt saved
+    /// it, and its answer was lost.
+    fn is_saved_already(&self, new: &NewCheckpoint, existing: &Existing) -> Result<bool, Error> {
+        Ok(match existing {
+            Existing::None => false,
+            Existing::SameSession { .. } => {
+                matches!(self.get(&new.key, None)?, Value::Text(text) if text == new.text)
             }
-            Held::Document(owner, guard) if owner.is_of(&newcomer.session, newcomer.id.as_str()) => {
-                Ok(Standing::Ours { guard, run: self.run_index(&owner) })
-            }
-            Held::Document(..) => Err(newcomer.taken("it belongs to another session".to_owned())),
-        }
+        })
     }
 
-    /// Whether the very document that is to be saved is there: then the answer
-    /// to an earlier try was lost.
-    fn is_there_already(&self, newcomer: &Newcomer, standing: &Standing) -> Result<bool, Error> {
-        match standing {
-            Standing::New => Ok(false),
-            Standing::Ours { .. } => {
-                let value = self.get(&newcomer.document, None)?;
-                Ok(matches!(value, Value::Text(text) if text == newcomer.text))
-            }
-        }
-    }
-}
-
-/// What stands where a checkpoint is to be saved.
-enum Standing {
-    /// Nothing, or an earlier version of the same run as we write it: what is
-    /// to be expected, and tried first.
-    New,
-    /// An earlier version in its own session: what its text begins with, and
-    /// the index of its run.
-    Ours { guard: String, run: Option<String> },
-}
-
-/// A checkpoint that is about to be saved, where it will stand and what will
-/// name it.
-pub(super) struct Newcomer {
-    pub metadata: Metadata,
-    /// The document.
-    text: String,
-    score: f64,
-    session: Id,
-    id: Id,
-    document: String,
-    session_index: String,
-    run_index: Option<String>,
-    /// When it goes away, unless its session is pinned.
-    life: Expiry,
-    /// Whether the rest of its session lives as long.
-    prolongs_session: bool,
-}
-
-impl Newcomer {
-    /// Validates a checkpoint. `is_copy` allows a state that stays uncompressed
-    /// because the checkpoint has no run.
-    pub fn new<K: Keyvalue>(
-        checkpointer: &Checkpointer<K>,
+    /// Validates a checkpoint and writes its document.
+    pub(super) fn new_checkpoint(
+        &self,
         checkpoint: Checkpoint,
-        is_copy: bool,
-    ) -> Result<Self, Error> {
+        origin: Origin,
+    ) -> Result<NewCheckpoint, Error> {
         let Checkpoint { mut metadata, state } = checkpoint;
-        let (size, limit) = (state.len() as u64, checkpointer.max_state_bytes);
-        if size > limit {
-            return Err(Error::TooLarge(SizeExcess { size, limit }));
+        check_size(&state, self.settings.max_state_bytes)?;
+        if origin == Origin::Caller {
+            json::check(&state).map_err(|error| invalid(format!("the state is not JSON: {error}")))?;
+            document::check_extra_names(&metadata.extra).map_err(invalid)?;
+            for NamedValue { name, value } in &metadata.extra {
+                json::check(value)
+                    .map_err(|error| invalid(format!("the extra {name:?} is not JSON: {error}")))?;
+            }
         }
-        json::check(&state).map_err(|fault| invalid(format!("the state is not JSON: {fault}")))?;
         let timestamp = Timestamp::parse(&metadata.timestamp).ok_or_else(|| {
-            invalid(format!("{:?} is not an ISO 8601 timestamp of the years 1 to 9999", metadata.timestamp))
+            invalid(format!("invalid timestamp {:?}; use ISO 8601, from year 1 to 9999", metadata.timestamp))
         })?;
         metadata.timestamp = timestamp.to_string();
         let session = Id::new("session id", &metadata.session_id)?;
         let id = Id::new("checkpoint id", &metadata.checkpoint_id)?;
         let run = metadata.run.as_ref().map(|run| Id::new("run id", &run.run_id)).transpose()?;
-        document::check_extra_names(&metadata.extra).map_err(invalid)?;
-        for NamedValue { name, value } in &metadata.extra {
-            json::check(value).map_err(|fault| invalid(format!("extra {name:?} is not JSON: {fault}")))?;
-        }
-        if checkpointer.compress && run.is_none() && !is_copy {
-            return Err(invalid(format!(
-                "the checkpoint {:?} has no run, and its format A can't hold a compressed state; give it a run \
-                 or open the checkpointer without compression",
-                metadata.checkpoint_id
-            )));
-        }
-        let text = if checkpointer.compress && run.is_some() {
-            document::write(&metadata, &compression::compress(&state))
-        } else {
-            document::write(&metadata, &state)
+        let text = match (self.settings.compress, &run, origin) {
+            (false, ..) | (true, None, Origin::Copy) => document::write(&metadata, &state),
+            (true, Some(_), _) => document::write(&metadata, &compression::compress(&state)),
+            (true, None, _) => {
+                return Err(invalid(format!(
+                    "the checkpoint {id:?} has no run, so it is stored in format A, which can't hold a compressed \
+                     state; give it a run or turn compression off",
+                    id = id.as_str()
+                )));
+            }
         };
-        let (size, limit) = (text.len() as u64, MAX_DOCUMENT_BYTES);
-        if size > limit {
-            return Err(Error::TooLarge(SizeExcess { size, limit }));
-        }
-        let keys = &checkpointer.keys;
-        Ok(Self {
+        check_size(&text, MAX_DOCUMENT_BYTES)?;
+        Ok(NewCheckpoint {
             text,
-            score: timestamp.score(),
-            document: keys.document(&session, &id),
-            session_index: keys.session(&session),
-            run_index: run.map(|run| keys.run(&session, &run)),
+            key: self.keys.document(&session, &id),
+            session_index: self.keys.session(&session),
+            run_index: run.map(|run| self.keys.run(&session, &run)),
+            position: Position { score: timestamp.score(), member: id.to_string() },
+            expiry: self.expiry(),
+            extends_session: self.has_session_ttl(),
             metadata,
             session,
-            id,
-            life: checkpointer.expiry(),
-            prolongs_session: checkpointer.lives_as_a_whole(),
         })
     }
+}
 
-    /// The same with a life of its own.
-    pub fn with_life(self, life: Expiry) -> Self {
-        Self { life, prolongs_session: false, ..self }
+/// Where a checkpoint that is saved comes from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// The caller: everything is validated.
+    Caller,
+    /// A document that was parsed, and thereby validated.
+    Document,
+    /// A document of another store. Without a run it stays uncompressed, because
+    /// a copy must not fail where the original could be stored.
+    Copy,
+}
+
+/// The commit of a save. Each feature adds its part in its own file.
+///
+/// The usual save is a list of exactly two batches:
+///
+/// 1. conditions: nothing is stored at the key, or a document of this id, session
+///    and run; with a TTL, no pin marker exists. Operations: put the document, put
+///    its entry into the index of the session and, with a run, of the run.
+/// 2. `latest_check`: the condition `index-max` of the session index, and no
+///    operations.
+///
+/// With `max-checkpoints` the first batch also has the condition
+/// `index-size-at-most`, and a batch with only this condition comes second. Hosts
+/// recognize the usual save by this shape.
+#[derive(Default)]
+pub(super) struct SavePlan {
+    /// Nothing is written unless these conditions hold.
+    pub conditions: Vec<Vec<Condition>>,
+    /// The put comes first.
+    pub operations: Vec<Operation>,
+    /// Tells whether the session has reached its limit.
+    pub size_check: Option<Batch>,
+    /// Batches that are applied after the put. Without the put they must not be
+    /// applied.
+    pub follow_up: Vec<Batch>,
+    /// Tells whether the checkpoint is the latest.
+    pub latest_check: Option<Batch>,
+}
+
+impl SavePlan {
+    /// Returns the batches of the commit. `guard` is a condition of the follow-up.
+    pub fn into_batches(self, guard: Option<Condition>) -> Vec<Batch> {
+        let mut batches = vec![Batch { conditions: self.conditions, operations: self.operations }];
+        batches.extend(self.size_check);
+        batches.extend(self.follow_up.into_iter().map(|mut batch| {
+            batch.conditions.extend(guard.clone().map(|guard| vec![guard]));
+            batch
+        }));
+        batches.extend(self.latest_check);
+        batches
+    }
+}
+
+/// What the key of a new checkpoint holds.
+pub(super) enum Existing {
+    /// Nothing, or a document of the same id, session and run as [`document::write()`]
+    /// writes it. The first attempt expects this.
+    None,
+    /// Another document of the same id and session: its first bytes, and the index
+    /// of its run.
+    SameSession { guard: String, run_index: Option<String> },
+}
+
+/// A valid checkpoint that is to be saved.
+pub(super) struct NewCheckpoint {
+    pub metadata: Metadata,
+    pub session: Id,
+    pub session_index: String,
+    /// Its position in the indexes.
+    pub position: Position,
+    /// Its expiry, if its session is not pinned.
+    pub expiry: Expiry,
+    /// Whether the save extends the TTL of all checkpoints of the session.
+    pub extends_session: bool,
+    /// The document.
+    text: String,
+    key: String,
+    run_index: Option<String>,
+}
+
+impl NewCheckpoint {
+    /// Sets a TTL that is independent of the options.
+    pub fn with_expiry(self, expiry: Expiry) -> Self {
+        Self { expiry, extends_session: false, ..self }
     }
 
-    /// The place that it will have in the indexes.
-    fn place(&self) -> Position {
-        Position { score: self.score, member: self.id.to_string() }
+    pub fn id(&self) -> &str {
+        &self.position.member
     }
 
-    /// What puts it there. The text goes along, until it is taken back.
-    fn operations(&mut self, expiry: Expiry) -> Vec<Operation> {
+    /// Puts the document and its index entries. Moves the text into the plan;
+    /// [`NewCheckpoint::recover_text`] moves it back.
+    fn plan_put(&mut self, existing: &Existing, expiry: Expiry, plan: &mut SavePlan) {
+        plan.conditions.push(match existing {
+            Existing::None => vec![Condition::Absent(self.key.clone()), self.is_current()],
+            Existing::SameSession { guard, .. } => vec![starts_with(self.key.clone(), guard.clone())],
+        });
         let value = std::mem::take(&mut self.text);
-        let put = Operation::Put(Put { key: self.document.clone(), value, expiry });
-        let index_put = |index: &String| {
-            let (index, member) = (index.clone(), self.id.to_string());
-            Operation::IndexPut(IndexPut { index, member, score: self.score, expiry })
-        };
-        let indexes = [&self.session_index].into_iter().chain(&self.run_index);
-        [put].into_iter().chain(indexes.map(index_put)).collect()
+        plan.operations.push(Operation::Put(Put { key: self.key.clone(), value, expiry }));
+        for index in [&self.session_index].into_iter().chain(&self.run_index) {
+            let Position { score, ref member } = self.position;
+            let (index, member) = (index.clone(), member.clone());
+            plan.operations.push(Operation::IndexPut(IndexPut { index, member, score, expiry }));
+        }
     }
 
-    /// Takes the text back out of batches that were refused.
-    fn take_back(&mut self, batches: Vec<Batch>) {
+    /// Moves the text back from the batches of a failed attempt.
+    fn recover_text(&mut self, batches: Vec<Batch>) {
         if let Some(Operation::Put(put)) = batches.into_iter().flat_map(|batch| batch.operations).next() {
             self.text = put.value;
         }
     }
 
-    /// The batch that takes it out of the index of a run that it has just left,
-    /// unless another prefix shares that index and has a checkpoint of this id.
-    fn leaving(&self, index: &str, keys: &Keys) -> Batch {
-        let id = self.id.as_str();
-        let others = keys.documents_named_by(index, id).into_iter().filter(|key| *key != self.document);
-        let conditions = others.map(|key| vec![Condition::Absent(key)]).collect();
-        Batch { conditions, operations: vec![Operation::IndexDelete(entry(index.to_owned(), id))] }
+    /// The condition that the key holds a document of this id, session and run.
+    fn is_current(&self) -> Condition {
+        starts_with(self.key.clone(), document::owner_header(&self.metadata))
     }
+}
 
-    /// That it, or an earlier version of the same run, stands at its key.
-    fn is_saved(&self) -> Condition {
-        starts_with(self.document.clone(), document::owner(&self.metadata))
-    }
-
-    fn taken(&self, reason: String) -> Error {
-        Error::Conflict(Conflict::IdInUse(IdConflict { checkpoint_id: self.id.to_string(), reason }))
-    }
+fn check_size(text: &str, limit: u64) -> Result<(), Error> {
+    let size = text.len() as u64;
+    if size > limit { Err(Error::TooLarge(SizeExcess { size, limit })) } else { Ok(()) }
 }
 
 fn invalid(message: String) -> Error {

@@ -1,17 +1,15 @@
-//! The partitioned layout over a store that is spread over many machines, and
-//! which layouts such a store is opened with.
+//! Both layouts over a cluster.
 
 use checkpointer_guest::keyvalue::Keyvalue;
-use checkpointer_guest::{Checkpointer, Error, HistoryQuery, Layout, TtlScope, Options, Ttl};
+use checkpointer_guest::{Checkpointer, Error, HistoryQuery, Layout, Options, Ttl, TtlScope};
 
 use super::fake::Fake;
 use super::{checkpoint, ids, open_with, options, query};
 
-/// A store on many machines, which panics where keys of several are touched at
-/// once.
-fn spread() -> Fake {
+/// A cluster, which panics if a call has keys in several slots.
+fn cluster() -> Fake {
     let store = Fake::default();
-    store.shared.is_spread.set(true);
+    store.shared.is_cluster.set(true);
     store
 }
 
@@ -19,27 +17,27 @@ fn partitioned() -> Options {
     Options { layout: Layout::Partitioned, ..options(None) }
 }
 
-/// Why options are refused.
+/// Returns the error of invalid options.
 fn refused(store: &Fake, layout: Layout, prefix: &str) -> String {
-    match Checkpointer::open(store.clone(), &Options { layout, prefix: Some(prefix.into()), ..options(None) }) {
+    match Checkpointer::open(store.clone(), &Options { layout, prefix: Some(prefix.into()), ..options(None) })
+    {
         Err(Error::InvalidArgument(why)) => why,
         other => format!("{:?}", other.map(drop)),
     }
 }
 
 #[test]
-fn llmfys_layout_on_many_machines_takes_a_prefix_with_a_hash_tag() {
-    let store = spread();
+fn llmfy_layout_on_a_cluster_requires_a_prefix_with_a_hash_tag() {
+    let store = cluster();
     assert_eq!(
         refused(&store, Layout::Llmfy, "llmfy_checkpoint:"),
-        "the store spreads keys over several machines, and those under the prefix \"llmfy_checkpoint:\" \
-         would not stay together; take a prefix with a hash tag, for instance \"{llmfy_checkpoint}:\", or \
-         the layout `partitioned`"
+        "the store is a cluster, and the keys under the prefix \"llmfy_checkpoint:\" are in many slots; use a \
+         prefix with a hash tag, for example \"{llmfy_checkpoint}:\", or the layout `partitioned`"
     );
     assert_eq!(
         refused(&store, Layout::Llmfy, "{}app:"),
-        "the store spreads keys over several machines, and those under the prefix \"{}app:\" would not stay \
-         together; take a prefix with a hash tag, for instance \"{{}app}:\", or the layout `partitioned`"
+        "the store is a cluster, and the keys under the prefix \"{}app:\" are in many slots; use a prefix \
+         with a hash tag, for example \"{{}app}:\", or the layout `partitioned`"
     );
     let tagged = Options { prefix: Some("{p}:".into()), ..options(None) };
     let checkpointer = open_with(store, &tagged);
@@ -49,31 +47,31 @@ fn llmfys_layout_on_many_machines_takes_a_prefix_with_a_hash_tag() {
 }
 
 #[test]
-fn the_partitioned_layout_takes_any_prefix_that_leaves_the_tag_to_the_session() {
-    let store = spread();
+fn partitioned_layout_accepts_any_prefix_without_empty_braces() {
+    let store = cluster();
     for prefix in ["app:", "{app}:", "{", "}", "a}{b"] {
         open_with(store.clone(), &Options { prefix: Some(prefix.into()), ..partitioned() });
     }
     assert_eq!(
         refused(&store, Layout::Partitioned, "{}app:"),
-        "the store spreads keys over several machines by the first text in braces, which is empty in the \
-         prefix \"{}app:\" or before it; take one without \"{}\""
+        "the store is a cluster, and \"{}\" before the session prevents the hash tag of the session; use a \
+         prefix without \"{}\" instead of \"{}app:\""
     );
 }
 
 #[test]
-fn one_machine_keeps_everything_together() {
+fn a_store_on_one_machine_accepts_any_prefix() {
     for (layout, prefix) in [(Layout::Llmfy, "{}p:"), (Layout::Partitioned, "{}p:")] {
         open_with(Fake::default(), &Options { layout, prefix: Some(prefix.into()), ..options(None) });
     }
 }
 
 #[test]
-fn every_operation_of_a_session_stays_on_its_machine() {
-    let lifetimes = [None, Some(TtlScope::Checkpoint), Some(TtlScope::Session)];
-    for (lifetime, max_checkpoints) in lifetimes.into_iter().flat_map(|it| [(it, None), (it, Some(2))]) {
-        let store = spread();
-        let ttl = lifetime.map(|scope| Ttl { milliseconds: 100, scope, refresh_on_read: true });
+fn every_operation_of_a_session_uses_one_slot() {
+    let scopes = [None, Some(TtlScope::Checkpoint), Some(TtlScope::Session)];
+    for (scope, max_checkpoints) in scopes.into_iter().flat_map(|scope| [(scope, None), (scope, Some(2))]) {
+        let store = cluster();
+        let ttl = scope.map(|scope| Ttl { milliseconds: 100, scope, refresh_on_read: true });
         let checkpointer = open_with(store.clone(), &Options { ttl, max_checkpoints, ..partitioned() });
         for session in ["s", "t"] {
             for number in 0..4 {
@@ -85,7 +83,9 @@ fn every_operation_of_a_session_stays_on_its_machine() {
             checkpointer.save_after(checkpoint(session, "e", "r", 6), None).expect_err("not the latest");
             checkpointer.latest(session).expect("loaded");
             checkpointer.load(session, "c3").expect("loaded");
-            checkpointer.list(&HistoryQuery { run_id: Some("other".into()), ..query(session, None) }).expect("listed");
+            checkpointer
+                .list(&HistoryQuery { run_id: Some("other".into()), ..query(session, None) })
+                .expect("listed");
             assert_eq!(ids(&checkpointer, session)[..2], ["d", "c3"]);
             assert_eq!(checkpointer.pin_checkpoint(session, "d"), Ok(true));
             checkpointer.pin_session(session).expect("pinned");
@@ -97,15 +97,15 @@ fn every_operation_of_a_session_stays_on_its_machine() {
         checkpointer.delete_session("s").expect("deleted");
         assert_eq!(ids(&checkpointer, "s"), [""; 0]);
         checkpointer.save(checkpoint("s", "c3", "r", 1)).expect("saved");
-        let left = ids(&checkpointer, "t").len() as u64;
-        assert_eq!(checkpointer.clear_all(), Ok(left + 1));
+        let remaining = ids(&checkpointer, "t").len() as u64;
+        assert_eq!(checkpointer.clear_all(), Ok(remaining + 1));
         assert_eq!(store.scan("", None).expect("keys").keys, [""; 0]);
     }
 }
 
 #[test]
-fn what_expired_is_swept_out_of_every_index_of_a_partition() {
-    let store = spread();
+fn clear_all_removes_dangling_entries_of_every_session() {
+    let store = cluster();
     let checkpointer = open_with(store.clone(), &partitioned());
     for session in ["s", "t"] {
         for id in ["a", "b"] {
@@ -118,8 +118,8 @@ fn what_expired_is_swept_out_of_every_index_of_a_partition() {
 }
 
 #[test]
-fn a_document_in_the_partition_of_another_session_is_nobodys() {
-    let store = spread();
+fn a_document_under_a_key_of_another_session_is_not_a_checkpoint() {
+    let store = cluster();
     let checkpointer = open_with(store.clone(), &partitioned());
     checkpointer.save(checkpoint("s", "c", "r", 1)).expect("saved");
     let document = store.value("p:{s}\0checkpoint:c").expect("a document");

@@ -1,19 +1,19 @@
-//! The logic without a host, against a store in a few lines of memory: what it
-//! asks of a store, and what it does when others get in between.
-//!
-//! What callers see is in the contract in `tests/`, over real stores.
+//! The operations over a store in memory: their round trips, and their behaviour
+//! with concurrent calls. The contract in `tests/` checks the results over real
+//! stores.
 
 #![expect(clippy::expect_used, reason = "a test that can't run fails")]
 
 mod fake;
 mod layout;
-mod lifetime;
+mod outcome;
+mod retention;
+mod ttl;
 
-use checkpointer_guest::keyvalue::{
-    Batch, Effect, Expiry, IndexPage, KeyPage, Keyvalue, Operation, Query, StorageError, StorageReason, Value,
-};
+use checkpointer_guest::keyvalue::{Effect, Keyvalue, Operation, StorageError, StorageReason};
 use checkpointer_guest::{
-    Checkpoint, Checkpointer, Conflict, Error, HistoryQuery, Layout, Metadata, Options, Run, SaveOutcome, Ttl, TtlScope,
+    Checkpoint, Checkpointer, Conflict, Error, HistoryQuery, Layout, Metadata, NamedValue, Options, Run, Ttl,
+    TtlScope,
 };
 
 use fake::Fake;
@@ -67,13 +67,18 @@ fn query(session: &str, limit: Option<u32>) -> HistoryQuery {
     HistoryQuery { session_id: session.into(), run_id: None, limit, extra: Vec::new() }
 }
 
+/// The error of an unavailable store.
+fn error(effect: Effect) -> StorageError {
+    StorageError { reason: StorageReason::Unavailable, effect, message: "unavailable".into() }
+}
+
 fn ids(checkpointer: &Checkpointer<Fake>, session: &str) -> Vec<String> {
     let history = checkpointer.list(&query(session, None)).expect("a history");
     history.checkpoints.into_iter().map(|checkpoint| checkpoint.metadata.checkpoint_id).collect()
 }
 
 #[test]
-fn each_operation_asks_the_store_as_little_as_it_can() {
+fn each_operation_makes_the_fewest_round_trips() {
     for layout in [Layout::Llmfy, Layout::Partitioned] {
         let store = Fake::default();
         let checkpointer = open_with(store.clone(), &Options { layout, ..options(None) });
@@ -97,7 +102,7 @@ fn each_operation_asks_the_store_as_little_as_it_can() {
 }
 
 #[test]
-fn a_save_that_another_session_overtakes_is_a_conflict() {
+fn concurrent_saves_of_one_id_in_two_sessions_conflict() {
     let store = Fake::default();
     let (ours, theirs) = (open(store.clone(), None), open(store.clone(), None));
     store.interrupt(move || theirs.save(checkpoint("theirs", "c", "r", 1)).expect("saved"));
@@ -106,13 +111,13 @@ fn a_save_that_another_session_overtakes_is_a_conflict() {
 }
 
 #[test]
-fn a_save_that_a_delete_overtakes_begins_again() {
+fn a_save_is_retried_after_a_concurrent_delete() {
     let store = Fake::default();
     let (ours, theirs) = (open(store.clone(), None), open(store.clone(), None));
     ours.save(checkpoint("s", "c", "old", 1)).expect("saved");
     store.calls();
-    // The first commit is refused, since the run changes; the second is
-    // overtaken.
+    // The first commit fails because the run changes, the second because of the
+    // concurrent delete.
     let between = store.clone();
     store.interrupt(move || {
         between.interrupt(move || assert_eq!(theirs.delete_session("s"), Ok(1)));
@@ -124,7 +129,7 @@ fn a_save_that_a_delete_overtakes_begins_again() {
 }
 
 #[test]
-fn a_delete_that_a_save_overtakes_removes_what_is_there_then() {
+fn a_delete_removes_a_concurrently_saved_version() {
     let store = Fake::default();
     let (ours, theirs) = (open(store.clone(), None), open(store.clone(), None));
     ours.save(checkpoint("s", "c", "r1", 1)).expect("saved");
@@ -134,7 +139,7 @@ fn a_delete_that_a_save_overtakes_removes_what_is_there_then() {
 }
 
 #[test]
-fn an_entry_that_is_saved_again_just_before_it_is_swept_stays() {
+fn a_dangling_entry_stays_if_its_checkpoint_is_saved_concurrently() {
     let store = Fake::default();
     let (ours, theirs) = (open(store.clone(), Some(100)), open(store.clone(), None));
     theirs.save(checkpoint("s", "old", "r", 1)).expect("saved");
@@ -142,19 +147,20 @@ fn an_entry_that_is_saved_again_just_before_it_is_swept_stays() {
     store.shared.now.set(100);
     let again = checkpoint("s", "c", "r", 3);
     store.interrupt(move || theirs.save(again).expect("saved"));
-    // It was not there when the list was read.
+    // The checkpoint did not exist when the list was read.
     assert_eq!(ids(&ours, "s"), ["old"]);
     assert_eq!(ids(&ours, "s"), ["c", "old"]);
 }
 
 #[test]
-fn a_document_whose_head_does_not_say_whose_it_is_is_read_as_a_whole() {
+fn a_document_is_read_whole_if_its_head_does_not_determine_its_owner() {
     let store = Fake::default();
     let checkpointer = open(store.clone(), None);
     checkpointer.save(checkpoint("s", "c", "r", 1)).expect("saved");
     let document = store.value("p:checkpoint:c").expect("a document");
     let members = document.strip_suffix(", \"state\": {}}").and_then(|text| text.strip_prefix('{'));
-    let state = format!("{{\"state\": \"{}\", {}}}", "x".repeat(5000), members.expect("as we write it"));
+    let state =
+        format!("{{\"state\": \"{}\", {}}}", "x".repeat(5000), members.expect("a document of this crate"));
     store.shared.values.borrow_mut().insert("p:checkpoint:c".into(), (state, None));
     store.calls();
     assert_eq!(checkpointer.delete_session("s"), Ok(1));
@@ -163,197 +169,185 @@ fn a_document_whose_head_does_not_say_whose_it_is_is_read_as_a_whole() {
 }
 
 #[test]
-fn deleting_a_session_takes_what_expired_out_of_its_runs() {
+fn delete_session_removes_dangling_entries_of_its_runs() {
     let store = Fake::default();
-    let (stays, goes) = (open(store.clone(), None), open(store.clone(), Some(100)));
-    stays.save(checkpoint("s", "a", "r", 1)).expect("saved");
-    goes.save(checkpoint("s", "b", "r", 2)).expect("saved");
+    let (permanent, expiring) = (open(store.clone(), None), open(store.clone(), Some(100)));
+    permanent.save(checkpoint("s", "a", "r", 1)).expect("saved");
+    expiring.save(checkpoint("s", "b", "r", 2)).expect("saved");
     store.shared.now.set(100);
-    // The session's index loses the entry in passing, that of the run does not.
-    assert_eq!(ids(&stays, "s"), ["a"]);
+    // Listing removes the dangling entry of the session's index, not of the run's.
+    assert_eq!(ids(&permanent, "s"), ["a"]);
     assert_eq!(store.members("p:session:s:run:r").len(), 2);
-    assert_eq!(stays.delete_session("s"), Ok(1));
+    assert_eq!(permanent.delete_session("s"), Ok(1));
     store.shared.values.borrow_mut().clear();
     assert_eq!(store.scan("", None).expect("keys").keys, [""; 0]);
 }
 
 #[test]
-fn what_expired_makes_room_once_it_is_seen() {
-    let store = Fake::default();
-    let limited = |ttl_ms| Options { max_checkpoints: Some(3), ..options(ttl_ms) };
-    let (stays, goes) =
-        (open_with(store.clone(), &limited(None)), open_with(store.clone(), &limited(Some(100))));
-    stays.save(checkpoint("s", "b", "r", 2)).expect("saved");
-    stays.save(checkpoint("s", "c", "r", 3)).expect("saved");
-    goes.save(checkpoint("s", "a", "r", 1)).expect("saved");
-    store.shared.now.set(100);
-    stays.save(checkpoint("s", "d", "r", 4)).expect("saved");
-    assert_eq!(ids(&stays, "s"), ["d", "c", "b"]);
-    // The same id again, whose entry is still there.
-    goes.save(checkpoint("t", "z", "r", 9)).expect("saved");
-    stays.save(checkpoint("t", "x", "r", 1)).expect("saved");
-    stays.save(checkpoint("t", "y", "r", 2)).expect("saved");
-    store.shared.now.set(200);
-    stays.save(checkpoint("t", "z", "r", 9)).expect("saved");
-    assert_eq!(ids(&stays, "t"), ["z", "y", "x"]);
-}
-
-#[test]
-fn a_limit_does_not_count_what_is_another_sessions() {
-    let store = Fake::default();
-    let limited = open_with(store.clone(), &Options { max_checkpoints: Some(2), ..options(None) });
-    let unlimited = open(store.clone(), None);
-    // As llmfy leaves it: an id that another session has taken over.
-    unlimited.save(checkpoint("s", "stray", "r", 50)).expect("saved");
-    let theirs = checkpoint("t", "stray", "r", 50);
-    let document = store.value("p:checkpoint:stray").expect("a document").replace("\"s\"", "\"t\"");
-    store.shared.values.borrow_mut().insert("p:checkpoint:stray".into(), (document, None));
-    assert_eq!(unlimited.load("t", "stray").expect("loaded"), Some(theirs));
-    for number in 1..4 {
-        let saved = limited.save(checkpoint("s", &format!("c{number}"), "r", number));
-        assert_eq!(saved, Ok(SaveOutcome::Latest));
-    }
-    assert_eq!(ids(&limited, "s"), ["c3", "c2"]);
-}
-
-#[test]
-fn what_stands_in_the_index_of_a_session_is_not_its_latest_for_that() {
+fn save_after_ignores_foreign_entries_of_the_index() {
     let store = Fake::default();
     let checkpointer = open(store.clone(), None);
-    // The run of one session, and a session of the same name.
+    // The index of a run of one session is the index of another session.
     checkpointer.save(checkpoint("s", "theirs", "r", 1)).expect("saved");
-    let refused = checkpointer.save_after(checkpoint("s:run:r", "n", "q", 2), Some("theirs"));
-    assert!(matches!(refused, Err(Error::Conflict(Conflict::NotLatest(None)))), "{refused:?}");
+    let failed = checkpointer.save_after(checkpoint("s:run:r", "n", "q", 2), Some("theirs"));
+    assert!(matches!(failed, Err(Error::Conflict(Conflict::NotLatest(None)))), "{failed:?}");
     checkpointer.save_after(checkpoint("s:run:r", "n", "q", 2), None).expect("saved");
     checkpointer.save_after(checkpoint("s:run:r", "o", "q", 3), Some("n")).expect("saved");
-    // Nor does the spelling of its document make it another's.
+    // White space in the document makes no difference.
     let document = store.value("p:checkpoint:o").expect("a document").replace("{\"", "{ \"");
     store.shared.values.borrow_mut().insert("p:checkpoint:o".into(), (document, None));
     checkpointer.save_after(checkpoint("s:run:r", "p", "q", 4), Some("o")).expect("saved");
 }
 
 #[test]
-fn too_many_of_others_above_the_latest_are_said_to_be_the_reason() {
+fn too_many_foreign_entries_above_the_latest_are_unsupported() {
     let store = Fake::default();
     let checkpointer = open(store.clone(), None);
-    // A run of one session, and a session of the same name.
+    // The index of a run of one session is the index of another session.
     for number in 0..1100 {
         checkpointer.save(checkpoint("a", &format!("c{number}"), "b", 50)).expect("saved");
     }
     checkpointer.save(checkpoint("a:run:b", "own", "r", 1)).expect("saved");
-    let refused = checkpointer.save_after(checkpoint("a:run:b", "n", "r", 2), Some("other"));
+    let failed = checkpointer.save_after(checkpoint("a:run:b", "n", "r", 2), Some("other"));
     assert!(
-        matches!(&refused, Err(Error::Storage(error)) if error.reason == StorageReason::Unsupported && error.effect == Effect::None),
-        "{refused:?}"
+        matches!(&failed, Err(Error::Storage(error)) if error.reason == StorageReason::Unsupported && error.effect == Effect::None),
+        "{failed:?}"
     );
 }
 
-/// A store that never says what became of a commit without a put: it took effect.
-struct Silent(Fake);
-
-impl Keyvalue for Silent {
-    fn get(&self, keys: &[String], max_value_bytes: Option<u32>) -> Result<Vec<Value>, StorageError> {
-        self.0.get(keys, max_value_bytes)
-    }
-
-    fn ttl(&self, keys: &[String]) -> Result<Vec<Option<Expiry>>, StorageError> {
-        self.0.ttl(keys)
-    }
-
-    fn range(&self, query: &Query) -> Result<IndexPage, StorageError> {
-        self.0.range(query)
-    }
-
-    fn commit(&self, batches: &[Batch]) -> Result<Vec<bool>, StorageError> {
-        let applied = self.0.commit(batches)?;
-        let mut operations = batches.iter().flat_map(|batch| &batch.operations);
-        if operations.any(|operation| matches!(operation, Operation::Put(_))) {
-            return Ok(applied);
-        }
-        let message = "lost".to_owned();
-        Err(StorageError { reason: StorageReason::Unavailable, effect: Effect::Unknown, message })
-    }
-
-    fn scan(&self, prefix: &str, after: Option<&str>) -> Result<KeyPage, StorageError> {
-        self.0.scan(prefix, after)
-    }
-
-    fn is_colocated(&self, prefix: &str) -> bool {
-        self.0.is_colocated(prefix)
-    }
-
-    fn supports(&self, capability: &str) -> bool {
-        self.0.supports(capability)
-    }
-}
-
 #[test]
-fn to_tidy_up_fails_nothing_where_nobody_knows_what_became_of_it() {
+fn operations_succeed_if_removing_dangling_entries_has_an_unknown_effect() {
     let store = Fake::default();
-    let (stays, goes) = (open(store.clone(), None), open(store.clone(), Some(100)));
-    stays.save(checkpoint("s", "latest", "r", 0)).expect("saved");
+    let (permanent, expiring) = (open(store.clone(), None), open(store.clone(), Some(100)));
+    permanent.save(checkpoint("s", "latest", "r", 0)).expect("saved");
     for number in 0..150 {
-        goes.save(checkpoint("s", &format!("c{number}"), "r", 9)).expect("saved");
+        expiring.save(checkpoint("s", &format!("c{number}"), "r", 9)).expect("saved");
     }
     store.shared.now.set(100);
-    let silent = open(Silent(store.clone()), None);
-    // What expired is above the latest, on more than a page.
-    let refused = silent.save_after(checkpoint("s", "n", "r", 10), Some("other"));
+    // Commits without a put are applied, and their answers are lost.
+    let lossy = open(
+        store.failing(|batches| {
+            let mut operations = batches.iter().flat_map(|batch| &batch.operations);
+            let has_put = operations.any(|operation| matches!(operation, Operation::Put(_)));
+            (!batches.is_empty() && !has_put).then(|| error(Effect::Unknown))
+        }),
+        None,
+    );
+    // More than one page of dangling entries is above the latest checkpoint.
+    let failed = lossy.save_after(checkpoint("s", "n", "r", 10), Some("other"));
     let latest = Some("latest".to_owned());
-    assert_eq!(refused, Err(Error::Conflict(Conflict::NotLatest(latest))));
+    assert_eq!(failed, Err(Error::Conflict(Conflict::NotLatest(latest))));
     assert!(store.members("p:session:s").len() <= 51);
-    let history = silent.list(&query("s", None)).expect("a history");
+    let history = lossy.list(&query("s", None)).expect("a history");
     assert_eq!(history.checkpoints, [checkpoint("s", "latest", "r", 0)]);
-    assert_eq!(silent.latest("s").expect("loaded"), Some(checkpoint("s", "latest", "r", 0)));
-}
-
-/// A store that is out of reach for everything.
-struct Down;
-
-fn down<T>() -> Result<T, StorageError> {
-    Err(StorageError { reason: StorageReason::Unavailable, effect: Effect::None, message: "down".into() })
-}
-
-impl Keyvalue for Down {
-    fn get(&self, _: &[String], _: Option<u32>) -> Result<Vec<Value>, StorageError> {
-        down()
-    }
-
-    fn ttl(&self, _: &[String]) -> Result<Vec<Option<Expiry>>, StorageError> {
-        down()
-    }
-
-    fn range(&self, _: &Query) -> Result<IndexPage, StorageError> {
-        down()
-    }
-
-    fn commit(&self, _: &[Batch]) -> Result<Vec<bool>, StorageError> {
-        down()
-    }
-
-    fn scan(&self, _: &str, _: Option<&str>) -> Result<KeyPage, StorageError> {
-        down()
-    }
-
-    fn is_colocated(&self, _: &str) -> bool {
-        true
-    }
-
-    fn supports(&self, _: &str) -> bool {
-        true
-    }
+    assert_eq!(lossy.latest("s").expect("loaded"), Some(checkpoint("s", "latest", "r", 0)));
 }
 
 #[test]
-fn a_store_that_is_down_is_never_an_empty_one() {
-    let checkpointer = open(Down, None);
-    let is_down =
-        |error: Option<Error>| matches!(error, Some(Error::Storage(error)) if error.message == "down");
+fn an_unavailable_store_is_an_error_for_every_operation() {
+    let checkpointer = open(Fake::default().failing(|_| Some(error(Effect::None))), None);
+    let is_down = |failed: Option<Error>| failed == Some(Error::Storage(error(Effect::None)));
     assert!(is_down(checkpointer.latest("s").err()));
+    assert!(is_down(checkpointer.dump("s", "c").err()));
+    assert!(is_down(checkpointer.scan(None).err()));
     assert!(is_down(checkpointer.load("s", "c").err()));
     assert!(is_down(checkpointer.list(&query("s", None)).err()));
     assert!(is_down(checkpointer.save(checkpoint("s", "c", "r", 1)).err()));
     assert!(is_down(checkpointer.delete_session("s").err()));
     assert!(is_down(checkpointer.delete_checkpoint("s", "c").err()));
     assert!(is_down(checkpointer.clear_all().err()));
+}
+
+#[test]
+fn open_refuses_a_store_without_a_needed_capability() {
+    let store = Fake::default();
+    for (capability, ttl_ms) in [("conditions", None), ("atomic-commit", None), ("expiry", Some(100))] {
+        store.shared.lacks.set(Some(capability));
+        let error = Checkpointer::open(store.clone(), &options(ttl_ms)).err().expect("an error");
+        let Error::Storage(error) = error else { panic!("{error:?}") };
+        assert_eq!((error.reason, error.effect), (StorageReason::Unsupported, Effect::None));
+        assert!(
+            error
+                .message
+                .starts_with(&format!("the store lacks the capability {capability:?}; use a store "))
+        );
+    }
+    open(store, None);
+}
+
+#[test]
+fn unknown_names_in_extra_are_refused() {
+    let extra = vec![NamedValue { name: "color".into(), value: "1".into() }];
+    let opened = Checkpointer::open(Fake::default(), &Options { extra: extra.clone(), ..options(None) });
+    let checkpointer = open(Fake::default(), None);
+    let listed = checkpointer.list(&HistoryQuery { extra, ..query("s", None) });
+    for (error, name) in [(opened.err(), "options"), (listed.err(), "query")] {
+        let message = format!("unknown name \"color\" in the extra of the {name}; this version defines none");
+        assert_eq!(error, Some(Error::InvalidArgument(message)));
+    }
+}
+
+#[test]
+fn the_default_prefix_is_that_of_llmfy() {
+    let store = Fake::default();
+    let checkpointer = open_with(store.clone(), &Options { prefix: None, ..options(None) });
+    checkpointer.save(checkpoint("s", "c", "r", 1)).expect("saved");
+    assert!(store.value("llmfy_checkpoint:checkpoint:c").is_some());
+}
+
+#[test]
+fn dump_returns_the_document_and_its_remaining_ttl() {
+    let store = Fake::default();
+    let ttl = Ttl { milliseconds: 100, scope: TtlScope::Checkpoint, refresh_on_read: true };
+    let checkpointer = open_with(store.clone(), &Options { ttl: Some(ttl), ..options(None) });
+    checkpointer.save(checkpoint("s", "c", "r", 1)).expect("saved");
+    store.shared.now.set(40);
+    store.calls();
+    let dump = checkpointer.dump("s", "c").expect("dumped").expect("a checkpoint");
+    assert_eq!(store.calls(), ["get", "ttl"]);
+    assert_eq!(
+        (Some(&dump.document), dump.expires_in_ms),
+        (store.value("p:checkpoint:c").as_ref(), Some(60))
+    );
+    assert_eq!(checkpointer.dump("t", "c"), Ok(None));
+    checkpointer.pin_session("s").expect("pinned");
+    assert_eq!(checkpointer.dump("s", "c").expect("dumped").map(|dump| dump.expires_in_ms), Some(None));
+}
+
+#[test]
+fn extra_members_are_saved_copied_and_validated() {
+    let (source, target) = (open(Fake::default(), None), open(Fake::default(), None));
+    let with_extra = |name: &str, value: &str| {
+        let mut checkpoint = checkpoint("s", "c", "r", 1);
+        checkpoint.metadata.extra = vec![NamedValue { name: name.into(), value: value.into() }];
+        checkpoint
+    };
+    let checkpoint = with_extra("color", "[1.0]");
+    source.save(checkpoint.clone()).expect("saved");
+    let document = source.latest_document("s").expect("loaded").expect("a document");
+    assert!(document.ends_with("\"color\": [1.0], \"state\": {}}"), "{document}");
+    target.restore(document.clone(), None).expect("restored");
+    assert_eq!(target.latest("s"), Ok(Some(checkpoint.clone())));
+    assert_eq!(target.latest_document("s"), Ok(Some(document)));
+    assert_eq!(target.list(&query("s", None)).expect("listed").checkpoints, [checkpoint]);
+    for invalid in [with_extra("state", "1"), with_extra("color", "1,"), with_extra("color", "")] {
+        assert!(matches!(source.save(invalid), Err(Error::InvalidArgument(_))));
+    }
+}
+
+#[test]
+fn compression_without_a_run_is_an_invalid_argument_except_for_restore() {
+    let (store, plain) = (Fake::default(), open(Fake::default(), None));
+    let compressing = open_with(store.clone(), &Options { compress: true, ..options(None) });
+    let mut checkpoint = checkpoint("s", "c", "r", 1);
+    checkpoint.metadata.run = None;
+    plain.save(checkpoint.clone()).expect("saved");
+    let document = plain.latest_document("s").expect("loaded").expect("a document");
+    let is_refused = |error: Option<Error>| matches!(error, Some(Error::InvalidArgument(_)));
+    assert!(is_refused(compressing.save(checkpoint.clone()).err()));
+    assert!(is_refused(compressing.save_after(checkpoint.clone(), None).err()));
+    assert!(is_refused(compressing.save_document(document.clone()).err()));
+    compressing.restore(document.clone(), None).expect("restored");
+    assert_eq!(store.value("p:checkpoint:c"), Some(document));
+    assert_eq!(compressing.latest("s"), Ok(Some(checkpoint)));
 }

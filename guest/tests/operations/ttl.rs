@@ -1,25 +1,24 @@
-//! How long things live, whatever comes between the steps of an operation.
+//! TTLs and pins with concurrent calls between the steps of an operation.
 
 use checkpointer_guest::keyvalue::{
-    Batch, Effect, Expire, Expiry, IndexPage, IndexPut, KeyPage, Keyvalue, Operation, Put, Query,
-    StorageError, StorageReason, Value,
+    Effect, Expire, Expiry, IndexPut, Keyvalue, Operation, Put, StorageError, StorageReason,
 };
-use checkpointer_guest::{Checkpointer, Error, TtlScope, Options, Ttl};
+use checkpointer_guest::{Checkpointer, Error, Options, Ttl, TtlScope};
 
 use super::fake::Fake;
 use super::{checkpoint, ids, open, open_with, options, query};
 
 #[test]
-fn a_session_of_many_pages_lives_and_goes_as_a_whole() {
+fn a_session_of_many_pages_expires_as_a_whole() {
     let store = Fake::default();
-    let of_session = |milliseconds| {
+    let with_session_ttl = |milliseconds| {
         let ttl = Ttl { milliseconds, scope: TtlScope::Session, refresh_on_read: true };
         open_with(store.clone(), &Options { ttl: Some(ttl), ..options(None) })
     };
-    let (short, long) = (of_session(100), of_session(1000));
-    let each_by_itself = open(store.clone(), Some(100));
+    let (short, long) = (with_session_ttl(100), with_session_ttl(1000));
+    let with_checkpoint_ttl = open(store.clone(), Some(100));
     for number in 0..650 {
-        each_by_itself.save(checkpoint("s", &format!("c{number}"), "r", number % 60)).expect("saved");
+        with_checkpoint_ttl.save(checkpoint("s", &format!("c{number}"), "r", number % 60)).expect("saved");
     }
     let count = |checkpointer: &Checkpointer<Fake>| {
         checkpointer.list(&query("s", Some(1000))).expect("a list").checkpoints.len()
@@ -31,7 +30,10 @@ fn a_session_of_many_pages_lives_and_goes_as_a_whole() {
     store.shared.now.set(1098);
     assert!(short.load("s", "last").expect("loaded").is_some());
     store.shared.now.set(1197);
-    assert_eq!(open(store.clone(), None).list(&query("s", Some(1000))).expect("a list").checkpoints.len(), 651);
+    assert_eq!(
+        open(store.clone(), None).list(&query("s", Some(1000))).expect("a list").checkpoints.len(),
+        651
+    );
     assert_eq!(short.pin_session("s"), Ok(651));
     store.shared.now.set(5000);
     assert_eq!(count(&short), 651);
@@ -41,14 +43,13 @@ fn a_session_of_many_pages_lives_and_goes_as_a_whole() {
 }
 
 #[test]
-fn a_pin_that_comes_between_holds_for_the_save_that_it_overtakes() {
+fn a_concurrent_pin_or_unpin_applies_to_a_save() {
     let store = Fake::default();
     let (ours, theirs) = (open(store.clone(), Some(100)), open(store.clone(), None));
     store.interrupt(move || assert_eq!(theirs.pin_session("s"), Ok(0)));
     ours.save(checkpoint("s", "c", "r", 1)).expect("saved");
     store.shared.now.set(100);
     assert_eq!(ids(&ours, "s"), ["c"]);
-    // And the other way round.
     let theirs = open(store.clone(), Some(100));
     store.interrupt(move || assert_eq!(theirs.unpin_session("s"), Ok(1)));
     ours.save(checkpoint("s", "d", "r", 2)).expect("saved");
@@ -57,34 +58,34 @@ fn a_pin_that_comes_between_holds_for_the_save_that_it_overtakes() {
 }
 
 #[test]
-fn a_save_that_is_refused_lets_nothing_live_longer() {
+fn a_failed_save_extends_no_ttl() {
     let store = Fake::default();
     let ttl = Ttl { milliseconds: 100, scope: TtlScope::Session, refresh_on_read: false };
     let checkpointer = open_with(store.clone(), &Options { ttl: Some(ttl), ..options(None) });
     checkpointer.save(checkpoint("s", "a", "r", 1)).expect("saved");
     checkpointer.save(checkpoint("s", "b", "r", 2)).expect("saved");
     store.shared.now.set(50);
-    // It stands there already, in the same run, but is not the latest.
-    let refused = checkpointer.save_after(checkpoint("s", "a", "r", 0), Some("a"));
-    assert!(matches!(refused, Err(Error::Conflict(_))));
+    // The id exists in the same run, but is not the latest.
+    let failed = checkpointer.save_after(checkpoint("s", "a", "r", 0), Some("a"));
+    assert!(matches!(failed, Err(Error::Conflict(_))));
     store.shared.now.set(100);
     assert_eq!(ids(&checkpointer, "s"), [""; 0]);
 }
 
 #[test]
-fn of_a_long_session_the_latest_lives_longest_whatever_fails() {
+fn a_partial_extension_extends_the_latest_first() {
     let store = Fake::default();
     let ttl = Ttl { milliseconds: 100, scope: TtlScope::Session, refresh_on_read: true };
     let checkpointer = open_with(store.clone(), &Options { ttl: Some(ttl), ..options(None) });
-    let each_by_itself = open(store.clone(), Some(100));
+    let with_checkpoint_ttl = open(store.clone(), Some(100));
     for number in 0..400 {
-        each_by_itself.save(checkpoint("s", &format!("c{number:03}"), "r", number / 10)).expect("saved");
+        with_checkpoint_ttl.save(checkpoint("s", &format!("c{number:03}"), "r", number / 10)).expect("saved");
     }
     store.shared.now.set(60);
-    // Refused, it leaves all of the session as it was.
-    let refused = checkpointer.save_after(checkpoint("s", "n", "r", 59), Some("c000"));
-    assert!(matches!(refused, Err(Error::Conflict(_))));
-    // Time goes on between two pages: the newest are refreshed first.
+    // A failed save changes no TTL of the session.
+    let failed = checkpointer.save_after(checkpoint("s", "n", "r", 59), Some("c000"));
+    assert!(matches!(failed, Err(Error::Conflict(_))));
+    // The clock advances between two pages.
     store.shared.now.set(99);
     let later = store.clone();
     store.interrupt(move || {
@@ -92,20 +93,20 @@ fn of_a_long_session_the_latest_lives_longest_whatever_fails() {
         later.interrupt(move || even_later.shared.now.set(100));
     });
     assert!(checkpointer.latest("s").expect("loaded").is_some());
-    assert_eq!(ids(&each_by_itself, "s")[0], "c399");
+    assert_eq!(ids(&with_checkpoint_ttl, "s")[0], "c399");
 }
 
 #[test]
-fn of_a_long_session_that_took_several_steps_nothing_outlives_the_latest() {
+fn no_checkpoint_expires_after_the_latest() {
     let store = Fake::default();
     let ttl = Ttl { milliseconds: 100, scope: TtlScope::Session, refresh_on_read: true };
     let whole = Options { ttl: Some(ttl), ..options(None) };
     let checkpointer = open_with(store.clone(), &whole);
-    let each_by_itself = open(store.clone(), Some(100));
+    let with_checkpoint_ttl = open(store.clone(), Some(100));
     for number in 0..400 {
-        each_by_itself.save(checkpoint("s", &format!("c{number:03}"), "r", number / 10)).expect("saved");
+        with_checkpoint_ttl.save(checkpoint("s", &format!("c{number:03}"), "r", number / 10)).expect("saved");
     }
-    // Time goes on between the steps of a save, and of a read.
+    // The clock advances between the commits of a save and of a read.
     let slow = |step: u64| {
         let (later, store) = (store.clone(), store.clone());
         store.interrupt(move || {
@@ -119,31 +120,31 @@ fn of_a_long_session_that_took_several_steps_nothing_outlives_the_latest() {
     assert!(checkpointer.latest("s").expect("loaded").is_some());
     for now in 100..111 {
         store.shared.now.set(now);
-        let latest = each_by_itself.latest("s").expect("loaded");
+        let latest = with_checkpoint_ttl.latest("s").expect("loaded");
         assert!(latest.is_none_or(|latest| latest.metadata.checkpoint_id == "latest"), "at {now}");
     }
-    assert_eq!(ids(&each_by_itself, "s"), [""; 0]);
+    assert_eq!(ids(&with_checkpoint_ttl, "s"), [""; 0]);
 }
 
 #[test]
-fn a_save_that_is_repeated_goes_on_with_the_life_of_its_session() {
+fn a_repeated_save_after_extends_the_session() {
     let store = Fake::default();
     let ttl = Ttl { milliseconds: 100, scope: TtlScope::Session, refresh_on_read: false };
     let checkpointer = open_with(store.clone(), &Options { ttl: Some(ttl), ..options(None) });
-    let each_by_itself = open(store.clone(), Some(100));
+    let with_checkpoint_ttl = open(store.clone(), Some(100));
     for number in 0..400 {
-        each_by_itself.save(checkpoint("s", &format!("c{number:03}"), "r", number / 10)).expect("saved");
+        with_checkpoint_ttl.save(checkpoint("s", &format!("c{number:03}"), "r", number / 10)).expect("saved");
     }
     store.shared.now.set(50);
-    each_by_itself.save(checkpoint("s", "latest", "r", 59)).expect("saved");
-    // As if the first try had been cut after its first step.
-    checkpointer.save_after(checkpoint("s", "latest", "r", 59), Some("c399")).expect("there already");
+    with_checkpoint_ttl.save(checkpoint("s", "latest", "r", 59)).expect("saved");
+    // The first attempt was interrupted after its first commit.
+    checkpointer.save_after(checkpoint("s", "latest", "r", 59), Some("c399")).expect("saved already");
     store.shared.now.set(149);
-    assert_eq!(each_by_itself.list(&query("s", Some(1000))).expect("a list").checkpoints.len(), 401);
+    assert_eq!(with_checkpoint_ttl.list(&query("s", Some(1000))).expect("a list").checkpoints.len(), 401);
 }
 
 #[test]
-fn the_end_of_a_pin_holds_for_the_rest_of_a_save_that_it_overtakes() {
+fn a_concurrent_unpin_applies_to_the_rest_of_a_save() {
     let store = Fake::default();
     let ttl = Ttl { milliseconds: 100, scope: TtlScope::Session, refresh_on_read: false };
     let checkpointer = open_with(store.clone(), &Options { ttl: Some(ttl), ..options(None) });
@@ -152,7 +153,7 @@ fn the_end_of_a_pin_holds_for_the_rest_of_a_save_that_it_overtakes() {
         theirs.save(checkpoint("s", &format!("c{number:03}"), "r", number / 10)).expect("saved");
     }
     theirs.pin_session("s").expect("pinned");
-    // The first commit is refused, since the session is pinned; the second saves.
+    // The first commit fails because the session is pinned; the second one saves.
     let (second, third) = (store.clone(), store.clone());
     store.interrupt(move || {
         second.interrupt(move || third.interrupt(move || assert_eq!(theirs.unpin_session("s"), Ok(401))));
@@ -163,7 +164,7 @@ fn the_end_of_a_pin_holds_for_the_rest_of_a_save_that_it_overtakes() {
 }
 
 #[test]
-fn a_checkpoint_that_moves_to_another_session_gets_no_life_of_the_one_it_was_in() {
+fn a_checkpoint_of_another_session_is_not_extended() {
     let store = Fake::default();
     let ttl = Ttl { milliseconds: 1000, scope: TtlScope::Session, refresh_on_read: false };
     let ours = open_with(store.clone(), &Options { ttl: Some(ttl), ..options(None) });
@@ -179,25 +180,25 @@ fn a_checkpoint_that_moves_to_another_session_gets_no_life_of_the_one_it_was_in(
 }
 
 #[test]
-fn of_a_pin_and_its_end_at_once_what_is_marked_stays() {
+fn a_concurrent_pin_wins_over_an_unpin() {
     let store = Fake::default();
     let (ours, theirs) = (open(store.clone(), Some(100)), open(store.clone(), Some(100)));
     ours.save(checkpoint("s", "a", "r", 1)).expect("saved");
     ours.pin_session("s").expect("pinned");
     let between = store.clone();
-    // Before the second step of the end.
+    // Before the second commit of `unpin_session`.
     store.interrupt(move || between.interrupt(move || assert_eq!(theirs.pin_session("s"), Ok(1))));
     assert_eq!(ours.unpin_session("s"), Ok(0));
     store.shared.now.set(100);
     assert_eq!(ids(&ours, "s"), ["a"]);
-    // Nor does one of a pinned session go away.
+    // A checkpoint of a pinned session stays pinned.
     assert_eq!(ours.unpin_checkpoint("s", "a"), Ok(true));
     store.shared.now.set(200);
     assert_eq!(ids(&ours, "s"), ["a"]);
 }
 
 #[test]
-fn a_delete_takes_what_was_saved_while_the_session_was_pinned() {
+fn a_delete_removes_what_was_saved_in_a_pinned_session() {
     let store = Fake::default();
     let (ours, theirs) = (open(store.clone(), Some(100)), open(store.clone(), Some(100)));
     for session in ["s", "t"] {
@@ -211,61 +212,28 @@ fn a_delete_takes_what_was_saved_while_the_session_was_pinned() {
     assert_eq!(store.scan("", None).expect("keys").keys, [""; 0]);
 }
 
-/// A store that keeps everything for good, and says so.
-struct Unexpiring(Fake);
-
-impl Keyvalue for Unexpiring {
-    fn get(&self, keys: &[String], max_value_bytes: Option<u32>) -> Result<Vec<Value>, StorageError> {
-        self.0.get(keys, max_value_bytes)
-    }
-
-    fn ttl(&self, keys: &[String]) -> Result<Vec<Option<Expiry>>, StorageError> {
-        self.0.ttl(keys)
-    }
-
-    fn range(&self, query: &Query) -> Result<IndexPage, StorageError> {
-        self.0.range(query)
-    }
-
-    fn commit(&self, batches: &[Batch]) -> Result<Vec<bool>, StorageError> {
-        let expires = |operation: &Operation| {
-            let (Operation::Put(Put { expiry, .. })
-            | Operation::IndexPut(IndexPut { expiry, .. })
-            | Operation::Expire(Expire { expiry, .. })) = operation
-            else {
-                return false;
-            };
-            *expiry != Expiry::Never
-        };
-        if batches.iter().flat_map(|batch| &batch.operations).any(expires) {
-            let (reason, effect) = (StorageReason::Unsupported, Effect::None);
-            return Err(StorageError { reason, effect, message: "nothing expires here".into() });
-        }
-        self.0.commit(batches)
-    }
-
-    fn scan(&self, prefix: &str, after: Option<&str>) -> Result<KeyPage, StorageError> {
-        self.0.scan(prefix, after)
-    }
-
-    fn is_colocated(&self, prefix: &str) -> bool {
-        self.0.is_colocated(prefix)
-    }
-
-    fn supports(&self, capability: &str) -> bool {
-        self.0.supports(capability)
-    }
-}
-
 #[test]
-fn a_ttl_that_a_store_cannot_keep_is_refused_and_nothing_is_written() {
+fn a_store_that_refuses_an_expiry_fails_the_save() {
     let store = Fake::default();
-    let with_ttl = open(Unexpiring(store.clone()), Some(1000));
-    let refused = with_ttl.save(checkpoint("s", "c", "r", 1));
+    let without_expiry = store.failing(|batches| {
+        let expires = |operation: &Operation| {
+            matches!(
+                operation,
+                Operation::Put(Put { expiry: Expiry::AfterMs(_), .. })
+                    | Operation::IndexPut(IndexPut { expiry: Expiry::AfterMs(_), .. })
+                    | Operation::Expire(Expire { expiry: Expiry::AfterMs(_), .. })
+            )
+        };
+        let (reason, effect) = (StorageReason::Unsupported, Effect::None);
+        let error = StorageError { reason, effect, message: "no expiry".into() };
+        batches.iter().flat_map(|batch| &batch.operations).any(expires).then_some(error)
+    });
+    let with_ttl = open(without_expiry.clone(), Some(1000));
+    let failed = with_ttl.save(checkpoint("s", "c", "r", 1));
     assert!(
-        matches!(&refused, Err(Error::Storage(error)) if error.reason == StorageReason::Unsupported && error.effect == Effect::None),
-        "{refused:?}"
+        matches!(&failed, Err(Error::Storage(error)) if error.reason == StorageReason::Unsupported && error.effect == Effect::None),
+        "{failed:?}"
     );
     assert_eq!(store.scan("", None).expect("keys").keys, [""; 0]);
-    open(Unexpiring(store), None).save(checkpoint("s", "c", "r", 1)).expect("saved");
+    open(without_expiry, None).save(checkpoint("s", "c", "r", 1)).expect("saved");
 }
