@@ -108,7 +108,7 @@ impl KeyvalueCtxBuilder {
         store: Arc<dyn Store>,
         prefix: impl Into<Arc<str>>,
     ) -> Self {
-        let bucket = Bucket { store: Arc::new(PrefixedStore::new(store, prefix)) };
+        let bucket = Bucket { store: PrefixedStore::wrap(store, prefix) };
         self.ctx.buckets.insert(name.into(), bucket);
         self
     }

@@ -1,9 +1,9 @@
-//! Places to keep values and indexes: one trait, and a file for each kind.
+//! The stores behind the import `keyvalue`: SQLite and Redis.
 //!
-//! A store knows nothing of checkpoints and nothing of buckets. What each
-//! operation promises is written in `wit/keyvalue.wit`, and tested for every
-//! store by the same contract in `tests/`.
+//! A store knows nothing about checkpoints. `wit/deps/checkpoint/keyvalue.wit`
+//! specifies its operations, and the contract in `tests/` tests them for every store.
 
+mod clock;
 mod prefixed;
 mod quota;
 mod redis;
@@ -14,110 +14,122 @@ use std::collections::HashSet;
 
 use async_trait::async_trait;
 
-pub use self::url::{StoreUrl, StoreUrlError};
+pub use self::clock::ManualClock;
 pub use self::prefixed::PrefixedStore;
 pub use self::quota::Quota;
 pub use self::redis::RedisStore;
 pub use self::sqlite::SqliteStore;
+pub use self::url::{StoreUrl, StoreUrlError};
 pub use crate::bindings::flow::checkpoint::keyvalue::{
     Batch, Condition, Entry, Expire, ExpireMode, Expiry, IndexMax, IndexMember, IndexPage, IndexPut, IndexSize,
-    KeyPage, ValuePrefix, Operation, Order, Position, Put, Query, Value,
+    KeyPage, Operation, Order, Position, Put, Query, Value, ValuePrefix,
 };
 pub use crate::{Effect, StorageError, StorageReason};
 
 /// A key-value store with sorted indexes, expiry and atomic batches.
 ///
-/// Errors name no address and no credentials, since they reach sandboxed code;
-/// what the store itself said goes to the log.
+/// The message of an error must not contain addresses or credentials, because
+/// plugins read it. [`StorageError::with_context`] takes the address and the cause.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// What stands at each of `keys`, in their order; of each value no more
-    /// than `head` bytes, if given.
+    /// Returns the values of the keys, in the order of the keys; of each value at most
+    /// `max_value_bytes` bytes.
     async fn get(&self, keys: Vec<String>, max_value_bytes: Option<u32>) -> Result<Vec<Value>, StorageError>;
 
-    /// When each of `keys` goes away by itself, in their order; none where nothing
-    /// stands.
+    /// Returns the remaining TTLs of the keys, in the order of the keys; none for a
+    /// key that does not exist.
     ///
     /// # Errors
-    /// [`StorageReason::Unsupported`] by a store that can't say.
+    /// [`StorageReason::Unsupported`] if the store does not know TTLs.
     async fn ttl(&self, keys: Vec<String>) -> Result<Vec<Option<Expiry>>, StorageError> {
         let _ = keys;
-        Err(unsupported("the store can't say when a key goes away"))
+        Err(unsupported("the store can't return TTLs; use one that implements `ttl`"))
     }
 
-    /// Entries of an index with the values that they name, as of one moment.
+    /// Returns entries of an index, joined with their values, as a consistent snapshot.
     async fn range(&self, query: Query) -> Result<IndexPage, StorageError>;
 
-    /// The same for those who are not trusted to ask for what fits: if the values
-    /// have more than `most` bytes together it is `too-large`, and a store that can
-    /// measure them before it reads them does so.
-    async fn range_with_byte_limit(&self, query: Query, most: usize) -> Result<IndexPage, StorageError> {
+    /// [`Store::range`] with a limit for the bytes of all values together, for
+    /// untrusted callers. A store that can measure values does so before it reads them.
+    ///
+    /// # Errors
+    /// [`StorageReason::TooLarge`] if the values have more bytes.
+    async fn range_with_byte_limit(&self, query: Query, max_bytes: usize) -> Result<IndexPage, StorageError> {
         let page = self.range(query).await?;
         let bytes = page.entries.iter().map(|entry| size(&entry.value)).sum::<usize>();
-        if bytes > most { Err(too_large(most)) } else { Ok(page) }
+        if bytes > max_bytes { Err(too_large(max_bytes)) } else { Ok(page) }
     }
 
-    /// Applies each batch whose conditions hold, all in one atomic step, and
-    /// says for each whether it was applied.
+    /// Applies each batch whose conditions hold, all in one atomic step, and returns
+    /// for each batch whether it was applied.
     async fn commit(&self, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError>;
 
-    /// A page of the keys that begin with `prefix`, which is no pattern.
-    async fn scan(&self, prefix: String, after: Option<String>) -> Result<KeyPage, StorageError>;
+    /// Returns a page of the keys with this prefix, which is not a pattern. `cursor` is
+    /// the `next_cursor` of the previous page; none for the first page.
+    async fn scan(&self, prefix: String, cursor: Option<String>) -> Result<KeyPage, StorageError>;
 
-    /// Whether all keys that begin with `prefix` can be in one commit, in one get
-    /// and in one range, as they can where a store is on one machine. No I/O.
+    /// Whether all keys with this prefix can be used in one commit, one get and one
+    /// range, as always in a store on one machine. No I/O.
     fn is_colocated(&self, prefix: &str) -> bool {
         let _ = prefix;
         true
     }
 
-    /// Whether the store has a capability of the WIT's `bucket.supports`; a store
-    /// has all of them unless it says otherwise. No I/O.
+    /// Whether the store has a capability; false for a name that it does not know. No
+    /// I/O. The names:
+    ///
+    /// - `conditions`: compare-and-swap. Batches may have conditions.
+    /// - `atomic-commit`: a commit over several keys is one atomic step.
+    /// - `expiry`: keys can expire.
+    ///
+    /// By default a store has all three. A store that lacks one must return false for
+    /// it, and a [`crate::Checkpointer`] that needs it refuses the store when it is
+    /// opened.
     fn supports(&self, capability: &str) -> bool {
         matches!(capability, "conditions" | "atomic-commit" | "expiry")
     }
 
-    /// As [`Store::commit`], but refused with [`StorageReason::Full`], and
-    /// nothing written, if more would be there than `quota` allows.
+    /// [`Store::commit`] within a quota. If the usage would exceed it, nothing is
+    /// written and the error is [`StorageReason::Full`].
     ///
-    /// What adds nothing to what stands there is never refused by a quota: it
-    /// may remove, replace by what is no larger, or remove as much as it puts,
-    /// even where there is too much already. Nor is a batch whose conditions do
-    /// not hold. Of several batches, a store may count those that have
-    /// conditions and stand behind the first one applied for what they would
-    /// add, and not for what they would remove.
-    ///
-    /// What has expired counts until [`Store::reconcile_quota`] comes by it, or a write.
+    /// A commit that does not increase the usage is never refused, and neither is a
+    /// batch whose conditions do not hold. Conditional batches after the first applied
+    /// one may be counted pessimistically: additions count, deletions do not. Expired
+    /// keys count until a write or [`Store::reconcile_quota`] reaches them.
     ///
     /// # Errors
-    /// As those of a commit; [`StorageReason::Unsupported`] by a store that
-    /// can't count.
+    /// The errors of a commit; [`StorageReason::Unsupported`] if the store does not
+    /// count usage.
     async fn commit_with_quota(&self, quota: &Quota, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError> {
         let _ = (quota, batches);
-        Err(unsupported("the store can't keep to a quota"))
+        Err(unsupported("the store can't enforce a quota; use one that implements `commit_with_quota`"))
     }
 
-    /// Looks again at a page of what `quota` counts, since it is not noticed
-    /// there if something expires, or is written or removed past it. Says where
-    /// to go on, if there may be more; `after` is what the page before said.
+    /// Recounts a page of the usage of `quota`, which does not notice that a key
+    /// expires, or is written without the quota. Returns the cursor of the next page;
+    /// none after the last page.
     ///
     /// # Errors
-    /// [`StorageReason::Unsupported`] by a store that can't count.
-    async fn reconcile_quota(&self, quota: &Quota, after: Option<String>) -> Result<Option<String>, StorageError> {
-        let _ = (quota, after);
-        Err(unsupported("the store can't keep to a quota"))
+    /// [`StorageReason::Unsupported`] if the store does not count usage.
+    async fn reconcile_quota(
+        &self,
+        quota: &Quota,
+        cursor: Option<String>,
+    ) -> Result<Option<String>, StorageError> {
+        let _ = (quota, cursor);
+        Err(unsupported("the store can't enforce a quota; use one that implements `reconcile_quota`"))
     }
 }
 
-/// The most milliseconds that an expiry may be away: stores count in signed
-/// milliseconds since 1970, and this leaves room for "now".
-const MAX_EXPIRY_MS: u64 = 9_000_000_000_000_000_000;
+/// The longest TTL in milliseconds. Stores count in signed milliseconds since 1970, so
+/// this leaves room for the current time.
+const MAX_TTL_MS: u64 = 9_000_000_000_000_000_000;
 
-/// What no store can take: an expiry of 0 or too far away, a score that has no
-/// place in an order, a key that changes its type half-way.
-fn check(batches: &[Batch]) -> Result<(), StorageError> {
+/// Rejects TTLs out of range, scores that are not finite, and keys that are used both
+/// for a value and for an index.
+fn validate(batches: &[Batch]) -> Result<(), StorageError> {
     for condition in batches.iter().flat_map(|batch| &batch.conditions).flatten() {
-        if matches!(condition, Condition::IndexMax(highest) if !highest.upper_bound.score.is_finite()) {
+        if matches!(condition, Condition::IndexMax(max) if !max.upper_bound.score.is_finite()) {
             return Err(invalid("a score must be a finite number"));
         }
     }
@@ -127,7 +139,7 @@ fn check(batches: &[Batch]) -> Result<(), StorageError> {
             Operation::Put(put) => values.insert(&put.key),
             Operation::Delete(key) => values.insert(key),
             Operation::IndexPut(put) => indexes.insert(&put.index),
-            Operation::IndexDelete(gone) => indexes.insert(&gone.index),
+            Operation::IndexDelete(entry) => indexes.insert(&entry.index),
             Operation::Expire(_) => true,
         };
         let (expiry, score) = match operation {
@@ -136,25 +148,26 @@ fn check(batches: &[Batch]) -> Result<(), StorageError> {
             Operation::Expire(expire) => (expire.expiry, 0.0),
             Operation::Delete(_) | Operation::IndexDelete(_) => continue,
         };
-        if matches!(expiry, Expiry::AfterMs(milliseconds) if !(1..=MAX_EXPIRY_MS).contains(&milliseconds)) {
-            return Err(invalid("an expiry must be between 1 and 9·10¹⁸ milliseconds"));
+        if let Expiry::AfterMs(ttl) = expiry
+            && !(1..=MAX_TTL_MS).contains(&ttl)
+        {
+            return Err(invalid(&format!("a TTL must be between 1 and 9·10¹⁸ milliseconds, not {ttl}")));
         }
         if !score.is_finite() {
             return Err(invalid("a score must be a finite number"));
         }
     }
     if !values.is_disjoint(&indexes) {
-        return Err(invalid("one commit can't use a key both for a value and for an index"));
+        return Err(invalid("a commit must not use one key both for a value and for an index"));
     }
     Ok(())
 }
 
-/// What a store can't do is never passed over in silence.
-fn unsupported(what: &str) -> StorageError {
-    storage_error(StorageReason::Unsupported, Effect::None, what)
+fn unsupported(message: &str) -> StorageError {
+    StorageError::new(StorageReason::Unsupported, Effect::None, message)
 }
 
-/// How many bytes a value has as it was read.
+/// The number of bytes of a value that were read.
 pub(crate) fn size(value: &Value) -> usize {
     match value {
         Value::Text(text) | Value::Truncated(text) => text.len(),
@@ -162,26 +175,22 @@ pub(crate) fn size(value: &Value) -> usize {
     }
 }
 
-/// The answer has more bytes than whoever asked can take.
-pub(crate) fn too_large(most: usize) -> StorageError {
-    let message = format!("the answer has more than {most} bytes; ask for fewer at once");
-    storage_error(StorageReason::TooLarge, Effect::None, message)
+/// The error for an answer with more bytes than the caller accepts.
+pub(crate) fn too_large(max_bytes: usize) -> StorageError {
+    let message = format!("the values have more than {max_bytes} bytes together; request fewer entries");
+    StorageError::new(StorageReason::TooLarge, Effect::None, message)
 }
 
 fn invalid(message: &str) -> StorageError {
-    storage_error(StorageReason::InvalidArgument, Effect::None, message)
+    StorageError::new(StorageReason::InvalidArgument, Effect::None, message)
 }
 
-fn wrong_type(holds: &str) -> StorageError {
-    storage_error(StorageReason::WrongType, Effect::None, format!("a key holds {holds}"))
+/// The error for a key with another type; `found` describes it with its article.
+fn wrong_type(found: &str) -> StorageError {
+    StorageError::new(StorageReason::WrongType, Effect::None, format!("a key holds {found}; delete it first"))
 }
 
-fn storage_error(reason: StorageReason, effect: Effect, message: impl Into<String>) -> StorageError {
-    StorageError::new(reason, effect, message)
-}
-
-/// A whole value, or what is left of it when no more than `head` bytes are
-/// wanted; cut at the end of a character.
+/// A value, truncated at a character boundary if it has more than `max_value_bytes`.
 fn text_value(bytes: Vec<u8>, max_value_bytes: Option<u32>) -> Value {
     let limit = max_value_bytes.map_or(usize::MAX, |limit| limit as usize);
     if bytes.len() <= limit {
@@ -190,7 +199,7 @@ fn text_value(bytes: Vec<u8>, max_value_bytes: Option<u32>) -> Value {
             Err(_) => Value::Unreadable(NOT_UTF8.to_owned()),
         };
     }
-    // A cut through a character leaves up to three of its bytes behind.
+    // The limit may be inside a character, after up to three of its bytes.
     let mut bytes = bytes;
     bytes.truncate(limit);
     match String::from_utf8(bytes) {
@@ -212,8 +221,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_head_ends_with_a_whole_character() {
-        for (head, expected) in [
+    fn truncated_value_ends_at_a_character_boundary() {
+        for (max_value_bytes, expected) in [
             (None, Value::Text("aé☀".into())),
             (Some(6), Value::Text("aé☀".into())),
             (Some(5), Value::Truncated("aé".into())),
@@ -221,7 +230,7 @@ mod tests {
             (Some(2), Value::Truncated("a".into())),
             (Some(0), Value::Truncated(String::new())),
         ] {
-            assert_eq!(text_value("aé☀".into(), head), expected);
+            assert_eq!(text_value("aé☀".into(), max_value_bytes), expected);
         }
         assert_eq!(text_value(vec![b'a', 0xff, b'b'], Some(2)), Value::Unreadable(NOT_UTF8.into()));
     }

@@ -1,6 +1,6 @@
-//! A part of a store: the keys that begin with a prefix, which whoever uses it
-//! never sees.
+//! A store that adds a prefix to all keys.
 
+use std::fmt;
 use std::mem;
 use std::sync::Arc;
 
@@ -10,28 +10,33 @@ use super::{
     Batch, Condition, Expiry, IndexPage, KeyPage, Operation, Query, Quota, StorageError, Store, Value,
 };
 
-/// The keys of a store that begin with a prefix, without it.
+/// The keys of a store that begin with a prefix, without the prefix.
 pub struct PrefixedStore {
     store: Arc<dyn Store>,
     prefix: Arc<str>,
 }
 
 impl PrefixedStore {
-    /// The part of `store` whose keys begin with `prefix`.
+    /// The keys of `store` that begin with `prefix`.
     pub fn new(store: Arc<dyn Store>, prefix: impl Into<Arc<str>>) -> Self {
         Self { store, prefix: prefix.into() }
     }
 
-    /// The store's key for a `key` of this part.
+    /// [`PrefixedStore::new`], or the store itself for an empty prefix.
+    pub fn wrap(store: Arc<dyn Store>, prefix: impl Into<Arc<str>>) -> Arc<dyn Store> {
+        let prefix = prefix.into();
+        if prefix.is_empty() { store } else { Arc::new(Self::new(store, prefix)) }
+    }
+
     fn key(&self, key: String) -> String {
-        if self.prefix.is_empty() { key } else { format!("{}{key}", self.prefix) }
+        [&*self.prefix, &key].concat()
     }
 
     fn query(&self, query: Query) -> Query {
         Query { index: self.key(query.index), value_key_prefix: self.key(query.value_key_prefix), ..query }
     }
 
-    /// The ledger is in this part, too.
+    /// The ledger has the prefix too.
     fn quota(&self, quota: &Quota) -> Quota {
         Quota { ledger: self.key(quota.ledger.clone()), ..quota.clone() }
     }
@@ -43,10 +48,10 @@ impl PrefixedStore {
                 Condition::Absent(key) => key,
                 Condition::StartsWith(text) => &mut text.key,
                 Condition::IndexHas(member) => &mut member.index,
-                Condition::IndexSizeAtMost(most) => &mut most.index,
-                Condition::IndexMax(highest) => {
-                    prefix(&mut highest.value_key_prefix);
-                    &mut highest.index
+                Condition::IndexSizeAtMost(size) => &mut size.index,
+                Condition::IndexMax(max) => {
+                    prefix(&mut max.value_key_prefix);
+                    &mut max.index
                 }
             });
         }
@@ -63,6 +68,7 @@ impl PrefixedStore {
     }
 }
 
+#[deny(clippy::missing_trait_methods)]
 #[async_trait]
 impl Store for PrefixedStore {
     async fn get(&self, keys: Vec<String>, max_value_bytes: Option<u32>) -> Result<Vec<Value>, StorageError> {
@@ -79,29 +85,43 @@ impl Store for PrefixedStore {
         self.store.range(self.query(query)).await
     }
 
-    async fn range_with_byte_limit(&self, query: Query, most: usize) -> Result<IndexPage, StorageError> {
-        self.store.range_with_byte_limit(self.query(query), most).await
+    async fn range_with_byte_limit(&self, query: Query, max_bytes: usize) -> Result<IndexPage, StorageError> {
+        self.store.range_with_byte_limit(self.query(query), max_bytes).await
     }
 
     async fn commit(&self, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError> {
         self.store.commit(self.batches(batches)).await
     }
 
+    async fn scan(&self, prefix: String, cursor: Option<String>) -> Result<KeyPage, StorageError> {
+        let page = self.store.scan(self.key(prefix), cursor).await?;
+        let keys = page.keys.into_iter().filter_map(|key| Some(key.strip_prefix(&*self.prefix)?.to_owned()));
+        Ok(KeyPage { keys: keys.collect(), next_cursor: page.next_cursor })
+    }
+
     fn is_colocated(&self, prefix: &str) -> bool {
         self.store.is_colocated(&[&*self.prefix, prefix].concat())
     }
 
-    async fn scan(&self, prefix: String, after: Option<String>) -> Result<KeyPage, StorageError> {
-        let page = self.store.scan(self.key(prefix), after).await?;
-        let keys = page.keys.into_iter().filter_map(|key| Some(key.strip_prefix(&*self.prefix)?.to_owned()));
-        Ok(KeyPage { keys: keys.collect(), next_cursor: page.next_cursor })
+    fn supports(&self, capability: &str) -> bool {
+        self.store.supports(capability)
     }
 
     async fn commit_with_quota(&self, quota: &Quota, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError> {
         self.store.commit_with_quota(&self.quota(quota), self.batches(batches)).await
     }
 
-    async fn reconcile_quota(&self, quota: &Quota, after: Option<String>) -> Result<Option<String>, StorageError> {
-        self.store.reconcile_quota(&self.quota(quota), after).await
+    async fn reconcile_quota(
+        &self,
+        quota: &Quota,
+        cursor: Option<String>,
+    ) -> Result<Option<String>, StorageError> {
+        self.store.reconcile_quota(&self.quota(quota), cursor).await
+    }
+}
+
+impl fmt::Debug for PrefixedStore {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "PrefixedStore({:?})", self.prefix)
     }
 }

@@ -1,74 +1,75 @@
-//! What a part of a store may hold, and how that is counted.
+//! The quota of a part of a store, and how its usage is counted.
 
 use std::ops::{Add, Sub};
 
-use super::{Batch, Effect, Operation, StorageError, StorageReason, invalid, storage_error};
+use super::{Batch, Effect, Operation, StorageError, StorageReason, invalid};
 
-/// What a member of an index costs, whatever its length: most are ids of a few
-/// dozen bytes, and beside them there is a score and what the store needs to
-/// find both. Redis counts the same in `ledger.lua`.
+/// The cost of a member of an index, whatever its length: an id of a few dozen
+/// bytes, a score, and what a store needs to find both. `ledger.lua` has the same
+/// number.
 pub(super) const MEMBER_BYTES: i64 = 128;
 
-/// How many entries of a ledger are looked at again at once.
-pub(super) const SETTLE_PAGE: u32 = 500;
+/// The number of ledger entries in a page of a reconciliation.
+pub(super) const RECONCILE_PAGE: u32 = 500;
 
-/// What a part of a store may hold.
+/// The quota of a part of a store.
 ///
-/// The store counts it in a ledger of its own, for all processes that use the
-/// store, in the same atomic step as each write. A value costs the bytes of its
-/// key and of its text; an index costs the bytes of its key and a flat 128 for
-/// each member. Members of up to 512 bytes are possible, so the bytes of an
-/// index are about right and no more; what the store itself adds to anything is
-/// not counted.
+/// The store counts the usage in a ledger, for all processes that use the store, in
+/// the same atomic step as each write. A value costs the bytes of its key and of its
+/// text. An index costs the bytes of its key and 128 for each member; the bytes of an
+/// index are therefore an estimate. The overhead of the store is not counted.
 ///
-/// The ledger has what was written with [`Store::commit_with_quota`], and no more:
-/// a key that was only ever written past it, or before there was a quota, is
-/// not counted until a write within the quota touches it.
+/// The ledger has only the keys that were written with [`Store::commit_with_quota`].
+/// A key that was written without the quota is counted from the first write within
+/// the quota.
 ///
 /// [`Store::commit_with_quota`]: super::Store::commit_with_quota
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Quota {
-    /// The name of the ledger, and its key in a store that has nothing but keys.
-    /// It must be none that a component can name or reach by a scan: what the
-    /// component's keys begin with, and a NUL behind it.
+    /// The name of the usage ledger, which is its key in Redis. No component may
+    /// reach it: use the prefix of the component's keys, followed by a NUL.
     pub ledger: String,
-    /// The most values that there may be at once; none, if any number. Indexes
-    /// are no values.
+    /// The maximum number of values; none if unlimited. Indexes are not values.
     pub values: Option<u64>,
-    /// The most bytes that all values and indexes may have together; none, if
-    /// any number.
+    /// The maximum number of bytes of all values and indexes; none if unlimited.
     pub bytes: Option<u64>,
 }
 
-/// What a quota limits.
+/// A limit of a quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Limit {
     Values,
     Bytes,
 }
 
-/// What stands at one key or at several, as a quota counts it.
+/// The usage of one key or of several.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Holdings {
+pub(super) struct Usage {
     pub(super) values: i64,
     pub(super) bytes: i64,
 }
 
 impl Quota {
-    /// Refuses to write to the ledger itself.
-    pub(super) fn check(&self, batches: &[Batch]) -> Result<(), StorageError> {
+    /// A quota of at most `values` values and `bytes` bytes, each unlimited if none.
+    pub fn new(ledger: impl Into<String>, values: Option<u64>, bytes: Option<u64>) -> Self {
+        Self { ledger: ledger.into(), values, bytes }
+    }
+
+    /// Rejects batches that write to the ledger itself.
+    pub(super) fn validate(&self, batches: &[Batch]) -> Result<(), StorageError> {
         let mut operations = batches.iter().flat_map(|batch| &batch.operations);
         if operations.any(|operation| key_of(operation) == self.ledger) {
-            return Err(invalid("nothing can be written to the ledger of a quota"));
+            return Err(invalid("the usage ledger of a quota can't be written; use another key"));
         }
         Ok(())
     }
 
-    /// The limit that is exceeded, if one is, by what makes the holdings grow by
-    /// `growth`, to `total`. What does not make them grow exceeds none.
-    pub(super) fn exceeded(&self, growth: Holdings, total: Holdings) -> Option<Limit> {
-        let exceeds = |growth: i64, total: i64, most: Option<u64>| {
-            growth > 0 && most.is_some_and(|most| u64::try_from(total).is_ok_and(|total| total > most))
+    /// The limit that is exceeded after a growth of `growth` to `total`. A commit
+    /// that does not increase the usage exceeds none.
+    pub(super) fn exceeded(&self, growth: Usage, total: Usage) -> Option<Limit> {
+        let exceeds = |growth: i64, total: i64, limit: Option<u64>| {
+            growth > 0 && limit.is_some_and(|limit| u64::try_from(total).is_ok_and(|total| total > limit))
         };
         if exceeds(growth.values, total.values, self.values) {
             Some(Limit::Values)
@@ -79,44 +80,41 @@ impl Quota {
         }
     }
 
-    /// What is told where a limit would be exceeded, in the words of those who
-    /// hear it: plugins, which know buckets and checkpoints.
+    /// The error for a limit that would be exceeded. Plugins read it, so it speaks
+    /// of buckets and checkpoints.
     pub(super) fn full(&self, limit: Limit) -> StorageError {
-        let (most, what) = match limit {
+        let (limit, unit) = match limit {
             Limit::Values => (self.values, "checkpoints"),
             Limit::Bytes => (self.bytes, "bytes"),
         };
-        let most = most.unwrap_or_default();
-        storage_error(
-            StorageReason::Full,
-            Effect::None,
-            format!("the bucket is full: it may have {most} {what}"),
-        )
+        let limit = limit.unwrap_or_default();
+        let message = format!("the bucket is full: its limit is {limit} {unit}; delete checkpoints");
+        StorageError::new(StorageReason::Full, Effect::None, message)
     }
 }
 
-/// The key that an operation is about.
+/// The key that an operation changes.
 fn key_of(operation: &Operation) -> &str {
     match operation {
         Operation::Put(put) => &put.key,
         Operation::Delete(key) => key,
         Operation::IndexPut(put) => &put.index,
-        Operation::IndexDelete(gone) => &gone.index,
+        Operation::IndexDelete(entry) => &entry.index,
         Operation::Expire(expire) => &expire.key,
     }
 }
 
-/// The key whose size an operation may change; to set an expiry changes none.
-pub(super) fn resized(operation: &Operation) -> Option<&str> {
+/// The key whose size an operation may change. A new expiry changes no size.
+pub(super) fn resized_key(operation: &Operation) -> Option<&str> {
     (!matches!(operation, Operation::Expire(_))).then(|| key_of(operation))
 }
 
-impl Holdings {
-    pub(super) fn value(key: &str, bytes: i64) -> Self {
+impl Usage {
+    pub(super) fn of_value(key: &str, bytes: i64) -> Self {
         Self { values: 1, bytes: length(key) + bytes }
     }
 
-    pub(super) fn index(key: &str, members: u64) -> Self {
+    pub(super) fn of_index(key: &str, members: u64) -> Self {
         let members = i64::try_from(members).unwrap_or(i64::MAX);
         Self { values: 0, bytes: length(key).saturating_add(members.saturating_mul(MEMBER_BYTES)) }
     }
@@ -126,7 +124,7 @@ fn length(key: &str) -> i64 {
     i64::try_from(key.len()).unwrap_or(i64::MAX)
 }
 
-impl Add for Holdings {
+impl Add for Usage {
     type Output = Self;
 
     fn add(self, other: Self) -> Self {
@@ -134,7 +132,7 @@ impl Add for Holdings {
     }
 }
 
-impl Sub for Holdings {
+impl Sub for Usage {
     type Output = Self;
 
     fn sub(self, other: Self) -> Self {

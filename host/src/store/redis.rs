@@ -39,11 +39,10 @@ use self::put::PutCall;
 use self::scan::numbers;
 use self::sentinel::Sentinels;
 use self::server::Server;
-use super::quota::{Limit, SETTLE_PAGE};
+use super::quota::{Limit, RECONCILE_PAGE};
 use super::{
     Batch, Condition, Effect, Entry, Expiry, IndexPage, KeyPage, ValuePrefix, Operation, Order, Position, Put,
-    Query, Quota, StorageError, StorageReason, Store, Value, check, invalid, size, storage_error, text_value,
-    too_large,
+    Query, Quota, StorageError, StorageReason, Store, Value, invalid, size, text_value, too_large, validate,
 };
 
 /// A server or a cluster, connected to when it is first used.
@@ -247,7 +246,7 @@ impl RedisStore {
             } else if !puts_something && removes(batch) {
                 let message =
                     "the connection to the store was lost, and what was to be removed may be gone already";
-                return Err(storage_error(StorageReason::Unavailable, Effect::Unknown, message));
+                return Err(StorageError::new(StorageReason::Unavailable, Effect::Unknown, message));
             }
         }
         Ok(applied)
@@ -399,7 +398,7 @@ impl Store for RedisStore {
     }
 
     async fn commit(&self, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError> {
-        check(&batches)?;
+        validate(&batches)?;
         if let Some(call) = PutCall::of(&batches, self.put.check_argument()) {
             self.connection.check_slot(&call.keys)?;
             let (applied, is_repeat) = self.write(&self.put, &call.keys, &call.arguments, false).await?;
@@ -414,8 +413,8 @@ impl Store for RedisStore {
     }
 
     async fn commit_with_quota(&self, quota: &Quota, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError> {
-        check(&batches)?;
-        quota.check(&batches)?;
+        validate(&batches)?;
+        quota.validate(&batches)?;
         let mut call = CommitCall::of(&batches, self.commit_with_quota.check_argument());
         call.keys.push(&quota.ledger);
         call.arguments.extend(limit_arguments(quota).map(Argument::Own));
@@ -439,7 +438,7 @@ impl Store for RedisStore {
     async fn reconcile_quota(&self, quota: &Quota, after: Option<String>) -> Result<Option<String>, StorageError> {
         let [cursor] = after.as_deref().map_or(Ok([0]), numbers)?;
         let mut arguments =
-            vec![cursor.to_string(), SETTLE_PAGE.to_string(), self.settle.check_argument().to_owned()];
+            vec![cursor.to_string(), RECONCILE_PAGE.to_string(), self.settle.check_argument().to_owned()];
         arguments.extend(limit_arguments(quota));
         let (next, _): (u64, _) = self.write(&self.settle, &[&quota.ledger], &arguments, true).await?;
         Ok((next != 0).then(|| next.to_string()))

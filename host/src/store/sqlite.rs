@@ -1,54 +1,60 @@
-//! SQLite, in a file that several processes may use at once, or in memory.
+//! SQLite, in a file that several processes may use at the same time, or in memory.
 //!
-//! Each commit is one transaction, on disk when it returns. Blocking work runs
-//! on tokio's threads for that, one piece at a time.
+//! Each commit is one transaction, which is on disk when the commit returns.
+//! Blocking calls run on tokio's blocking threads, one at a time.
 
 mod commit;
 mod ledger;
 
+use std::fmt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
 use tracing::warn;
 
 use self::commit::commit;
+use super::clock::Clock;
 use super::{
-    Batch, Effect, Entry, Expiry, IndexPage, KeyPage, Order, Position, Query, Quota, StorageError,
-    StorageReason, Store, Value, check, size, storage_error, text_value, too_large, wrong_type,
+    Batch, Effect, Entry, Expiry, IndexPage, KeyPage, ManualClock, Order, Position, Query, Quota, StorageError,
+    StorageReason, Store, Value, size, text_value, too_large, validate, wrong_type,
 };
 
 /// How long to wait for another process that is writing.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How many keys a page of a scan has.
+/// The number of keys in a page of a scan.
 const SCAN_PAGE: u32 = 1000;
 
-/// A database.
+/// A SQLite database.
 pub struct SqliteStore {
     connection: Arc<Mutex<Connection>>,
+    clock: Clock,
+    /// The file, for errors.
+    address: String,
 }
 
 impl SqliteStore {
-    /// Opens the database in a file, which is made if it is not there.
+    /// Opens the database in a file, and creates the file if it does not exist.
     ///
     /// # Errors
-    /// The file can't be opened or made, or is no database.
+    /// The file can't be opened or created, or is not a database.
     pub async fn open(path: &Path) -> Result<Self, StorageError> {
-        // SQLite takes `:memory:` and `file:…` for something else; behind a folder
-        // a path is a path.
+        let address = path.display().to_string();
+        // SQLite treats `:memory:` and `file:…` specially, but not behind a folder.
         let path = if path.is_relative() { Path::new(".").join(path) } else { path.to_owned() };
-        Self::connect(move || {
+        Self::connect(address, Clock::System, move || {
             let connection = Connection::open(&path)?;
             connection.busy_timeout(BUSY_TIMEOUT)?;
             if connection.is_readonly("main")? {
                 return Ok(connection);
             }
-            // Of processes that make the file at the same time, all but one
-            // hear at once that it is locked, whatever the time-out.
+            // If several processes create the file at the same time, all but one
+            // fail at once with "locked", whatever the busy timeout.
             let start = Instant::now();
             loop {
                 match prepare(&connection) {
@@ -62,94 +68,115 @@ impl SqliteStore {
         .await
     }
 
-    /// Opens a database in memory, which is gone with the store.
+    /// Opens a new database in memory, which is deleted with the store.
     ///
     /// # Errors
-    /// There is no memory.
+    /// Out of memory.
     pub async fn in_memory() -> Result<Self, StorageError> {
-        Self::connect(|| {
+        Self::open_in_memory(Clock::System).await
+    }
+
+    /// Opens a new database in memory whose keys expire by `clock`, for tests.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub async fn in_memory_with_clock(clock: ManualClock) -> Result<Self, StorageError> {
+        Self::open_in_memory(Clock::Manual(clock)).await
+    }
+
+    async fn open_in_memory(clock: Clock) -> Result<Self, StorageError> {
+        Self::connect("memory:".to_owned(), clock, || {
             let connection = Connection::open_in_memory()?;
-            connection.execute_batch(include_str!("schema.sql"))?;
+            connection.execute_batch(include_str!("sqlite/schema.sql"))?;
             Ok(connection)
         })
         .await
     }
 
     async fn connect(
+        address: String,
+        clock: Clock,
         open: impl FnOnce() -> rusqlite::Result<Connection> + Send + 'static,
     ) -> Result<Self, StorageError> {
-        let connection = tokio::task::spawn_blocking(open).await.map_err(|_| stopped(Effect::None))?;
-        let connection = connection.map_err(|error| failure(&error, Effect::None))?;
+        let connection = match tokio::task::spawn_blocking(open).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => return Err(storage_error(error, Effect::None, &address)),
+            Err(_) => return Err(aborted(Effect::None)),
+        };
         connection.set_prepared_statement_cache_capacity(48);
-        Ok(Self { connection: Arc::new(Mutex::new(connection)) })
+        Ok(Self { connection: Arc::new(Mutex::new(connection)), clock, address })
     }
 
-    /// Does `work` where it may block. If the caller goes away the work is done
-    /// all the same, as a whole.
+    /// Runs `work` on a blocking thread. It runs to its end even if the caller is
+    /// dropped.
     async fn with<T: Send + 'static>(
         &self,
-        on_failure: Effect,
-        work: impl FnOnce(&mut Connection) -> Result<T, Failure> + Send + 'static,
+        effect_if_aborted: Effect,
+        work: impl FnOnce(&mut Connection, &Clock) -> Result<T, SqliteError> + Send + 'static,
     ) -> Result<T, StorageError> {
-        let connection = Arc::clone(&self.connection);
-        let done = tokio::task::spawn_blocking(move || {
-            // A panic within a transaction has rolled it back.
-            let mut connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
-            work(&mut connection)
-        });
-        match done.await {
-            Ok(Ok(result)) => Ok(result),
-            Ok(Err(Failure::Told(error))) => Err(error),
-            Ok(Err(Failure::Sqlite(error))) => Err(failure(&error, Effect::None)),
-            Ok(Err(Failure::Commit(error))) => Err(failure(&error, effect_of_failed_commit(&error))),
-            Err(_) => Err(stopped(on_failure)),
-        }
+        let (connection, clock) = (Arc::clone(&self.connection), self.clock.clone());
+        // A transaction rolls back if `work` panics within it.
+        let result = tokio::task::spawn_blocking(move || work(&mut connection.lock(), &clock)).await;
+        result.map_err(|_| aborted(effect_if_aborted))?.map_err(|error| match error {
+            SqliteError::Store(error) => error,
+            SqliteError::Statement(error) => storage_error(error, Effect::None, &self.address),
+            SqliteError::Commit(error) => {
+                let effect = effect_of_failed_commit(&error);
+                storage_error(error, effect, &self.address)
+            }
+        })
     }
 }
 
-/// Makes a database of a file, if it is not one yet.
+impl fmt::Debug for SqliteStore {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "SqliteStore({})", self.address)
+    }
+}
+
+/// Creates the tables that do not exist yet.
 fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "journal_mode", "wal")?;
     connection.pragma_update(None, "synchronous", "full")?;
-    connection.execute_batch(include_str!("schema.sql"))
+    connection.execute_batch(include_str!("sqlite/schema.sql"))
 }
 
 fn is_busy(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
 
-/// Why a piece of work failed.
-enum Failure {
-    /// As it is to be told.
-    Told(StorageError),
-    /// Before anything was written.
-    Sqlite(rusqlite::Error),
-    /// In the step that makes a transaction stand.
+/// Why a call failed.
+enum SqliteError {
+    /// With an error of the store itself.
+    Store(StorageError),
+    /// In a statement. Nothing was written.
+    Statement(rusqlite::Error),
+    /// In the commit of a transaction.
     Commit(rusqlite::Error),
 }
 
-impl From<rusqlite::Error> for Failure {
+impl From<rusqlite::Error> for SqliteError {
     fn from(error: rusqlite::Error) -> Self {
-        Self::Sqlite(error)
+        Self::Statement(error)
     }
 }
 
 #[async_trait]
 impl Store for SqliteStore {
     async fn get(&self, keys: Vec<String>, max_value_bytes: Option<u32>) -> Result<Vec<Value>, StorageError> {
-        self.with(Effect::None, move |connection| {
-            let moment = connection.transaction()?;
-            let now = now();
-            keys.iter().map(|key| Ok(read(&moment, key, now, max_value_bytes)?)).collect()
+        self.with(Effect::None, move |connection, clock| {
+            let snapshot = connection.transaction()?;
+            let now = clock.now_ms();
+            keys.iter().map(|key| Ok(read(&snapshot, key, now, max_value_bytes)?)).collect()
         })
         .await
     }
 
     async fn ttl(&self, keys: Vec<String>) -> Result<Vec<Option<Expiry>>, StorageError> {
-        self.with(Effect::None, move |connection| {
-            let moment = connection.transaction()?;
-            let now = now();
-            keys.iter().map(|key| Ok(life(&moment, key, now)?)).collect()
+        self.with(Effect::None, move |connection, clock| {
+            let snapshot = connection.transaction()?;
+            let now = clock.now_ms();
+            keys.iter().map(|key| Ok(ttl(&snapshot, key, now)?)).collect()
         })
         .await
     }
@@ -158,48 +185,50 @@ impl Store for SqliteStore {
         self.range_with_byte_limit(query, usize::MAX).await
     }
 
-    async fn range_with_byte_limit(&self, query: Query, most: usize) -> Result<IndexPage, StorageError> {
-        self.with(Effect::None, move |connection| {
-            let moment = connection.transaction()?;
-            let now = now();
-            let Some(index) = index_id(&moment, &query.index, now)? else {
-                return match holds_value(&moment, &query.index, now)? {
-                    true => Err(Failure::Told(wrong_type("a text"))),
+    async fn range_with_byte_limit(&self, query: Query, max_bytes: usize) -> Result<IndexPage, StorageError> {
+        self.with(Effect::None, move |connection, clock| {
+            let snapshot = connection.transaction()?;
+            let now = clock.now_ms();
+            let Some(index) = index_id(&snapshot, &query.index, now)? else {
+                return match holds_value(&snapshot, &query.index, now)? {
+                    true => Err(SqliteError::Store(wrong_type("a text value"))),
                     false => {
                         Ok(IndexPage { entries: Vec::new(), next: None, count: query.with_count.then_some(0) })
                     }
                 };
             };
-            page(&moment, index, &query, most, now)
+            page(&snapshot, index, &query, max_bytes, now)
         })
         .await
     }
 
     async fn commit(&self, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError> {
-        check(&batches)?;
-        self.with(Effect::Unknown, move |connection| commit(connection, &batches, None)).await
+        validate(&batches)?;
+        self.with(Effect::Unknown, move |connection, clock| commit(connection, clock, &batches, None)).await
     }
 
     async fn commit_with_quota(&self, quota: &Quota, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError> {
-        check(&batches)?;
-        quota.check(&batches)?;
+        validate(&batches)?;
+        quota.validate(&batches)?;
         let quota = quota.clone();
-        self.with(Effect::Unknown, move |connection| commit(connection, &batches, Some(&quota))).await
+        self.with(Effect::Unknown, move |connection, clock| {
+            commit(connection, clock, &batches, Some(&quota))
+        }).await
     }
 
-    async fn reconcile_quota(&self, quota: &Quota, after: Option<String>) -> Result<Option<String>, StorageError> {
+    async fn reconcile_quota(&self, quota: &Quota, cursor: Option<String>) -> Result<Option<String>, StorageError> {
         let ledger = quota.ledger.clone();
-        self.with(Effect::Unknown, move |connection| {
+        self.with(Effect::Unknown, move |connection, clock| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let next = ledger::settle(&transaction, &ledger, after.as_deref(), now())?;
-            transaction.commit().map_err(Failure::Commit)?;
+            let next = ledger::reconcile(&transaction, &ledger, cursor.as_deref(), clock.now_ms())?;
+            transaction.commit().map_err(SqliteError::Commit)?;
             Ok(next)
         })
         .await
     }
 
-    async fn scan(&self, prefix: String, after: Option<String>) -> Result<KeyPage, StorageError> {
-        self.with(Effect::None, move |connection| {
+    async fn scan(&self, prefix: String, cursor: Option<String>) -> Result<KeyPage, StorageError> {
+        self.with(Effect::None, move |connection, clock| {
             let mut statement = connection.prepare_cached(
                 "SELECT key FROM checkpointer_value
                   WHERE key >= ?1 AND key > ?2 AND (?3 IS NULL OR key < ?3)
@@ -210,25 +239,25 @@ impl Store for SqliteStore {
                     AND (expires_at IS NULL OR expires_at > ?4)
                   ORDER BY 1 LIMIT ?5",
             )?;
-            // The place to go on is told without the prefix, which may have a
-            // part that is not for the caller to know.
-            let after = after.map(|after| prefix.clone() + &after).unwrap_or_default();
-            let rows = statement
-                .query_map(params![prefix, after, end_of(&prefix), now(), SCAN_PAGE], |row| row.get(0))?;
+            // The cursor is the last key without the prefix, since a wrapper may hide
+            // a part of the prefix from the caller.
+            let after = cursor.map(|cursor| prefix.clone() + &cursor).unwrap_or_default();
+            let parameters = params![prefix, after, end_of(&prefix), clock.now_ms(), SCAN_PAGE];
+            let rows = statement.query_map(parameters, |row| row.get(0))?;
             let keys = rows.collect::<rusqlite::Result<Vec<String>>>()?;
             let last = keys.last().filter(|_| keys.len() == SCAN_PAGE as usize);
-            let next = last.and_then(|last| last.strip_prefix(&prefix)).map(str::to_owned);
-            Ok(KeyPage { keys, next_cursor: next })
+            let next_cursor = last.and_then(|last| last.strip_prefix(&prefix)).map(str::to_owned);
+            Ok(KeyPage { keys, next_cursor })
         })
         .await
     }
 }
 
-/// The first text behind all that begin with `prefix`, if there is one.
+/// The first text that sorts after all texts with this prefix, if there is one.
 fn end_of(prefix: &str) -> Option<String> {
     let mut end: Vec<char> = prefix.chars().collect();
     while let Some(last) = end.pop() {
-        // Surrogates are no characters.
+        // Skip the surrogates, which are not characters.
         let next = if last == '\u{d7ff}' { Some('\u{e000}') } else { char::from_u32(u32::from(last) + 1) };
         if let Some(next) = next {
             end.push(next);
@@ -236,12 +265,6 @@ fn end_of(prefix: &str) -> Option<String> {
         }
     }
     None
-}
-
-/// Milliseconds since 1970.
-fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 fn read(connection: &Connection, key: &str, now: i64, max_value_bytes: Option<u32>) -> rusqlite::Result<Value> {
@@ -262,14 +285,14 @@ fn read(connection: &Connection, key: &str, now: i64, max_value_bytes: Option<u3
 fn value_of(value: ValueRef<'_>, max_value_bytes: Option<u32>) -> Value {
     match value {
         ValueRef::Text(bytes) => text_value(bytes.to_vec(), max_value_bytes),
-        // The head of a text is cut as bytes.
+        // The beginning of a text is read as bytes.
         ValueRef::Blob(bytes) if max_value_bytes.is_some() => text_value(bytes.to_vec(), max_value_bytes),
         ValueRef::Null => Value::Absent,
         other => Value::Unreadable(format!("a value of the SQLite type {}", other.data_type())),
     }
 }
 
-fn life(connection: &Connection, key: &str, now: i64) -> rusqlite::Result<Option<Expiry>> {
+fn ttl(connection: &Connection, key: &str, now: i64) -> rusqlite::Result<Option<Expiry>> {
     let expires_at: Option<Option<i64>> = connection
         .prepare_cached(
             "SELECT expires_at FROM checkpointer_value
@@ -305,9 +328,9 @@ fn page(
     connection: &Connection,
     index: i64,
     query: &Query,
-    most: usize,
+    max_bytes: usize,
     now: i64,
-) -> Result<IndexPage, Failure> {
+) -> Result<IndexPage, SqliteError> {
     let (direction, beyond) = match query.order {
         Order::Ascending => ("ASC", ">"),
         Order::Descending => ("DESC", "<"),
@@ -343,8 +366,8 @@ fn page(
             value = read(connection, &format!("{}{member}", query.value_key_prefix), now, query.max_value_bytes)?;
         }
         bytes += size(&value);
-        if bytes > most {
-            return Err(Failure::Told(too_large(most)));
+        if bytes > max_bytes {
+            return Err(SqliteError::Store(too_large(max_bytes)));
         }
         entries.push(Entry { member, score: query.with_next.then_some(score), value });
         last_score = Some(score);
@@ -363,12 +386,13 @@ fn size_of(connection: &Connection, index: i64) -> rusqlite::Result<u64> {
         .map(i64::unsigned_abs)
 }
 
-fn stopped(effect: Effect) -> StorageError {
-    storage_error(StorageReason::Other, effect, "the work on the database was stopped")
+fn aborted(effect: Effect) -> StorageError {
+    StorageError::new(StorageReason::Other, effect, "the database call was aborted; see the log for its panic")
 }
 
-/// With no room or no leave to write, or another writer in the way, SQLite has
-/// not written the end of the transaction. With a disk that fails, who knows.
+/// SQLite does not write a commit for which it lacks space or permission, or which
+/// another writer blocks. After other failures, such as a disk error, the commit
+/// may be on disk.
 fn effect_of_failed_commit(error: &rusqlite::Error) -> Effect {
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull | ErrorCode::ReadOnly | ErrorCode::DatabaseBusy) => Effect::None,
@@ -376,27 +400,33 @@ fn effect_of_failed_commit(error: &rusqlite::Error) -> Effect {
     }
 }
 
-/// What went wrong, in words for everyone; what SQLite said goes to the log.
-fn failure(error: &rusqlite::Error, effect: Effect) -> StorageError {
-    warn!(%error, "SQLite failed");
+/// Converts an error of SQLite. The message is for everyone; the file and the error
+/// are for the application.
+fn storage_error(error: rusqlite::Error, effect: Effect, address: &str) -> StorageError {
+    warn!(%error, address, "SQLite failed");
     let (reason, message) = match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => (StorageReason::Full, "the disk of the store is full"),
-        Some(ErrorCode::ReadOnly) => (StorageReason::ReadOnly, "the store's file can't be written to"),
+        Some(ErrorCode::ReadOnly) => {
+            (StorageReason::ReadOnly, "the file of the store is read-only; check its permissions")
+        }
         Some(ErrorCode::PermissionDenied) => {
-            (StorageReason::AccessDenied, "the store's file may not be used")
+            (StorageReason::AccessDenied, "access to the file of the store is denied; check its permissions")
         }
         Some(ErrorCode::CannotOpen) => (
             StorageReason::Unavailable,
-            "the store's file, or one that SQLite needs beside it, can't be opened",
+            "the file of the store, or one that SQLite needs beside it, can't be opened; check that its folder \
+             exists and is writable",
         ),
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            (StorageReason::Unavailable, "another process keeps the store busy")
+            (StorageReason::Unavailable, "the store is locked by another process; retry")
         }
-        Some(ErrorCode::NotADatabase) => (StorageReason::Other, "the store's file is not a SQLite database"),
-        Some(ErrorCode::DatabaseCorrupt) => (StorageReason::Other, "the store's file is damaged"),
-        Some(ErrorCode::TooBig) => (StorageReason::TooLarge, "a value is too large for the store"),
-        Some(ErrorCode::SystemIoFailure) => (StorageReason::Other, "the store's disk failed"),
+        Some(ErrorCode::NotADatabase) => (StorageReason::Other, "the file of the store is not a SQLite database"),
+        Some(ErrorCode::DatabaseCorrupt) => {
+            (StorageReason::Other, "the file of the store is corrupt; restore it from a backup")
+        }
+        Some(ErrorCode::TooBig) => (StorageReason::TooLarge, "a value is too large for SQLite"),
+        Some(ErrorCode::SystemIoFailure) => (StorageReason::Other, "the disk of the store failed"),
         _ => (StorageReason::Other, "the store failed"),
     };
-    storage_error(reason, effect, message)
+    StorageError::new(reason, effect, message).with_context(Some(address.to_owned()), Some(Box::new(error)))
 }

@@ -37,7 +37,7 @@ use super::failure::is_lost;
 use super::latest::{Latest, Passing};
 use super::link::Link;
 use super::vote::most_say;
-use crate::store::{Effect, StorageError, StorageReason, storage_error};
+use crate::store::{Effect, StorageError, StorageReason};
 
 /// The code of the error if no server can be reached that knows of the slots.
 pub(super) const NO_NODE: &str = "NONODE";
@@ -210,7 +210,7 @@ impl Connection for Cluster {
         }
         let message = "the store keeps these keys on different machines; \
             the layout `partitioned` keeps those of a session together, and so does a prefix with a {hash tag}";
-        Err(storage_error(StorageReason::Unsupported, Effect::None, message))
+        Err(StorageError::new(StorageReason::Unsupported, Effect::None, message))
     }
 
     async fn scan(&self, pattern: &str, after: Option<&str>) -> Result<KeysPage, StorageError> {

@@ -8,7 +8,7 @@ use super::connection::Access;
 use super::replicas::{FEW_REPLICAS, NO_WAITING, NOT_SENT};
 use super::sentinel::{NO_MASTER, NO_SENTINEL, NO_SUCH_MASTER, NOT_A_SENTINEL, NOT_LET_IN};
 use super::tls;
-use crate::store::{Effect, StorageError, StorageReason, invalid, storage_error, wrong_type};
+use crate::store::{Effect, StorageError, StorageReason, invalid, wrong_type};
 
 /// Whether a connection is of no use after this failure. Most of what a server answers
 /// is none of its connection.
@@ -174,7 +174,7 @@ pub fn classify(error: &RedisError, access: Access) -> StorageError {
         }
         None => (StorageReason::Other, unknown, "the store gave an answer that makes no sense".to_owned()),
     };
-    storage_error(reason, effect, message)
+    StorageError::new(reason, effect, message)
 }
 
 /// What a user may not do. The server says more than that: the name of the user, and

@@ -10,7 +10,7 @@ use tracing::debug;
 
 use super::connection::KeysPage;
 use super::link::Link;
-use crate::store::{Effect, StorageError, StorageReason, invalid, storage_error};
+use crate::store::{Effect, StorageError, StorageReason, invalid};
 
 /// How many keys a step looks at: few enough not to keep others waiting.
 const COUNT: u32 = 1000;
@@ -85,7 +85,7 @@ impl Place {
     pub fn begin_again(self) -> Result<Self, StorageError> {
         if self.restarts >= RESTARTS {
             let message = "the store keeps moving keys, or changing servers; try again when that is done";
-            return Err(storage_error(StorageReason::Unavailable, Effect::None, message));
+            return Err(StorageError::new(StorageReason::Unavailable, Effect::None, message));
         }
         let restarts = self.restarts + 1;
         debug!(restarts, "a scan begins again");

@@ -1,46 +1,48 @@
-//! A commit: what has to hold for each of its batches, and what it writes then.
+//! Commits: the conditions of batches and their operations.
 
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
+use super::super::clock::Clock;
 use super::super::{Batch, Condition, ExpireMode, Expiry, IndexMax, Operation, Quota, wrong_type};
-use super::ledger::Account;
-use super::{Failure, holds_value, index_id, now, size_of};
+use super::ledger::UsageDelta;
+use super::{SqliteError, holds_value, index_id, size_of};
 
-/// How much that has expired goes with each commit: more than a commit adds, so
-/// that it can't pile up.
-const SWEEP: u32 = 64;
+/// How many expired rows each commit deletes at most. This is more than a commit
+/// usually adds, so that expired rows do not accumulate.
+const SWEEP_LIMIT: u32 = 64;
 
-/// How many entries of an index `index-highest` looks at.
-const LOOKED_AT: u32 = 1000;
+/// How many entries of an index the condition `index-max` examines.
+const INDEX_MAX_LIMIT: u32 = 1000;
 
-/// Applies each batch whose conditions hold, all in one transaction, and within a
-/// quota if there is one; says of each whether it was applied.
+/// Applies each batch whose conditions hold, all in one transaction and within the
+/// quota. Returns for each batch whether it was applied.
 pub(super) fn commit(
     connection: &mut Connection,
+    clock: &Clock,
     batches: &[Batch],
     quota: Option<&Quota>,
-) -> Result<Vec<bool>, Failure> {
+) -> Result<Vec<bool>, SqliteError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let now = now();
-    let mut account = quota.map(Account::new);
+    let now = clock.now_ms();
+    let mut usage = quota.map(UsageDelta::new);
     let mut applied = Vec::with_capacity(batches.len());
     for batch in batches {
         let holds = conditions_hold(&transaction, batch, now)?;
         if holds {
             for operation in &batch.operations {
-                if let Some(account) = &mut account {
-                    account.note(&transaction, operation, now)?;
+                if let Some(usage) = &mut usage {
+                    usage.before(&transaction, operation, now)?;
                 }
                 apply(&transaction, operation, now)?;
             }
         }
         applied.push(holds);
     }
-    if let Some(account) = account {
-        account.close(&transaction, now)?;
+    if let Some(usage) = usage {
+        usage.record(&transaction, now)?;
     }
-    sweep(&transaction, now)?;
-    transaction.commit().map_err(Failure::Commit)?;
+    delete_expired(&transaction, now)?;
+    transaction.commit().map_err(SqliteError::Commit)?;
     Ok(applied)
 }
 
@@ -90,11 +92,11 @@ fn condition_holds(connection: &Connection, condition: &Condition, now: i64) -> 
                   WHERE name = ?1 AND (expires_at IS NULL OR expires_at > ?2) AND member = ?3",
             )?
             .exists(params![wanted.index, now, wanted.member]),
-        Condition::IndexMax(wanted) => is_highest(connection, wanted, now),
+        Condition::IndexMax(wanted) => index_max_holds(connection, wanted, now),
     }
 }
 
-fn is_highest(connection: &Connection, wanted: &IndexMax, now: i64) -> rusqlite::Result<bool> {
+fn index_max_holds(connection: &Connection, wanted: &IndexMax, now: i64) -> rusqlite::Result<bool> {
     if holds_value(connection, &wanted.index, now)? {
         return Ok(false);
     }
@@ -103,28 +105,28 @@ fn is_highest(connection: &Connection, wanted: &IndexMax, now: i64) -> rusqlite:
         "SELECT member, score FROM checkpointer_member WHERE index_id = ?1
           ORDER BY score DESC, member DESC LIMIT ?2",
     )?;
-    let mut entries = statement.query(params![index, LOOKED_AT])?;
-    let mut looked_at = 0;
+    let mut entries = statement.query(params![index, INDEX_MAX_LIMIT])?;
+    let mut examined = 0;
     while let Some(entry) = entries.next()? {
-        looked_at += 1;
+        examined += 1;
         let member: String = entry.get(0)?;
         let key = format!("{}{member}", wanted.value_key_prefix);
         let counts = !wanted.excluding.contains(&member)
             && (holds_value(connection, &key, now)? || index_id(connection, &key, now)?.is_some());
         if counts {
-            let place = (entry.get::<_, f64>(1)?, &member);
-            let at_most = (wanted.upper_bound.score, &wanted.upper_bound.member);
-            return Ok(wanted.member.as_ref() == Some(&member) && place <= at_most);
+            let position = (entry.get::<_, f64>(1)?, &member);
+            let upper_bound = (wanted.upper_bound.score, &wanted.upper_bound.member);
+            return Ok(wanted.member.as_ref() == Some(&member) && position <= upper_bound);
         }
     }
-    Ok(wanted.member.is_none() && looked_at < LOOKED_AT)
+    Ok(wanted.member.is_none() && examined < INDEX_MAX_LIMIT)
 }
 
-fn apply(transaction: &Transaction<'_>, operation: &Operation, now: i64) -> Result<(), Failure> {
+fn apply(transaction: &Transaction<'_>, operation: &Operation, now: i64) -> Result<(), SqliteError> {
     match operation {
         Operation::Put(put) => {
             if index_id(transaction, &put.key, now)?.is_some() {
-                return Err(Failure::Told(wrong_type("an index")));
+                return Err(SqliteError::Store(wrong_type("an index")));
             }
             transaction
                 .prepare_cached(
@@ -135,16 +137,16 @@ fn apply(transaction: &Transaction<'_>, operation: &Operation, now: i64) -> Resu
         }
         Operation::Delete(key) => {
             transaction.prepare_cached("DELETE FROM checkpointer_value WHERE key = ?1")?.execute([key])?;
-            // Its members go bit by bit, as if it had expired.
+            // Later commits delete the members step by step, as of an expired index.
             transaction
                 .prepare_cached("UPDATE checkpointer_index SET name = NULL, expires_at = 0 WHERE name = ?1")?
                 .execute([key])?;
         }
         Operation::IndexPut(put) => {
             if holds_value(transaction, &put.index, now)? {
-                return Err(Failure::Told(wrong_type("a text")));
+                return Err(SqliteError::Store(wrong_type("a text value")));
             }
-            let index = living_index(transaction, &put.index, put.expiry, now)?;
+            let index = index_with_expiry(transaction, &put.index, put.expiry, now)?;
             transaction
                 .prepare_cached(
                     "INSERT INTO checkpointer_member (index_id, member, score) VALUES (?1, ?2, ?3)
@@ -152,12 +154,12 @@ fn apply(transaction: &Transaction<'_>, operation: &Operation, now: i64) -> Resu
                 )?
                 .execute(params![index, put.member, put.score])?;
         }
-        Operation::IndexDelete(gone) => {
-            // A text has no members.
-            let Some(index) = index_id(transaction, &gone.index, now)? else { return Ok(()) };
+        Operation::IndexDelete(entry) => {
+            // A text value has no members.
+            let Some(index) = index_id(transaction, &entry.index, now)? else { return Ok(()) };
             transaction
                 .prepare_cached("DELETE FROM checkpointer_member WHERE index_id = ?1 AND member = ?2")?
-                .execute(params![index, gone.member])?;
+                .execute(params![index, entry.member])?;
             transaction
                 .prepare_cached(
                     "DELETE FROM checkpointer_index WHERE id = ?1
@@ -187,9 +189,9 @@ fn apply(transaction: &Transaction<'_>, operation: &Operation, now: i64) -> Resu
     Ok(())
 }
 
-/// The index of this name, made if it is not there, and living at least as long
-/// as `expiry` says.
-fn living_index(
+/// Returns the index of this name. Creates it if it does not exist, and extends its
+/// expiry if that is earlier than `expiry`.
+fn index_with_expiry(
     transaction: &Transaction<'_>,
     name: &str,
     expiry: Expiry,
@@ -214,19 +216,19 @@ fn living_index(
     Ok(transaction.last_insert_rowid())
 }
 
-/// Removes a part of what has expired.
-fn sweep(transaction: &Transaction<'_>, now: i64) -> rusqlite::Result<()> {
+/// Deletes some of the expired values, members and indexes.
+fn delete_expired(transaction: &Transaction<'_>, now: i64) -> rusqlite::Result<()> {
     transaction
         .prepare_cached(
             "DELETE FROM checkpointer_value WHERE rowid IN
                 (SELECT rowid FROM checkpointer_value WHERE expires_at <= ?1 LIMIT ?2)",
         )?
-        .execute(params![now, SWEEP])?;
+        .execute(params![now, SWEEP_LIMIT])?;
     let mut statement =
         transaction.prepare_cached("SELECT id FROM checkpointer_index WHERE expires_at <= ?1 LIMIT ?2")?;
     let expired =
-        statement.query_map(params![now, SWEEP], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
-    let mut left = SWEEP as usize;
+        statement.query_map(params![now, SWEEP_LIMIT], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
+    let mut left = SWEEP_LIMIT as usize;
     for index in expired {
         left -= transaction
             .prepare_cached(

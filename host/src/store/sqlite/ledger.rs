@@ -1,59 +1,59 @@
-//! The ledgers of quotas: what each key costs that was written within one, and
-//! the totals.
+//! The ledgers of quotas: the recorded usage of each key, and the totals.
 
 use std::collections::BTreeMap;
 
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 use super::super::Operation;
-use super::super::quota::{Holdings, Quota, SETTLE_PAGE, resized};
-use super::{Failure, index_id, size_of};
+use super::super::quota::{Quota, RECONCILE_PAGE, Usage, resized_key};
+use super::{SqliteError, index_id, size_of};
 
-/// What a commit does within a quota, from its first write to its last.
-pub(super) struct Account<'a> {
+/// The change of usage by one commit.
+pub(super) struct UsageDelta<'a> {
     quota: &'a Quota,
-    /// What stood at each key before it was written.
-    before: BTreeMap<&'a str, Holdings>,
+    /// The usage of each key before the commit.
+    before: BTreeMap<&'a str, Usage>,
 }
 
-impl<'a> Account<'a> {
+impl<'a> UsageDelta<'a> {
     pub(super) fn new(quota: &'a Quota) -> Self {
         Self { quota, before: BTreeMap::new() }
     }
 
-    /// Notes what stands where `operation` is about to write.
-    pub(super) fn note(
+    /// Notes the usage of the key that `operation` is about to change.
+    pub(super) fn before(
         &mut self,
         transaction: &Transaction<'_>,
         operation: &'a Operation,
         now: i64,
     ) -> rusqlite::Result<()> {
-        if let Some(key) = resized(operation)
+        if let Some(key) = resized_key(operation)
             && !self.before.contains_key(key)
         {
-            self.before.insert(key, standing(transaction, key, now)?);
+            self.before.insert(key, current_usage(transaction, key, now)?);
         }
         Ok(())
     }
 
-    /// Writes what was done into the ledger, or says that it was too much: then
-    /// the transaction must not stand.
-    pub(super) fn close(self, transaction: &Transaction<'_>, now: i64) -> Result<(), Failure> {
-        let before = self.before.values().fold(Holdings::default(), |sum, one| sum + *one);
-        let after = account(transaction, &self.quota.ledger, self.before.keys(), now)?;
+    /// Records the usage after the commit in the ledger. If it exceeds the quota,
+    /// returns an error, and the transaction must be rolled back.
+    pub(super) fn record(self, transaction: &Transaction<'_>, now: i64) -> Result<(), SqliteError> {
+        let before = self.before.values().fold(Usage::default(), |sum, usage| sum + *usage);
+        let after = record_keys(transaction, &self.quota.ledger, self.before.keys(), now)?;
         let total = total(transaction, &self.quota.ledger)?;
         match self.quota.exceeded(after - before, total) {
-            Some(limit) => Err(Failure::Told(self.quota.full(limit))),
+            Some(limit) => Err(SqliteError::Store(self.quota.full(limit))),
             None => Ok(()),
         }
     }
 }
 
-/// Accounts again for a page of a ledger, and says where to go on.
-pub(super) fn settle(
+/// Records the usage of a page of a ledger again. Returns the cursor of the next
+/// page.
+pub(super) fn reconcile(
     transaction: &Transaction<'_>,
     ledger: &str,
-    from: Option<&str>,
+    cursor: Option<&str>,
     now: i64,
 ) -> rusqlite::Result<Option<String>> {
     let mut keys = transaction
@@ -61,43 +61,44 @@ pub(super) fn settle(
             "SELECT key FROM checkpointer_ledger_entry
               WHERE ledger = ?1 AND key >= ?2 ORDER BY key LIMIT ?3",
         )?
-        .query_map(params![ledger, from.unwrap_or_default(), SETTLE_PAGE + 1], |row| row.get(0))?
+        .query_map(params![ledger, cursor.unwrap_or_default(), RECONCILE_PAGE + 1], |row| row.get(0))?
         .collect::<rusqlite::Result<Vec<String>>>()?;
-    let next = if keys.len() > SETTLE_PAGE as usize { keys.pop() } else { None };
-    account(transaction, ledger, &keys, now)?;
+    let next = if keys.len() > RECONCILE_PAGE as usize { keys.pop() } else { None };
+    record_keys(transaction, ledger, &keys, now)?;
     Ok(next)
 }
 
-/// Notes what stands at each of `keys` now, and gives the sum of that.
-fn account(
+/// Records the current usage of each key in the ledger. Returns the sum.
+fn record_keys(
     transaction: &Transaction<'_>,
     ledger: &str,
     keys: impl IntoIterator<Item = impl AsRef<str>>,
     now: i64,
-) -> rusqlite::Result<Holdings> {
-    let (mut sum, mut more) = (Holdings::default(), Holdings::default());
+) -> rusqlite::Result<Usage> {
+    let (mut sum, mut growth) = (Usage::default(), Usage::default());
     for key in keys {
         let key = key.as_ref();
-        let (stands, noted) = (standing(transaction, key, now)?, noted(transaction, ledger, key)?);
-        if stands != noted {
-            note(transaction, ledger, key, stands)?;
+        let current = current_usage(transaction, key, now)?;
+        let recorded = recorded_usage(transaction, ledger, key)?;
+        if current != recorded {
+            record(transaction, ledger, key, current)?;
         }
-        sum = sum + stands;
-        more = more + (stands - noted);
+        sum = sum + current;
+        growth = growth + (current - recorded);
     }
-    if more != Holdings::default() {
+    if growth != Usage::default() {
         transaction
             .prepare_cached(
                 "INSERT INTO checkpointer_ledger (ledger, value_count, bytes) VALUES (?1, ?2, ?3)
                  ON CONFLICT (ledger) DO UPDATE SET value_count = value_count + ?2, bytes = bytes + ?3",
             )?
-            .execute(params![ledger, more.values, more.bytes])?;
+            .execute(params![ledger, growth.values, growth.bytes])?;
     }
     Ok(sum)
 }
 
-/// What stands at a key now.
-fn standing(transaction: &Transaction<'_>, key: &str, now: i64) -> rusqlite::Result<Holdings> {
+/// The usage of a key now.
+fn current_usage(transaction: &Transaction<'_>, key: &str, now: i64) -> rusqlite::Result<Usage> {
     let value = transaction
         .prepare_cached(
             "SELECT octet_length(value) FROM checkpointer_value
@@ -106,39 +107,39 @@ fn standing(transaction: &Transaction<'_>, key: &str, now: i64) -> rusqlite::Res
         .query_row(params![key, now], |row| row.get(0))
         .optional()?;
     if let Some(bytes) = value {
-        return Ok(Holdings::value(key, bytes));
+        return Ok(Usage::of_value(key, bytes));
     }
     match index_id(transaction, key, now)? {
-        Some(index) => Ok(Holdings::index(key, size_of(transaction, index)?)),
-        None => Ok(Holdings::default()),
+        Some(index) => Ok(Usage::of_index(key, size_of(transaction, index)?)),
+        None => Ok(Usage::default()),
     }
 }
 
-/// The same as the ledger has it.
-fn noted(transaction: &Transaction<'_>, ledger: &str, key: &str) -> rusqlite::Result<Holdings> {
-    let noted = transaction
+/// The usage of a key as the ledger has it.
+fn recorded_usage(transaction: &Transaction<'_>, ledger: &str, key: &str) -> rusqlite::Result<Usage> {
+    let recorded = transaction
         .prepare_cached(
             "SELECT value_count, bytes FROM checkpointer_ledger_entry WHERE ledger = ?1 AND key = ?2",
         )?
-        .query_row([ledger, key], holdings)
+        .query_row([ledger, key], usage)
         .optional()?;
-    Ok(noted.unwrap_or_default())
+    Ok(recorded.unwrap_or_default())
 }
 
-fn total(transaction: &Transaction<'_>, ledger: &str) -> rusqlite::Result<Holdings> {
+fn total(transaction: &Transaction<'_>, ledger: &str) -> rusqlite::Result<Usage> {
     let total = transaction
         .prepare_cached("SELECT value_count, bytes FROM checkpointer_ledger WHERE ledger = ?1")?
-        .query_row([ledger], holdings)
+        .query_row([ledger], usage)
         .optional()?;
     Ok(total.unwrap_or_default())
 }
 
-fn holdings(row: &Row<'_>) -> rusqlite::Result<Holdings> {
-    Ok(Holdings { values: row.get(0)?, bytes: row.get(1)? })
+fn usage(row: &Row<'_>) -> rusqlite::Result<Usage> {
+    Ok(Usage { values: row.get(0)?, bytes: row.get(1)? })
 }
 
-fn note(transaction: &Transaction<'_>, ledger: &str, key: &str, stands: Holdings) -> rusqlite::Result<()> {
-    if stands == Holdings::default() {
+fn record(transaction: &Transaction<'_>, ledger: &str, key: &str, usage: Usage) -> rusqlite::Result<()> {
+    if usage == Usage::default() {
         transaction
             .prepare_cached("DELETE FROM checkpointer_ledger_entry WHERE ledger = ?1 AND key = ?2")?
             .execute([ledger, key])?;
@@ -149,6 +150,6 @@ fn note(transaction: &Transaction<'_>, ledger: &str, key: &str, stands: Holdings
             "INSERT INTO checkpointer_ledger_entry (ledger, key, value_count, bytes) VALUES (?1, ?2, ?3, ?4)
              ON CONFLICT (ledger, key) DO UPDATE SET value_count = ?3, bytes = ?4",
         )?
-        .execute(params![ledger, key, stands.values, stands.bytes])?;
+        .execute(params![ledger, key, usage.values, usage.bytes])?;
     Ok(())
 }

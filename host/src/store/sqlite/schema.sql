@@ -1,6 +1,6 @@
--- What `sqlite.rs` keeps. Times are milliseconds since 1970 by the clock of the
--- machine; none means never. What has expired is passed over by every read and
--- removed some time later.
+-- The tables of `sqlite.rs`. Times are milliseconds since 1970 by the clock of the
+-- store; NULL means never. Every read ignores expired rows; later commits delete
+-- them.
 
 CREATE TABLE IF NOT EXISTS checkpointer_value (
     key        TEXT PRIMARY KEY NOT NULL,
@@ -11,8 +11,8 @@ CREATE TABLE IF NOT EXISTS checkpointer_value (
 CREATE INDEX IF NOT EXISTS checkpointer_value_expiry
     ON checkpointer_value (expires_at) WHERE expires_at IS NOT NULL;
 
--- An index that has expired loses its name at once, in favour of a new one, and
--- its members bit by bit.
+-- If an index is created at the name of an expired one, the expired one loses its
+-- name. Its members are deleted in steps.
 CREATE TABLE IF NOT EXISTS checkpointer_index (
     id         INTEGER PRIMARY KEY,
     name       TEXT UNIQUE,
@@ -32,8 +32,8 @@ CREATE TABLE IF NOT EXISTS checkpointer_member (
 CREATE INDEX IF NOT EXISTS checkpointer_member_order
     ON checkpointer_member (index_id, score, member);
 
--- What stood at each key when it was last written within a quota, or looked at
--- again; and the totals, in the same transaction. Nothing here expires.
+-- The usage of each key when it was last written within a quota or reconciled, and
+-- the totals, which are changed in the same transaction. Rows do not expire.
 CREATE TABLE IF NOT EXISTS checkpointer_ledger_entry (
     ledger      TEXT NOT NULL,
     key         TEXT NOT NULL,
