@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use checkpointer::store::{Batch, Expiry, IndexPut, Operation, Order, Put, Query, Value};
 use checkpointer_guest::document;
 
-use crate::contract::Place;
+use crate::contract::TestStore;
 
 /// Long enough for any test.
 const HOUR: Expiry = Expiry::AfterMs(3_600_000);
@@ -47,7 +47,7 @@ impl Kept<'_> {
 
 impl Contents {
     /// Reads all that there is, but for the ledgers of quotas.
-    pub async fn of(place: &Place) -> Self {
+    pub async fn of(place: &TestStore) -> Self {
         let mut names = place.keys("").await;
         names.retain(|name| !name.ends_with("\0quota"));
         let expiring = place.expiring().await;
@@ -66,7 +66,7 @@ impl Contents {
     }
 
     /// Makes this all that there is.
-    pub async fn restore(&self, place: &Place) {
+    pub async fn restore(&self, place: &TestStore) {
         place.clear().await;
         let mut operations = Vec::new();
         for (key, Content { what, expires }) in &self.keys {
@@ -224,7 +224,7 @@ fn meant_by(index: &str, member: &str) -> impl Iterator<Item = String> {
     ends.into_iter().map(move |end| format!("{}checkpoint:{member}", &index[..end]))
 }
 
-async fn members(place: &Place, index: &str) -> BTreeMap<String, f64> {
+async fn members(place: &TestStore, index: &str) -> BTreeMap<String, f64> {
     let mut members = BTreeMap::new();
     let mut after = None;
     loop {

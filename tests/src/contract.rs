@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use ::checkpointer::store::{
-    Address, Batch, Expiry, Operation, Prefixed, Put, RedisStore, SqliteStore, Store, Value,
+    StoreUrl, Batch, Expiry, Operation, PrefixedStore, Put, RedisStore, SqliteStore, Store, Value,
 };
 use ::checkpointer::{DEFAULT_PREFIX, Error, Layout};
 use rusqlite::Connection;
@@ -28,16 +28,16 @@ use crate::names::Names;
 use crate::redis_cluster::RedisCluster;
 use crate::redis_server::RedisServer;
 use crate::sentinels::Sentinels;
-use crate::spread::Spread;
-use crate::subject::{Mode, Opening, Subject};
+use crate::fake_cluster::FakeCluster;
+use crate::checkpointer_under_test::{Mode, Options, CheckpointerUnderTest};
 
 /// The stores that there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum Backend {
     /// SQLite in memory.
     Memory,
     /// The same, for checkpointers like a store that is spread over many machines.
-    Spread,
+    FakeCluster,
     /// SQLite in a file.
     File,
     /// A real redis-server.
@@ -58,7 +58,7 @@ pub enum Kind {
 }
 
 /// A new and empty store of some kind.
-pub struct Place {
+pub struct TestStore {
     /// The store.
     pub store: Arc<dyn Store>,
     /// The server, if there is one.
@@ -93,7 +93,7 @@ pub struct SharedSentinels {
     pub sentinels: Arc<Sentinels>,
 }
 
-/// What the keys of [`Kind::RedisSlot`] begin with.
+/// What the keys of [`Backend::RedisSlot`] begin with.
 const TAG: &str = "{slot}";
 
 /// A database, and a way into it past the store.
@@ -102,25 +102,25 @@ struct File {
     _folder: TempDir,
 }
 
-impl Place {
+impl TestStore {
     /// Makes one.
-    pub async fn new(kind: Kind) -> Self {
+    pub async fn new(kind: Backend) -> Self {
         match kind {
-            Kind::Memory => {
+            Backend::Memory => {
                 let store = SqliteStore::in_memory().await.expect("a database in memory");
                 Self::of(Arc::new(store))
             }
-            Kind::Spread => Self { is_spread: true, ..Box::pin(Self::new(Kind::Memory)).await },
-            Kind::File => Self::in_folder(TempDir::new().expect("a temporary folder")).await,
-            Kind::Redis => {
+            Backend::FakeCluster => Self { is_spread: true, ..Box::pin(Self::new(Backend::Memory)).await },
+            Backend::File => Self::in_folder(TempDir::new().expect("a temporary folder")).await,
+            Backend::Redis => {
                 let server = RedisServer::start().await;
                 Self::on(redis_store(&server.url()), server, Vec::new())
             }
-            Kind::Valkey => {
+            Backend::Valkey => {
                 let server = RedisServer::start_valkey_with(&[]).await;
                 Self::on(redis_store(&server.url()), server, Vec::new())
             }
-            Kind::RedisUser => {
+            Backend::RedisUser => {
                 let server = RedisServer::start().await;
                 // What the contract's keys all begin with is nothing.
                 let rules = acl::rules(&acl::CONTRACT).into_iter();
@@ -129,24 +129,24 @@ impl Place {
                 let url = acl::set_user(&server, &rules).await;
                 Self::on(redis_store(&url), server, Vec::new())
             }
-            Kind::RedisReplicas => {
+            Backend::RedisReplicas => {
                 let server = RedisServer::start().await;
                 let replicas = vec![server.start_replica().await, server.start_replica().await];
                 // Enough time for a busy machine.
                 let url = format!("{}?replicas=2&replica_timeout=30", server.url());
                 Self::on(redis_store(&url), server, replicas)
             }
-            Kind::RedisCluster => {
+            Backend::RedisCluster => {
                 let (cluster, guard) = RedisCluster::shared().await;
                 let store = redis_store(&cluster.url());
                 let cluster = Some(SharedCluster { cluster, _guard: guard });
                 Self { cluster, ..Self::of(store) }
             }
-            Kind::RedisSlot => {
-                let place = Box::pin(Self::new(Kind::RedisCluster)).await;
-                Self { store: Arc::new(Prefixed::new(Arc::clone(&place.store), TAG)), tag: TAG, ..place }
+            Backend::RedisSlot => {
+                let place = Box::pin(Self::new(Backend::RedisCluster)).await;
+                Self { store: Arc::new(PrefixedStore::new(Arc::clone(&place.store), TAG)), tag: TAG, ..place }
             }
-            Kind::RedisSentinel => {
+            Backend::RedisSentinel => {
                 let (sentinels, guard) = Sentinels::shared().await;
                 let store = redis_store(&sentinels.url());
                 let sentinels = Some(SharedSentinels { sentinels, _guard: guard });
@@ -183,7 +183,7 @@ impl Place {
         Names { prefix: DEFAULT_PREFIX, layout: self.layout }
     }
 
-    /// Makes one of the kind [`Kind::File`], but in memory where the system has
+    /// Makes one of the kind [`Backend::File`], but in memory where the system has
     /// files there: it can be looked into, and costs no time.
     pub async fn in_memory_file() -> Self {
         let memory = Path::new("/dev/shm");
@@ -199,19 +199,19 @@ impl Place {
     }
 
     /// Opens a checkpointer over it, in its layout.
-    pub async fn open(&self, mode: Mode, opening: &Opening) -> Subject {
+    pub async fn open(&self, mode: Mode, opening: &Options) -> CheckpointerUnderTest {
         self.try_open(mode, opening).await.expect("a checkpointer")
     }
 
     /// The same, which may be refused.
-    pub async fn try_open(&self, mode: Mode, opening: &Opening) -> Result<Subject, Error> {
-        Subject::open(mode, self.reached(), &Opening { layout: self.layout, ..opening.clone() }).await
+    pub async fn try_open(&self, mode: Mode, opening: &Options) -> Result<CheckpointerUnderTest, Error> {
+        CheckpointerUnderTest::open(mode, self.reached(), &Options { layout: self.layout, ..opening.clone() }).await
     }
 
     /// The store as checkpointers reach it.
     fn reached(&self) -> Arc<dyn Store> {
         let store = Arc::clone(&self.store);
-        if self.is_spread { Spread::new(store) } else { store }
+        if self.is_spread { FakeCluster::new(store) } else { store }
     }
 
     /// Lets time pass for all that expires, as its store has noted it, without
@@ -327,7 +327,7 @@ pub async fn keys_after(store: &Arc<dyn Store>, prefix: &str, mut after: Option<
     loop {
         let page = store.scan(prefix.to_owned(), after).await.expect("a page of keys");
         keys.extend(page.keys);
-        after = page.next;
+        after = page.next_cursor;
         if after.is_none() {
             return keys.into_iter().collect();
         }
@@ -337,7 +337,7 @@ pub async fn keys_after(store: &Arc<dyn Store>, prefix: &str, mut after: Option<
 /// The store of a Redis server.
 pub fn redis_store(url: &str) -> Arc<dyn Store> {
     match url.parse() {
-        Ok(Address::Redis(address)) => Arc::new(RedisStore::new(&address).expect("a Redis store")),
+        Ok(StoreUrl::Redis(url)) => Arc::new(RedisStore::new(&url).expect("a Redis store")),
         other => panic!("{url}: {other:?}"),
     }
 }

@@ -17,7 +17,7 @@ pub enum Call {
     Get,
     /// [`Store::range`].
     Range,
-    /// [`Store::commit`], [`Store::commit_within`] and [`Store::settle`], the only
+    /// [`Store::commit`], [`Store::commit_with_quota`] and [`Store::settle`], the only
     /// ones that write.
     Commit,
     /// [`Store::scan`].
@@ -85,7 +85,7 @@ impl Fault {
             Self::PanicBefore | Self::PanicAfter | Self::CutBefore | Self::CutAfter => return None,
         };
         let effect = if call == Call::Commit { effect } else { Effect::None };
-        Some(StorageError { reason, effect, message: format!("a fault was injected: {self:?}") })
+        Some(StorageError::new(reason, effect, format!("a fault was injected: {self:?}")))
     }
 }
 
@@ -165,24 +165,28 @@ impl Store for Faulty {
         self.call(Call::Range, self.inner.range(query)).await
     }
 
-    async fn range_of_at_most(&self, query: Query, most: usize) -> Result<IndexPage, StorageError> {
-        self.call(Call::Range, self.inner.range_of_at_most(query, most)).await
+    async fn range_with_byte_limit(&self, query: Query, most: usize) -> Result<IndexPage, StorageError> {
+        self.call(Call::Range, self.inner.range_with_byte_limit(query, most)).await
     }
 
     async fn commit(&self, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError> {
         self.call(Call::Commit, self.inner.commit(batches)).await
     }
 
-    async fn commit_within(&self, quota: &Quota, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError> {
-        self.call(Call::Commit, self.inner.commit_within(quota, batches)).await
+    async fn commit_with_quota(&self, quota: &Quota, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError> {
+        self.call(Call::Commit, self.inner.commit_with_quota(quota, batches)).await
     }
 
-    async fn settle(&self, quota: &Quota, after: Option<String>) -> Result<Option<String>, StorageError> {
-        self.call(Call::Commit, self.inner.settle(quota, after)).await
+    async fn reconcile_quota(&self, quota: &Quota, after: Option<String>) -> Result<Option<String>, StorageError> {
+        self.call(Call::Commit, self.inner.reconcile_quota(quota, after)).await
     }
 
     async fn scan(&self, prefix: String, after: Option<String>) -> Result<KeyPage, StorageError> {
         self.call(Call::Scan, self.inner.scan(prefix, after)).await
+    }
+
+    fn supports(&self, capability: &str) -> bool {
+        self.inner.supports(capability)
     }
 
     fn is_colocated(&self, prefix: &str) -> bool {

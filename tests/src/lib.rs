@@ -2,10 +2,11 @@
 //!
 //! - [`contract`]: what every store and every way to run the checkpointer has
 //!   to keep to, written once.
-//! - [`subject`]: the two ways to run it: as the component, and natively.
+//! - [`checkpointer_under_test`]: the two ways to run it: as the component, and natively.
 //! - [`native`]: the guest's logic over a host's store, without a sandbox.
+//! - [`errors`]: errors of the store, in the form in which tests compare them.
 //! - [`faulty`]: a store in which any call can be made to fail; [`paged`]: one
-//!   that gives little at once; [`spread`]: one that is like many machines.
+//!   that gives little at once; [`fake_cluster`]: one that is like many machines.
 //! - [`names`]: where things stand, in both layouts.
 //! - [`contents`]: all that a store holds.
 //! - [`redis_server`]: a real server on a free port; [`acl`]: a user of it.
@@ -20,9 +21,12 @@
 
 pub mod acl;
 pub mod chance;
+pub mod checkpointer_under_test;
 pub mod contents;
 pub mod contract;
+pub mod errors;
 pub mod eventually;
+pub mod fake_cluster;
 pub mod faulty;
 pub mod llmfy;
 pub mod names;
@@ -34,6 +38,4 @@ pub mod redis_cluster;
 pub mod redis_server;
 pub mod samples;
 pub mod sentinels;
-pub mod spread;
-pub mod subject;
 pub mod writers;

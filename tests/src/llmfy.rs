@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use checkpointer::{Checkpoint, Metadata, Run};
+use checkpointer::{Checkpoint, Metadata, Run, Timestamp};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
@@ -142,12 +142,12 @@ fn script(generation: Generation, name: &str) -> Command {
 
 /// What the pipe takes for a checkpoint.
 fn document(checkpoint: &Checkpoint) -> Value {
-    let Checkpoint { metadata, state } = checkpoint;
+    let Checkpoint { metadata, state, .. } = checkpoint;
     match &metadata.run {
         None => json!({
             "checkpoint_id": metadata.checkpoint_id,
             "session_id": metadata.session_id,
-            "timestamp": metadata.timestamp,
+            "timestamp": metadata.timestamp.to_string(),
             "node_name": metadata.node,
             "step": metadata.step,
             "state": state,
@@ -156,7 +156,7 @@ fn document(checkpoint: &Checkpoint) -> Value {
             "checkpoint_id": metadata.checkpoint_id,
             "session_id": metadata.session_id,
             "run_id": run.run_id,
-            "created_at": metadata.timestamp,
+            "created_at": metadata.timestamp.to_string(),
             "node": metadata.node,
             "prev_node": run.prev_node,
             "step": metadata.step,
@@ -173,25 +173,21 @@ fn checkpoints(documents: &Value) -> Vec<Checkpoint> {
 }
 
 fn checkpoint(document: &Value) -> Checkpoint {
-    let run = document.get("run_id").map(|run_id| Run {
-        run_id: text(run_id),
-        prev_node: text(&document["prev_node"]),
-        updated_fields: document["updated_fields"].as_array().expect("a list").iter().map(text).collect(),
-        attempt: document["attempt"].as_i64(),
-        dispatch_id: document["dispatch_id"].as_str().map(str::to_owned),
+    let run = document.get("run_id").map(|run_id| {
+        let mut run = Run::new(text(run_id));
+        run.prev_node = text(&document["prev_node"]);
+        run.updated_fields = document["updated_fields"].as_array().expect("a list").iter().map(text).collect();
+        run.attempt = document["attempt"].as_i64();
+        run.dispatch_id = document["dispatch_id"].as_str().map(str::to_owned);
+        run
     });
     let (timestamp, node) = if run.is_some() { ("created_at", "node") } else { ("timestamp", "node_name") };
-    Checkpoint {
-        metadata: Metadata {
-            session_id: text(&document["session_id"]),
-            checkpoint_id: text(&document["checkpoint_id"]),
-            timestamp: text(&document[timestamp]),
-            node: text(&document[node]),
-            step: document["step"].as_i64().expect("a number of a step"),
-            run,
-        },
-        state: text(&document["state"]),
-    }
+    let mut metadata = Metadata::new(text(&document["session_id"]), text(&document["checkpoint_id"]))
+        .timestamp(text(&document[timestamp]).parse::<Timestamp>().expect("a timestamp"))
+        .node(text(&document[node]))
+        .step(document["step"].as_i64().expect("the number of a step"));
+    metadata.run = run;
+    Checkpoint::new(metadata, text(&document["state"]))
 }
 
 fn text(value: &Value) -> String {

@@ -18,26 +18,33 @@ pub struct Names<'a> {
 impl Names<'_> {
     /// The document of a checkpoint of a session.
     pub fn document(&self, session: &str, id: &str) -> String {
-        match self.layout {
-            Layout::Llmfy => format!("{}checkpoint:{id}", self.prefix),
-            Layout::Partitioned => format!("{}checkpoint:{id}", self.partition(session)),
+        if self.is_partitioned() {
+            format!("{}checkpoint:{id}", self.partition(session))
+        } else {
+            format!("{}checkpoint:{id}", self.prefix)
         }
     }
 
     /// The index of a session.
     pub fn index(&self, session: &str) -> String {
-        match self.layout {
-            Layout::Llmfy => format!("{}session:{session}", self.prefix),
-            Layout::Partitioned => format!("{}session", self.partition(session)),
+        if self.is_partitioned() {
+            format!("{}session", self.partition(session))
+        } else {
+            format!("{}session:{session}", self.prefix)
         }
     }
 
     /// The index of a run of a session.
     pub fn index_of_run(&self, session: &str, run: &str) -> String {
-        match self.layout {
-            Layout::Llmfy => format!("{}session:{session}:run:{run}", self.prefix),
-            Layout::Partitioned => format!("{}run:{run}", self.partition(session)),
+        if self.is_partitioned() {
+            format!("{}run:{run}", self.partition(session))
+        } else {
+            format!("{}session:{session}:run:{run}", self.prefix)
         }
+    }
+
+    fn is_partitioned(&self) -> bool {
+        self.layout == Layout::Partitioned
     }
 
     /// What all keys of a session begin with, in the partitioned layout.

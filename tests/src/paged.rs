@@ -39,12 +39,12 @@ impl Store for Paged {
         self.inner.commit(batches).await
     }
 
-    async fn commit_within(&self, quota: &Quota, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError> {
-        self.inner.commit_within(quota, batches).await
+    async fn commit_with_quota(&self, quota: &Quota, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError> {
+        self.inner.commit_with_quota(quota, batches).await
     }
 
-    async fn settle(&self, quota: &Quota, after: Option<String>) -> Result<Option<String>, StorageError> {
-        self.inner.settle(quota, after).await
+    async fn reconcile_quota(&self, quota: &Quota, after: Option<String>) -> Result<Option<String>, StorageError> {
+        self.inner.reconcile_quota(quota, after).await
     }
 
     async fn scan(&self, prefix: String, after: Option<String>) -> Result<KeyPage, StorageError> {
@@ -52,7 +52,7 @@ impl Store for Paged {
         loop {
             let page = self.inner.scan(prefix.clone(), inner_after).await?;
             keys.extend(page.keys);
-            inner_after = page.next;
+            inner_after = page.next_cursor;
             if inner_after.is_none() {
                 break;
             }
@@ -62,7 +62,11 @@ impl Store for Paged {
         keys.retain(|key| after.as_ref().is_none_or(|after| key > after));
         keys.truncate(self.size);
         let next = keys.last().filter(|_| keys.len() == self.size).cloned();
-        Ok(KeyPage { keys, next })
+        Ok(KeyPage { keys, next_cursor: next })
+    }
+
+    fn supports(&self, capability: &str) -> bool {
+        self.inner.supports(capability)
     }
 
     fn is_colocated(&self, prefix: &str) -> bool {

@@ -3,39 +3,35 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use checkpointer::{Checkpoint, Metadata, Run};
+use checkpointer::{Checkpoint, Metadata, Run, Timestamp};
 
-/// A checkpoint of a run, saved `second` seconds into 2026.
+/// A checkpoint of a run, with the timestamp `second` seconds into 2026.
 pub fn checkpoint(session: &str, id: &str, run: &str, second: u32) -> Checkpoint {
-    Checkpoint {
-        metadata: Metadata {
-            session_id: session.to_owned(),
-            checkpoint_id: id.to_owned(),
-            timestamp: timestamp(second),
-            node: "node".to_owned(),
-            step: i64::from(second),
-            run: Some(Run {
-                run_id: run.to_owned(),
-                prev_node: "__start__".to_owned(),
-                updated_fields: vec!["messages".to_owned()],
-                attempt: Some(1),
-                dispatch_id: None,
-            }),
-        },
-        state: format!("{{\"from\": \"{id} {second}\"}}"),
-    }
+    let mut run = Run::new(run);
+    run.prev_node = "__start__".to_owned();
+    run.updated_fields = vec!["messages".to_owned()];
+    run.attempt = Some(1);
+    let metadata =
+        Metadata::new(session, id).timestamp(timestamp(second)).node("node").step(i64::from(second)).run(run);
+    Checkpoint::new(metadata, format!("{{\"from\": \"{id} {second}\"}}"))
 }
 
-/// The same without a run.
+/// A checkpoint without a run.
 pub fn plain(session: &str, id: &str, second: u32) -> Checkpoint {
     let mut checkpoint = checkpoint(session, id, "", second);
     checkpoint.metadata.run = None;
     checkpoint
 }
 
-/// The time so many seconds into 2026, less than a day.
-pub fn timestamp(second: u32) -> String {
-    format!("2026-01-01T{:02}:{:02}:{:02}+00:00", second / 3600, second / 60 % 60, second % 60)
+/// The checkpoint with another state.
+pub fn with_state(checkpoint: Checkpoint, state: impl Into<String>) -> Checkpoint {
+    Checkpoint::new(checkpoint.metadata, state)
+}
+
+/// The timestamp `second` seconds into 2026, less than a day.
+pub fn timestamp(second: u32) -> Timestamp {
+    const START_OF_2026: i64 = 1_767_225_600;
+    Timestamp::from_unix_micros((START_OF_2026 + i64::from(second)) * 1_000_000)
 }
 
 /// The files of a folder of `tests/data`, in order of their names, each with

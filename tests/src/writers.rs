@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use checkpointer::{Checkpointer, Error, Outcome};
+use checkpointer::{Checkpointer, Error, HistoryQuery, SaveOutcome};
 use tokio::task::JoinHandle;
 
 use crate::eventually::eventually;
@@ -50,8 +50,9 @@ impl Writers {
                 while !stop.load(Ordering::Relaxed) {
                     let number = session.tried.fetch_add(1, Ordering::Relaxed);
                     if let Err(error) = save(&checkpointer, &name, number, saving).await {
-                        let is_refusal = matches!(saving, Saving::UnlessRefused(is_refusal)
-                            if is_refusal(&error.to_string()));
+                        let is_refusal = matches!((saving, &error),
+                            (Saving::UnlessRefused(is_refusal), Error::Storage(error))
+                            if is_refusal(&error.message));
                         assert!(is_refusal, "{name}, c{number}: {error:?}");
                         continue;
                     }
@@ -86,7 +87,7 @@ impl Writers {
         for (number, session) in self.sessions.iter().enumerate() {
             let acknowledged = session.acknowledged.lock().expect("no panic").clone();
             let history =
-                self.checkpointer.list(&session_name(number), Some(u32::MAX)).await.expect("a list");
+                self.checkpointer.list(HistoryQuery::new(session_name(number)).limit(u32::MAX)).await.expect("a list");
             let found: Vec<u64> = history
                 .checkpoints
                 .iter()
@@ -113,9 +114,9 @@ async fn save(checkpointer: &Checkpointer, session: &str, number: u64, saving: S
         }
         Saving::EachByItself | Saving::UnlessRefused(_) => checkpointer.save(&next).await?,
     };
-    assert_eq!(outcome, Outcome::Kept);
+    assert_eq!(outcome, SaveOutcome::Latest);
     if number.is_multiple_of(8) && matches!(saving, Saving::OneAfterAnother) {
-        assert_eq!(checkpointer.load(session, None).await?.as_ref(), Some(&next));
+        assert_eq!(checkpointer.latest(session).await?.as_ref(), Some(&next));
     }
     // So that there are not too many to look at in the end.
     tokio::time::sleep(Duration::from_millis(2)).await;

@@ -9,9 +9,10 @@ use std::time::Duration;
 use checkpointer::store::{
     Batch, Effect, Expiry, Operation, Order, Position, Put, Query, Quota, StorageError, StorageReason, Store,
 };
-use checkpointer::{Builder, Checkpointer, DEFAULT_PREFIX, Error, Layout};
+use checkpointer::{Checkpointer, CheckpointerBuilder, DEFAULT_PREFIX, Error, HistoryQuery, Layout};
 use checkpointer_tests::acl::{CONTRACT, USER, documented, rules, set_user};
 use checkpointer_tests::contract::{keys_after, redis_store};
+use checkpointer_tests::errors::{storage_error, storage_fields};
 use checkpointer_tests::redis_cluster::RedisCluster;
 use checkpointer_tests::redis_server::RedisServer;
 use checkpointer_tests::samples::checkpoint;
@@ -38,19 +39,19 @@ const ACTIONS: [(&str, Action); 18] = [
     ),
     ("save with a ttl", action!(|store| with_ttl(store).await.save(&checkpoint("s", "new", "r", 9)).await)),
     ("save at the limit", action!(|store| limited(store).await.save(&checkpoint("s", "new", "r", 9)).await)),
-    ("load the latest", action!(|store| open(store).await.load("s", None).await)),
-    ("load", action!(|store| open(store).await.load("s", Some("a")).await)),
-    ("list", action!(|store| open(store).await.list("s", None).await)),
-    ("list a run", action!(|store| open(store).await.list_by_run("s", "r", None).await)),
-    ("pin", action!(|store| open(store).await.pin("s", Some("a")).await)),
-    ("pin a session", action!(|store| open(store).await.pin("s", None).await)),
-    ("delete", action!(|store| open(store).await.delete("s", Some("a")).await)),
-    ("delete a session", action!(|store| open(store).await.delete("s", None).await)),
+    ("load the latest", action!(|store| open(store).await.latest("s").await)),
+    ("load", action!(|store| open(store).await.load("s", "a").await)),
+    ("list", action!(|store| open(store).await.list("s").await)),
+    ("list a run", action!(|store| open(store).await.list(HistoryQuery::new("s").run("r")).await)),
+    ("pin", action!(|store| open(store).await.pin_checkpoint("s", "a").await)),
+    ("pin a session", action!(|store| open(store).await.pin_session("s").await)),
+    ("delete", action!(|store| open(store).await.delete_checkpoint("s", "a").await)),
+    ("delete a session", action!(|store| open(store).await.delete_session("s").await)),
     ("clear all", action!(|store| open(store).await.clear_all().await)),
     ("go on in an index", action!(|store| store.range(from_the_middle()).await)),
-    ("list for a plugin", action!(|store| store.range_of_at_most(from_the_middle(), 1000).await)),
+    ("list for a plugin", action!(|store| store.range_with_byte_limit(from_the_middle(), 1000).await)),
     ("save within a quota", action!(|store| put_within(&store).await)),
-    ("settle a quota", action!(|store| store.settle(&quota(), None).await)),
+    ("settle a quota", action!(|store| store.reconcile_quota(&quota(), None).await)),
 ];
 
 async fn open(store: Arc<dyn Store>) -> Checkpointer {
@@ -65,7 +66,7 @@ async fn limited(store: Arc<dyn Store>) -> Checkpointer {
     open_by(Checkpointer::builder().max_checkpoints(2), store).await
 }
 
-async fn open_by(builder: Builder, store: Arc<dyn Store>) -> Checkpointer {
+async fn open_by(builder: CheckpointerBuilder, store: Arc<dyn Store>) -> Checkpointer {
     builder.open_store(store).await.expect("a checkpointer")
 }
 
@@ -89,7 +90,7 @@ fn quota() -> Quota {
 async fn put_within(store: &Arc<dyn Store>) -> Result<Vec<bool>, StorageError> {
     let put = Put { key: format!("{DEFAULT_PREFIX}x"), value: "1".into(), expiry: Expiry::Never };
     let batch = Batch { conditions: Vec::new(), operations: vec![Operation::Put(put)] };
-    store.commit_within(&quota(), vec![batch]).await
+    store.commit_with_quota(&quota(), vec![batch]).await
 }
 
 /// Empties a server and puts two checkpoints there, one value within a quota, and
@@ -116,10 +117,8 @@ async fn refusals(server: &RedisServer, rules: &[String]) -> Vec<(&'static str, 
         let url = set_user(server, rules).await;
         let before = server.keyspace().await;
         let Err(error) = action(redis_store(&url)).await else { continue };
-        let Error::Storage { reason: StorageReason::AccessDenied, effect: Effect::None, message } = error
-        else {
-            panic!("{name}: {error:?}");
-        };
+        let (reason, effect, message) = storage_fields(error);
+        assert_eq!((reason, effect), (StorageReason::AccessDenied, Effect::None), "{name}: {message}");
         assert_eq!(server.keyspace().await, before, "{name}: {message}");
         refusals.push((name, message));
     }
@@ -193,14 +192,15 @@ async fn a_key_without_the_prefix_is_out_of_reach() {
     let stranger = open_by(Checkpointer::builder().prefix("other:"), store).await;
     let before = server.keyspace().await;
     for error in [
-        stranger.load("s", None).await.expect_err("forbidden"),
-        stranger.load("s", Some("c")).await.expect_err("forbidden"),
+        stranger.latest("s").await.expect_err("forbidden"),
+        stranger.load("s", "c").await.expect_err("forbidden"),
         stranger.save(&checkpoint("s", "d", "r", 1)).await.expect_err("forbidden"),
-        stranger.delete("s", None).await.expect_err("forbidden"),
+        stranger.delete_session("s").await.expect_err("forbidden"),
         stranger.clear_all().await.expect_err("forbidden"),
     ] {
-        assert_eq!(error.to_string(), "the store's user lacks a permission: access to a key");
-        assert_eq!(error.effect(), Effect::None);
+        let error = storage_error(error);
+        assert_eq!(error.message, "the store's user lacks a permission: access to a key");
+        assert_eq!(error.effect, Effect::None);
     }
     assert_eq!(server.keyspace().await, before);
 }
@@ -211,25 +211,25 @@ async fn to_connect_takes_no_permission_but_for_another_database() {
     furnish(&server).await;
     let least = rules(&["who it is, and where"]);
     let url = set_user(&server, &least).await;
-    let error = open(redis_store(&url)).await.load("s", Some("a")).await.expect_err("forbidden");
-    assert_eq!(error.to_string(), "the store's user lacks a permission: get");
+    let error = open(redis_store(&url)).await.load("s", "a").await.expect_err("forbidden");
+    assert_eq!(storage_error(error).message, "the store's user lacks a permission: get");
     let in_another = open(redis_store(&format!("{}/1", set_user(&server, &rules(&CONTRACT)).await))).await;
     for error in [
-        in_another.load("s", None).await.expect_err("forbidden"),
+        in_another.latest("s").await.expect_err("forbidden"),
         in_another.save(&checkpoint("s", "c", "r", 1)).await.expect_err("forbidden"),
     ] {
-        let expected =
-            matches!(error, Error::Storage { reason: StorageReason::AccessDenied, effect: Effect::None, .. });
-        assert!(expected, "{error:?}");
-        assert_eq!(error.to_string(), "the store's user lacks a permission: select");
+        let error = storage_error(error);
+        assert_eq!((error.reason, error.effect), (StorageReason::AccessDenied, Effect::None), "{error:?}");
+        assert_eq!(error.message, "the store's user lacks a permission: select");
     }
     // Nobody has to open anything again once it is allowed.
     set_user(&server, &[rules(&CONTRACT), rules(&["for a database other than 0"])].concat()).await;
     in_another.save(&checkpoint("s", "c", "r", 1)).await.expect("saved");
     let beyond = open(redis_store(&format!("{}/99", server.url()))).await;
     let error = beyond.save(&checkpoint("s", "c", "r", 1)).await.expect_err("no such database");
-    assert_eq!(error.to_string(), "the store has no database of this number");
-    assert_eq!(error.effect(), Effect::None);
+    let error = storage_error(error);
+    assert_eq!(error.message, "the store has no database of this number");
+    assert_eq!(error.effect, Effect::None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -242,9 +242,9 @@ async fn who_may_not_ask_for_the_process_scans_again_after_a_connection_was_cut(
     for (more, begins_again) in [(&[GO_ON][..], false), (&[], true)] {
         let store = redis_store(&set_user(&server, &rules(&[&CONTRACT[..], more].concat())).await);
         let page = store.scan(DEFAULT_PREFIX.to_owned(), None).await.expect("a page");
-        assert!(page.next.is_some());
+        assert!(page.next_cursor.is_some());
         server.command::<redis::Value>(&["CLIENT", "KILL", "USER", USER]).await;
-        let rest = keys_after(&store, DEFAULT_PREFIX, page.next).await;
+        let rest = keys_after(&store, DEFAULT_PREFIX, page.next_cursor).await;
         assert_eq!(rest == keys, begins_again, "{} after {}", rest.len(), page.keys.len());
         let all: BTreeSet<String> = page.keys.into_iter().chain(rest).collect();
         assert!(all.into_iter().eq(keys.iter().cloned()), "none is missing");
@@ -269,18 +269,19 @@ async fn on_a_cluster_it_takes_one_line_more() {
     for session in ["s", "t", "u"] {
         checkpointer.save(&checkpoint(session, "a", "r", 1)).await.expect("saved");
         checkpointer.save_after(&checkpoint(session, "b", "r", 2), Some("a")).await.expect("saved");
-        assert_eq!(checkpointer.list(session, None).await.expect("listed").checkpoints.len(), 2);
-        assert_eq!(checkpointer.delete(session, Some("a")).await.expect("deleted"), 1);
+        assert_eq!(checkpointer.list(session).await.expect("listed").checkpoints.len(), 2);
+        assert!(checkpointer.delete_checkpoint(session, "a").await.expect("deleted"));
     }
     assert_eq!(checkpointer.clear_all().await.expect("cleared"), 3);
     for (missing, command) in [("+cluster|slots", "cluster|slots"), ("+set", "SET")] {
         let error = set_user_without(missing).await.save(&checkpoint("s", "a", "r", 1)).await;
         let error = error.expect_err("forbidden");
-        assert_eq!(error.to_string(), format!("the store's user lacks a permission: {command}"));
-        assert_eq!(error.effect(), Effect::None);
+        let error = storage_error(error);
+        assert_eq!(error.message, format!("the store's user lacks a permission: {command}"));
+        assert_eq!(error.effect, Effect::None);
     }
     let error = set_user_without("+cluster|nodes").await.clear_all().await.expect_err("forbidden");
-    assert_eq!(error.to_string(), "the store's user lacks a permission: cluster|nodes");
+    assert_eq!(storage_error(error).message, "the store's user lacks a permission: cluster|nodes");
     for server in cluster.servers() {
         server.command::<redis::Value>(&["ACL", "DELUSER", USER]).await;
     }

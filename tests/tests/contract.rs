@@ -2,8 +2,8 @@
 //! own over every store, natively and as the component, in both layouts.
 
 use ::checkpointer::Layout;
-use checkpointer_tests::contract::{self, Kind, Place};
-use checkpointer_tests::subject::Mode;
+use checkpointer_tests::contract::{self, Backend, TestStore};
+use checkpointer_tests::checkpointer_under_test::Mode;
 
 macro_rules! store_contract {
     ($($part:ident: $promises:tt)*) => {
@@ -29,7 +29,7 @@ macro_rules! store_contract {
             $(
                 #[tokio::test(flavor = "multi_thread")]
                 async fn $promise() {
-                    contract::$part::$promise(&Place::new(Kind::$kind).await).await;
+                    contract::$part::$promise(&TestStore::new(Backend::$kind).await).await;
                 }
             )*
         }
@@ -44,7 +44,7 @@ macro_rules! promises {
             $(
                 #[tokio::test(flavor = "multi_thread")]
                 async fn $promise() {
-                    let place = Place::new(Kind::$kind).await.in_layout(Layout::$layout);
+                    let place = TestStore::new(Backend::$kind).await.in_layout(Layout::$layout);
                     contract::$part::$promise(&place, Mode::$mode).await;
                 }
             )*
@@ -68,8 +68,8 @@ macro_rules! in_llmfys_layout {
 
 macro_rules! in_both_layouts {
     ($part:ident $promises:tt) => {
-        promises!(spread_native_partitioned $part Spread Native Partitioned $promises);
-        promises!(spread_component_partitioned $part Spread Component Partitioned $promises);
+        promises!(spread_native_partitioned $part FakeCluster Native Partitioned $promises);
+        promises!(spread_component_partitioned $part FakeCluster Component Partitioned $promises);
         promises!(file_component_partitioned $part File Component Partitioned $promises);
         promises!(redis_component_partitioned $part Redis Component Partitioned $promises);
         promises!(valkey_component_partitioned $part Valkey Component Partitioned $promises);
@@ -138,6 +138,7 @@ checkpointer_contract! {
     checkpointer: {
         a_saved_checkpoint_is_loaded_as_it_was,
         none_is_loaded_only_where_there_is_none,
+        a_save_reports_a_newer_checkpoint,
         a_list_is_newest_first_and_no_longer_than_asked,
         saving_an_id_again_moves_it,
         an_index_entry_does_not_make_a_checkpoint_ones_own,

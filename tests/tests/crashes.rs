@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use checkpointer::store::StorageReason;
-use checkpointer::{Checkpoint, Checkpointer, Error};
+use checkpointer::{StorageError, Checkpoint, Checkpointer, Error};
 use checkpointer_tests::chance::milliseconds;
 use checkpointer_tests::redis_server::RedisServer;
 use checkpointer_tests::samples::checkpoint;
@@ -57,7 +57,7 @@ async fn what_was_acknowledged_survives_every_kill_and_nothing_is_half_saved() {
     let mut acknowledged = 0;
     for saved in writers.iter().flat_map(|writer| writer.acknowledged()) {
         let Checkpoint { metadata, .. } = &saved;
-        let loaded = checkpointer.load(&metadata.session_id, Some(&metadata.checkpoint_id)).await;
+        let loaded = checkpointer.load(&metadata.session_id, &metadata.checkpoint_id).await;
         assert_eq!(loaded.expect("loaded").as_ref(), Some(&saved));
         acknowledged += 1;
     }
@@ -97,7 +97,7 @@ impl Writer {
             while let Err(error) = self.checkpointer.save(&next).await {
                 let expected = matches!(
                     error,
-                    Error::Storage { reason: StorageReason::Unavailable | StorageReason::Timeout, .. }
+                    Error::Storage(StorageError { reason: StorageReason::Unavailable | StorageReason::Timeout, .. })
                 );
                 assert!(expected, "{error:?}");
                 self.failures.fetch_add(1, Ordering::SeqCst);

@@ -5,9 +5,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use checkpointer::store::{Effect, StorageReason};
-use checkpointer::{Checkpointer, Error};
+use checkpointer::{Checkpointer, HistoryQuery};
 use checkpointer_tests::chance::milliseconds;
 use checkpointer_tests::contract::{keys_after, redis_store};
+use checkpointer_tests::errors::{reason_and_effect, storage_error};
 use checkpointer_tests::proxy::{Fault, Proxy};
 use checkpointer_tests::redis_server::{RedisServer, free_port};
 use checkpointer_tests::samples::checkpoint;
@@ -21,16 +22,9 @@ async fn open(address: &str) -> Checkpointer {
 
 /// What loading the latest and saving fail with.
 async fn failures(checkpointer: &Checkpointer) -> [(StorageReason, Effect); 2] {
-    let load = checkpointer.load("s", None).await.expect_err("no answer");
+    let load = checkpointer.latest("s").await.expect_err("no answer");
     let save = checkpointer.save(&checkpoint("s", "c", "r", 1)).await.expect_err("not saved");
-    [load, save].map(of_the_store)
-}
-
-fn of_the_store(error: Error) -> (StorageReason, Effect) {
-    match error {
-        Error::Storage { reason, effect, .. } => (reason, effect),
-        other => panic!("{other}"),
-    }
+    [load, save].map(reason_and_effect)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -49,14 +43,11 @@ async fn a_server_that_comes_back_is_used_again() {
     let checkpointer = open(&server.url()).await;
     checkpointer.save(&checkpoint("s", "c", "r", 1)).await.expect("saved");
     server.kill().await;
-    let error = checkpointer.load("s", None).await.expect_err("no answer");
-    assert!(
-        matches!(error, Error::Storage { reason: StorageReason::Unavailable, effect: Effect::None, .. }),
-        "{error}"
-    );
+    let error = checkpointer.latest("s").await.expect_err("no answer");
+    assert_eq!(reason_and_effect(error), (StorageReason::Unavailable, Effect::None));
     server.restart().await;
     let start = Instant::now();
-    while checkpointer.load("s", None).await.is_err() {
+    while checkpointer.latest("s").await.is_err() {
         assert!(start.elapsed() < Duration::from_secs(10), "the connection does not come back");
     }
     checkpointer.save(&checkpoint("s", "c", "r", 1)).await.expect("saved");
@@ -71,12 +62,12 @@ async fn a_scan_of_a_server_that_is_restarted_meanwhile_misses_no_key() {
     mset.extend(keys.iter().flat_map(|key| [key.as_str(), "value"]));
     server.command::<Value>(&mset).await;
     let page = store.scan("key ".to_owned(), None).await.expect("a page");
-    assert!(page.next.is_some());
+    assert!(page.next_cursor.is_some());
     server.command::<Value>(&["SAVE"]).await;
     server.kill().await;
     server.restart().await;
     // It has other places for its keys now.
-    let found = keys_after(&store, "key ", page.next).await;
+    let found = keys_after(&store, "key ", page.next_cursor).await;
     assert!(found == keys, "{} of {}", found.len(), keys.len());
 }
 
@@ -109,9 +100,9 @@ async fn a_server_that_stalls_is_a_timeout_and_a_save_may_have_happened() {
     assert_eq!(load, (StorageReason::Timeout, Effect::None));
     // The connection was given up, and there is no other.
     assert_eq!(unsent, (StorageReason::Unavailable, Effect::None));
-    assert_eq!(of_the_store(save), (StorageReason::Timeout, Effect::Unknown));
+    assert_eq!(reason_and_effect(save), (StorageReason::Timeout, Effect::Unknown));
     checkpointer.save(&checkpoint("s", "c", "r", 2)).await.expect("saved");
-    let latest = checkpointer.load("s", None).await.expect("loaded").expect("there");
+    let latest = checkpointer.latest("s").await.expect("loaded").expect("there");
     assert_eq!(latest.metadata.checkpoint_id, "c");
 }
 
@@ -129,7 +120,7 @@ async fn a_wrong_password_is_refused_and_a_right_one_is_not() {
         open(&at(who)).await.save(&checkpoint("s", "c", "r", 1)).await.expect("saved");
     }
     let socket = format!("redis+unix://{}?user=ann&password=p%25ss&db=1", server.socket().display());
-    assert!(open(&socket).await.load("s", None).await.expect("loaded").is_some());
+    assert!(open(&socket).await.latest("s").await.expect("loaded").is_some());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -152,7 +143,7 @@ async fn an_acl_that_forbids_a_command_is_said_and_sorting_is_not_needed() {
     let (reader, writer) = (open(&at("reader")).await, open(&at("writer")).await);
     writer.save(&checkpoint("s", "c", "r", 1)).await.expect("saved");
     for checkpointer in [&reader, &writer] {
-        assert_eq!(checkpointer.load("s", None).await.expect("loaded"), Some(checkpoint("s", "c", "r", 1)));
+        assert_eq!(checkpointer.latest("s").await.expect("loaded"), Some(checkpoint("s", "c", "r", 1)));
     }
     // Of what a save does, the user lacks only the last: nothing is written.
     let almost = "~* +@all -zadd";
@@ -162,13 +153,10 @@ async fn an_acl_that_forbids_a_command_is_said_and_sorting_is_not_needed() {
         )
         .await;
     let error = open(&at("almost")).await.save(&checkpoint("s", "d", "r", 1)).await.expect_err("forbidden");
-    assert_eq!(error.to_string(), "the store's user lacks a permission: ZADD");
+    assert_eq!(storage_error(error).message, "the store's user lacks a permission: ZADD");
     let error = reader.save(&checkpoint("s", "d", "r", 1)).await.expect_err("forbidden");
-    assert!(
-        matches!(error, Error::Storage { reason: StorageReason::AccessDenied, effect: Effect::None, .. }),
-        "{error}"
-    );
-    assert_eq!(writer.load("s", Some("d")).await.expect("an answer"), None);
+    assert_eq!(reason_and_effect(error), (StorageReason::AccessDenied, Effect::None));
+    assert_eq!(writer.load("s", "d").await.expect("an answer"), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -184,12 +172,9 @@ async fn a_server_without_memory_or_without_leave_to_write_writes_nothing() {
         server.command::<Value>(setting).await;
         for again in [checkpoint("s", "c", "r2", 9), checkpoint("s", "d", "r", 9)] {
             let error = checkpointer.save(&again).await.expect_err("not saved");
-            assert!(
-                matches!(error, Error::Storage { reason: found, effect: Effect::None, .. } if found == reason),
-                "{error}"
-            );
+            assert_eq!(reason_and_effect(error), (reason, Effect::None));
         }
-        assert_eq!(checkpointer.load("s", None).await.expect("loaded"), Some(checkpoint("s", "c", "r", 1)));
+        assert_eq!(checkpointer.latest("s").await.expect("loaded"), Some(checkpoint("s", "c", "r", 1)));
         server.command::<Value>(&["CONFIG", "SET", "maxmemory", "0"]).await;
     }
     server.command::<Value>(&["REPLICAOF", "NO", "ONE"]).await;
@@ -220,10 +205,10 @@ async fn a_connection_that_is_cut_just_before_a_call_harms_no_load_and_only_one_
         let saved = checkpoint("s", "c", "r", second);
         checkpointer.save(&saved).await.expect("saved");
         kill_other_clients(&mut other).await;
-        assert_eq!(checkpointer.load("s", None).await.expect("loaded"), Some(saved.clone()));
+        assert_eq!(checkpointer.latest("s").await.expect("loaded"), Some(saved.clone()));
         kill_other_clients(&mut other).await;
         if let Err(error) = checkpointer.save(&saved).await {
-            assert_eq!(of_the_store(error), (StorageReason::Unavailable, Effect::Unknown));
+            assert_eq!(reason_and_effect(error), (StorageReason::Unavailable, Effect::Unknown));
         }
     }
 }
@@ -241,15 +226,15 @@ async fn a_connection_that_is_cut_in_a_call_leaves_a_save_unknown_and_a_load_is_
     checkpointer.save(&checkpoint("s", "first", "r", 1)).await.expect("saved");
     for (fault, took_effect) in [(Fault::LoseRequest, false), (Fault::LoseAnswer, true)] {
         let saved = checkpoint("s", &format!("{fault:?}"), "r", 2);
-        let id = Some(saved.metadata.checkpoint_id.as_str());
+        let id = saved.metadata.checkpoint_id.as_str();
         proxy.fail(fault);
         let error = checkpointer.save(&saved).await.expect_err("no answer");
-        assert_eq!(of_the_store(error), (StorageReason::Unavailable, Effect::Unknown));
+        assert_eq!(reason_and_effect(error), (StorageReason::Unavailable, Effect::Unknown));
         // The next call works by itself, and tells what became of it.
         assert_eq!(checkpointer.load("s", id).await.expect("loaded").is_some(), took_effect);
         checkpointer.save(&saved).await.expect("saved");
         proxy.fail(fault);
-        assert_eq!(checkpointer.load("s", id).await.expect("loaded"), Some(saved));
+        assert_eq!(checkpointer.load("s", id).await.expect("loaded").as_ref(), Some(&saved));
         assert!(proxy.has_failed());
     }
 }
@@ -262,12 +247,12 @@ async fn a_connection_that_stalls_is_a_timeout_and_the_next_call_has_a_new_one()
     checkpointer.save(&checkpoint("s", "c", "r", 1)).await.expect("saved");
     proxy.fail(Fault::Stall);
     let error = checkpointer.save(&checkpoint("s", "c", "r", 2)).await.expect_err("no answer");
-    assert_eq!(of_the_store(error), (StorageReason::Timeout, Effect::Unknown));
+    assert_eq!(reason_and_effect(error), (StorageReason::Timeout, Effect::Unknown));
     checkpointer.save(&checkpoint("s", "c", "r", 3)).await.expect("saved");
     proxy.fail(Fault::Stall);
-    let error = checkpointer.load("s", None).await.expect_err("no answer");
-    assert_eq!(of_the_store(error), (StorageReason::Timeout, Effect::None));
-    assert_eq!(checkpointer.load("s", None).await.expect("loaded"), Some(checkpoint("s", "c", "r", 3)));
+    let error = checkpointer.latest("s").await.expect_err("no answer");
+    assert_eq!(reason_and_effect(error), (StorageReason::Timeout, Effect::None));
+    assert_eq!(checkpointer.latest("s").await.expect("loaded"), Some(checkpoint("s", "c", "r", 3)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -277,7 +262,7 @@ async fn a_connection_that_stalls_is_replaced_too_where_nobody_waits_for_the_tim
     let checkpointer = open(&proxy.url()).await;
     checkpointer.save(&checkpoint("s", "c", "r", 1)).await.expect("saved");
     proxy.fail(Fault::Stall);
-    let load = async || tokio::time::timeout(Duration::from_secs(1), checkpointer.load("s", None)).await;
+    let load = async || tokio::time::timeout(Duration::from_secs(1), checkpointer.latest("s")).await;
     load().await.expect_err("no answer");
     assert!(load().await.expect("an answer").expect("loaded").is_some());
 }
@@ -314,11 +299,11 @@ async fn a_server_that_still_loads_is_unavailable_until_it_is_done() {
     while server.try_command::<Value>(&["GET", "x"]).await.is_err_and(|error| error.code().is_none()) {
         assert!(start.elapsed() < Duration::from_secs(10), "the server does not come back");
     }
-    let error = checkpointer.load("s", None).await.expect_err("no answer");
-    assert_eq!(error.to_string(), "the store is not ready (LOADING)");
+    let error = checkpointer.latest("s").await.expect_err("no answer");
+    assert_eq!(storage_error(error).message, "the store is not ready (LOADING)");
     assert_eq!(failures(&checkpointer).await, [(StorageReason::Unavailable, Effect::None); 2]);
     server.wait_until_ready().await;
-    assert_eq!(checkpointer.load("s", None).await.expect("loaded"), Some(checkpoint("s", "c", "r", 1)));
+    assert_eq!(checkpointer.latest("s").await.expect("loaded"), Some(checkpoint("s", "c", "r", 1)));
     checkpointer.save(&checkpoint("s", "d", "r", 1)).await.expect("saved");
 }
 
@@ -349,7 +334,7 @@ async fn a_server_that_forgets_its_scripts_applies_each_save_once() {
     assert!(flushes > 10, "the scripts were forgotten only {flushes} times");
     assert_eq!(server.calls("set").await, 800);
     assert_eq!(server.calls("zadd").await, 2 * 800);
-    assert_eq!(checkpointer.list("s", Some(1000)).await.expect("a history").checkpoints.len(), 800);
+    assert_eq!(checkpointer.list(HistoryQuery::new("s").limit(1000)).await.expect("a history").checkpoints.len(), 800);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -372,10 +357,11 @@ async fn a_server_that_cannot_save_to_disk_takes_no_writes_until_it_can() {
     save_to_disk("err").await;
     for again in [checkpoint("s", "c", "r2", 9), checkpoint("s", "d", "r", 9)] {
         let error = checkpointer.save(&again).await.expect_err("not saved");
-        assert_eq!(error.to_string(), "the store takes no writes until it can save them to disk");
-        assert_eq!(of_the_store(error), (StorageReason::Full, Effect::None));
+        let error = storage_error(error);
+        assert_eq!(error.message, "the store takes no writes until it can save them to disk");
+        assert_eq!((error.reason, error.effect), (StorageReason::Full, Effect::None));
     }
-    assert_eq!(checkpointer.load("s", None).await.expect("loaded"), Some(checkpoint("s", "c", "r", 1)));
+    assert_eq!(checkpointer.latest("s").await.expect("loaded"), Some(checkpoint("s", "c", "r", 1)));
     fs::remove_dir_all(in_the_way).expect("removed");
     save_to_disk("ok").await;
     checkpointer.save(&checkpoint("s", "c", "r2", 9)).await.expect("saved");
@@ -394,9 +380,7 @@ async fn a_file_that_is_no_database_or_out_of_reach_is_said_to_be() {
         let Err(error) = Checkpointer::open(&format!("sqlite:{}", path.display())).await else {
             panic!("{} was opened", path.display());
         };
-        let expected =
-            matches!(error, Error::Storage { reason: found, effect: Effect::None, .. } if found == reason);
-        assert!(expected, "{}: {error}", path.display());
+        assert_eq!(reason_and_effect(error), (reason, Effect::None), "{}", path.display());
     }
 }
 
@@ -420,7 +404,7 @@ async fn a_store_that_several_processes_share_has_all_that_each_saved() {
     for task in tasks {
         task.await.expect("a task");
     }
-    let history = open(&address).await.list("s", Some(1000)).await.expect("a history");
+    let history = open(&address).await.list(HistoryQuery::new("s").limit(1000)).await.expect("a history");
     assert_eq!(history.checkpoints.len(), 200);
 }
 
@@ -437,15 +421,15 @@ async fn members_that_are_no_text_are_passed() {
         add.query_async::<i64>(&mut connection).await.expect("added");
     }
     for limit in [1, 2, 100, 500] {
-        let history = checkpointer.list("s", Some(limit)).await.expect("a history");
+        let history = checkpointer.list(HistoryQuery::new("s").limit(limit)).await.expect("a history");
         assert_eq!(history.checkpoints, [checkpoint("s", "c", "r", 1)]);
         assert_eq!(history.unreadable, []);
     }
-    let latest = checkpointer.load("s", None).await.expect("loaded").expect("there");
+    let latest = checkpointer.latest("s").await.expect("loaded").expect("there");
     assert_eq!(latest.metadata.checkpoint_id, "c");
     checkpointer.save_after(&checkpoint("s", "d", "r", 2), Some("c")).await.expect("saved");
     let limited = Checkpointer::builder().max_checkpoints(1).open(&server.url()).await.expect("opened");
     limited.save(&checkpoint("s", "e", "r", 3)).await.expect("saved");
-    assert_eq!(limited.list("s", None).await.expect("listed").checkpoints, [checkpoint("s", "e", "r", 3)]);
-    assert_eq!(checkpointer.delete("s", None).await.expect("deleted"), 1);
+    assert_eq!(limited.list("s").await.expect("listed").checkpoints, [checkpoint("s", "e", "r", 3)]);
+    assert_eq!(checkpointer.delete_session("s").await.expect("deleted"), 1);
 }

@@ -6,14 +6,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use checkpointer::store::{Expiry, IndexPut, Operation, Put};
-use checkpointer::{Checkpoint, DEFAULT_PREFIX, Metadata, Run};
-use checkpointer_tests::contract::{Kind, Place};
+use checkpointer::{Checkpoint, DEFAULT_PREFIX, Metadata, Run, Timestamp};
+use checkpointer_tests::contract::{Backend, TestStore};
 use checkpointer_tests::redis_server::RedisServer;
-use checkpointer_tests::samples::{checkpoint, data, plain};
-use checkpointer_tests::subject::{MODES, Mode, Opening, Subject};
+use checkpointer_tests::samples::{checkpoint, data, plain, with_state};
+use checkpointer_tests::checkpointer_under_test::{MODES, Mode, Options, CheckpointerUnderTest};
 use serde_json::Value;
 
-const KINDS: [Kind; 2] = [Kind::Redis, Kind::Memory];
+const KINDS: [Backend; 2] = [Backend::Redis, Backend::Memory];
 
 /// A value that llmfy stored, and what it says.
 struct Golden {
@@ -31,12 +31,13 @@ impl Golden {
             let items = json[key].as_array().expect(key).iter();
             items.map(|item| item.as_str().expect(key).to_owned()).collect()
         };
-        let run = json.get("run_id").map(|_| Run {
-            run_id: string("run_id"),
-            prev_node: string("prev_node"),
-            updated_fields: strings("updated_fields"),
-            attempt: json["attempt"].as_i64(),
-            dispatch_id: json["dispatch_id"].as_str().map(str::to_owned),
+        let run = json.get("run_id").map(|_| {
+            let mut run = Run::new(string("run_id"));
+            run.prev_node = string("prev_node");
+            run.updated_fields = strings("updated_fields");
+            run.attempt = json["attempt"].as_i64();
+            run.dispatch_id = json["dispatch_id"].as_str().map(str::to_owned);
+            run
         });
         let (timestamp, node, state) = if run.is_some() {
             let state = text.split_once("\"state\": ").and_then(|(_, state)| state.strip_suffix('}'));
@@ -44,15 +45,12 @@ impl Golden {
         } else {
             (string("timestamp"), string("node_name"), string("state"))
         };
-        let metadata = Metadata {
-            session_id: string("session_id"),
-            checkpoint_id: string("checkpoint_id"),
-            timestamp,
-            node,
-            step: json["step"].as_i64().expect("step"),
-            run,
-        };
-        Self { text, score, checkpoint: Checkpoint { metadata, state } }
+        let mut metadata = Metadata::new(string("session_id"), string("checkpoint_id"))
+            .timestamp(timestamp.parse::<Timestamp>().expect("a timestamp"))
+            .node(node)
+            .step(json["step"].as_i64().expect("step"));
+        metadata.run = run;
+        Self { text, score, checkpoint: Checkpoint::new(metadata, state) }
     }
 
     fn id(&self) -> &str {
@@ -80,7 +78,7 @@ impl Golden {
     }
 
     /// Puts it where llmfy did.
-    async fn put(&self, place: &Place) {
+    async fn put(&self, place: &TestStore) {
         let put = Put { key: self.key(), value: self.text.clone(), expiry: Expiry::Never };
         let index_put = |index| {
             let member = self.id().to_owned();
@@ -189,26 +187,29 @@ fn agent_chat() -> Vec<Golden> {
     goldens
 }
 
-async fn open(place: &Place, mode: Mode) -> Subject {
-    place.open(mode, &Opening::default()).await
+async fn open(place: &TestStore, mode: Mode) -> CheckpointerUnderTest {
+    place.open(mode, &Options::default()).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_golden_value_is_read_for_what_it_says_and_written_again_to_the_byte() {
     for kind in KINDS {
-        let place = Place::new(kind).await;
+        let place = TestStore::new(kind).await;
         for mode in MODES {
             let subject = open(&place, mode).await;
             for golden in goldens().into_iter().chain(agent_chat()) {
                 golden.put(&place).await;
-                for id in [Some(golden.id()), None] {
-                    let document = subject.load_document(golden.session(), id).await.expect("loaded");
-                    assert_eq!(document.as_ref(), Some(&golden.text));
-                    let loaded = subject.load(golden.session(), id).await.expect("loaded");
-                    assert_eq!(loaded.as_ref(), Some(&golden.checkpoint));
+                let (session, id) = (golden.session(), golden.id());
+                for document in
+                    [subject.load_document(session, id).await, subject.latest_document(session).await]
+                {
+                    assert_eq!(document.expect("loaded").as_ref(), Some(&golden.text));
                 }
-                let loaded = subject.load(golden.session(), None).await.expect("loaded").expect("there");
-                assert_eq!(subject.delete(golden.session(), None).await.expect("deleted"), 1);
+                for loaded in [subject.load(session, id).await, subject.latest(session).await] {
+                    assert_eq!(loaded.expect("loaded").as_ref(), Some(&golden.checkpoint));
+                }
+                let loaded = subject.latest(golden.session()).await.expect("loaded").expect("there");
+                assert_eq!(subject.delete_session(golden.session()).await.expect("deleted"), 1);
                 assert_eq!(place.keys("").await, [""; 0]);
 
                 subject.save(&loaded).await.expect("saved");
@@ -218,7 +219,7 @@ async fn every_golden_value_is_read_for_what_it_says_and_written_again_to_the_by
                 if let Some(server) = &place.server {
                     assert_eq!(rows_of(server).await, golden.rows());
                 }
-                assert_eq!(subject.delete(golden.session(), None).await.expect("deleted"), 1);
+                assert_eq!(subject.delete_session(golden.session()).await.expect("deleted"), 1);
             }
         }
     }
@@ -228,7 +229,7 @@ async fn every_golden_value_is_read_for_what_it_says_and_written_again_to_the_by
 async fn what_is_saved_stands_in_the_order_that_llmfy_gives_it() {
     for kind in KINDS {
         for mode in MODES {
-            let place = Place::new(kind).await;
+            let place = TestStore::new(kind).await;
             let subject = open(&place, mode).await;
             let mut all: Vec<Golden> = goldens().into_iter().chain(agent_chat()).collect();
             for golden in &all {
@@ -255,7 +256,7 @@ async fn what_is_saved_stands_in_the_order_that_llmfy_gives_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_agent_chat_leaves_the_keyspace_that_llmfy_left() {
     for mode in MODES {
-        let place = Place::new(Kind::Redis).await;
+        let place = TestStore::new(Backend::Redis).await;
         let subject = open(&place, mode).await;
         for golden in agent_chat() {
             subject.save(&golden.checkpoint).await.expect("saved");
@@ -267,37 +268,32 @@ async fn the_agent_chat_leaves_the_keyspace_that_llmfy_left() {
 /// The expected texts are what Python's `json.dumps` and `isoformat` write.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_checkpoint_is_written_by_the_same_rules() {
-    let metadata = Metadata {
-        session_id: "s\"1".into(),
-        checkpoint_id: "c é".into(),
-        timestamp: "2026-01-02 03:04:05,5+0700".into(),
-        node: "näme \"1\"\\\n\t\0\u{7f}\u{2028}\u{1f30d}/~".into(),
-        step: -3,
-        run: Some(Run {
-            run_id: "r/1".into(),
-            prev_node: "__start__".into(),
-            updated_fields: vec!["a".into(), "ü".into()],
-            attempt: None,
-            dispatch_id: Some("d\u{1f}".into()),
-        }),
-    };
-    let plain = Metadata { timestamp: "2026-01-02T03:04:05.000Z".into(), run: None, ..metadata.clone() };
+    let mut run = Run::new("r/1");
+    run.prev_node = "__start__".into();
+    run.updated_fields = vec!["a".into(), "ü".into()];
+    run.dispatch_id = Some("d\u{1f}".into());
+    let plain = Metadata::new("s\"1", "c é")
+        .timestamp("2026-01-02T03:04:05.000Z".parse::<Timestamp>().expect("a timestamp"))
+        .node("näme \"1\"\\\n\t\0\u{7f}\u{2028}\u{1f30d}/~")
+        .step(-3);
+    let of_run = "2026-01-02 03:04:05,5+0700".parse::<Timestamp>().expect("a timestamp");
+    let metadata = plain.clone().timestamp(of_run).run(run);
     // A state is the caller's, spaces, floats, letters and all.
     let state = "{\"k\":\"hé\\u00E9\",  \"f\": [1E-7, 1e16, -0.0]}";
     let of_run = r#"{"checkpoint_id": "c \u00e9", "session_id": "s\"1", "run_id": "r/1", "created_at": "2026-01-02T03:04:05.500000+07:00", "node": "n\u00e4me \"1\"\\\n\t\u0000\u007f\u2028\ud83c\udf0d/~", "prev_node": "__start__", "step": -3, "updated_fields": ["a", "\u00fc"], "attempt": null, "dispatch_id": "d\u001f", "state": {"k":"hé\u00E9",  "f": [1E-7, 1e16, -0.0]}}"#;
     let without = r#"{"checkpoint_id": "c \u00e9", "session_id": "s\"1", "timestamp": "2026-01-02T03:04:05+00:00", "node_name": "n\u00e4me \"1\"\\\n\t\u0000\u007f\u2028\ud83c\udf0d/~", "step": -3, "state": "{\"k\":\"h\u00e9\\u00E9\",  \"f\": [1E-7, 1e16, -0.0]}"}"#;
     for kind in KINDS {
-        let place = Place::new(kind).await;
+        let place = TestStore::new(kind).await;
         for mode in MODES {
             let subject = open(&place, mode).await;
             for (metadata, text) in [(&metadata, of_run), (&plain, without)] {
-                let saved = Checkpoint { metadata: metadata.clone(), state: state.into() };
+                let saved = Checkpoint::new(metadata.clone(), state);
                 subject.save(&saved).await.expect("saved");
                 let key = format!("{DEFAULT_PREFIX}checkpoint:c é");
                 assert_eq!(place.text(&key).await.as_deref(), Some(text));
-                let loaded = subject.load("s\"1", None).await.expect("loaded").expect("there");
+                let loaded = subject.latest("s\"1").await.expect("loaded").expect("there");
                 assert_eq!(loaded.state, state);
-                subject.delete("s\"1", None).await.expect("deleted");
+                subject.delete_session("s\"1").await.expect("deleted");
             }
         }
     }
@@ -306,20 +302,20 @@ async fn a_new_checkpoint_is_written_by_the_same_rules() {
 /// Saves each state in both generations, and expects it to come out as it was.
 async fn are_kept_to_the_byte(states: &[String]) {
     for kind in KINDS {
-        let place = Place::new(kind).await;
+        let place = TestStore::new(kind).await;
         for mode in MODES {
             let subject = open(&place, mode).await;
             for state in states {
                 for sample in [checkpoint("s", "of run", "r", 1), plain("s", "plain", 2)] {
-                    let saved = Checkpoint { state: state.clone(), ..sample };
+                    let saved = with_state(sample, state.clone());
                     let id = saved.metadata.checkpoint_id.clone();
                     subject.save(&saved).await.expect("saved");
-                    let loaded = subject.load("s", Some(&id)).await.expect("loaded").expect("there");
+                    let loaded = subject.load("s", &id).await.expect("loaded").expect("there");
                     assert_eq!(loaded, saved);
-                    let document = subject.load_document("s", Some(&id)).await.expect("loaded");
-                    subject.delete("s", Some(&id)).await.expect("deleted");
+                    let document = subject.load_document("s", &id).await.expect("loaded");
+                    subject.delete_checkpoint("s", &id).await.expect("deleted");
                     subject.save_document(document.as_ref().expect("there")).await.expect("saved");
-                    assert_eq!(subject.load_document("s", Some(&id)).await.expect("loaded"), document);
+                    assert_eq!(subject.load_document("s", &id).await.expect("loaded"), document);
                 }
             }
         }

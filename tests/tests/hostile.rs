@@ -17,7 +17,7 @@ use checkpointer::plugin::{
 };
 use checkpointer::store::{Operation, SqliteStore, Store};
 use checkpointer_tests::contents::{Contents, Kept};
-use checkpointer_tests::contract::{Kind, Place, redis_store};
+use checkpointer_tests::contract::{Backend, TestStore, redis_store};
 use checkpointer_tests::plugins;
 use checkpointer_tests::redis_server::{RedisServer, free_port};
 use checkpointer_tests::samples::checkpoint;
@@ -142,7 +142,7 @@ fn attacks() -> Vec<Attack> {
         attacks.push(Attack { input, limits: small(), ends });
     }
     // 18 MB, where 16 MiB fit: the checkpointer of a plugin has as much as the plugin.
-    let limits = Limits { bytes_a_call: 32 << 20, ..small() };
+    let limits = Limits { max_bytes_per_call: 32 << 20, ..small() };
     let ends = Refusal(
         "StorageReason::TooLarge, Effect::None: the call needs more than the 16777216 bytes of memory that there are for it",
     );
@@ -155,7 +155,7 @@ fn attacks() -> Vec<Attack> {
 
 /// Enough for what is honest.
 fn small() -> Limits {
-    Limits { memory: 16 << 20, bytes_a_call: 1 << 20, ..Limits::default() }
+    Limits { memory: 16 << 20, max_bytes_per_call: 1 << 20, ..Limits::default() }
 }
 
 impl Attack {
@@ -163,7 +163,7 @@ impl Attack {
         let is_right = match (&self.ends, ended) {
             (Ends::Time, Err(PluginError::Time(limit))) => *limit == self.limits.run_time,
             (Ends::Memory, Err(PluginError::Memory(limit))) => *limit == self.limits.memory,
-            (Ends::Bytes, Err(PluginError::Bytes(limit))) => *limit == self.limits.bytes_a_call,
+            (Ends::Bytes, Err(PluginError::Bytes(limit))) => *limit == self.limits.max_bytes_per_call,
             (Ends::Stack, Err(PluginError::Stack)) => true,
             (Ends::Trap(expected), Err(PluginError::Trap(reason))) => reason == expected,
             (Ends::Answer(expected), Ok(Ok(answer))) => answer == expected,
@@ -177,18 +177,18 @@ impl Attack {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_attack_harms_anyone_over_a_file() {
     let _alone = QUIET.write().await;
-    attack_over(Place::in_memory_file().await, Place::in_memory_file().await).await;
+    attack_over(TestStore::in_memory_file().await, TestStore::in_memory_file().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_attack_harms_anyone_over_redis() {
     let _alone = QUIET.write().await;
-    attack_over(Place::new(Kind::Redis).await, Place::new(Kind::Redis).await).await;
+    attack_over(TestStore::new(Backend::Redis).await, TestStore::new(Backend::Redis).await).await;
 }
 
 /// Does every attack over `attacked`. What is honest is done over `quiet` as well,
 /// where nobody attacks: in the end both hold the same.
-async fn attack_over(attacked: Place, quiet: Place) {
+async fn attack_over(attacked: TestStore, quiet: TestStore) {
     let all = Plugins::new().expect("an engine");
     let agent = all.load(plugins::rust()).expect("a plugin");
     let hostile = all.load(plugins::hostile()).expect("a plugin");
@@ -253,7 +253,7 @@ fn granted(store: &Arc<dyn Store>, prefix: &str) -> Grants {
 
 /// What nobody here may touch: checkpoints with the ids that the attackers use,
 /// some pinned and some that expire, and what is no checkpoint.
-async fn fill_for_others(place: &Place) {
+async fn fill_for_others(place: &TestStore) {
     for prefix in ["", "tenant-2/", "attacker-2/", "attacke", "*"] {
         let prefix = format!("{prefix}llmfy_checkpoint:");
         let open = Checkpointer::builder().prefix(&prefix).open_store(Arc::clone(&place.store)).await;
@@ -267,13 +267,13 @@ async fn fill_for_others(place: &Place) {
             }
             expiring.save(&checkpoint(session, session, session, 3)).await.expect("saved");
         }
-        assert_eq!(checkpointer.pin("s", None).await.expect("pinned"), 4);
+        assert_eq!(checkpointer.pin_session("s").await.expect("pinned"), 4);
     }
     place.put("plain", "nobody's").await;
 }
 
 /// What is left of an attack may be large.
-async fn remove_all_of_attackers(place: &Place) {
+async fn remove_all_of_attackers(place: &TestStore) {
     let left = place.keys(ATTACKERS_PREFIX).await;
     for some in left.chunks(1000) {
         place.write(some.iter().cloned().map(Operation::Delete).collect()).await;
@@ -319,7 +319,7 @@ impl Honest {
     /// and the number of steps so far.
     fn begin(
         agent: &Plugin,
-        place: &Place,
+        place: &TestStore,
         number: usize,
         goes_on: impl Fn(usize, u32) -> bool + Clone + Send + 'static,
     ) -> Self {
@@ -369,8 +369,8 @@ async fn step(agent: &Plugin, grants: &Grants, number: usize, before: u32) {
 async fn millions_of_saves_end_at_what_was_granted() {
     let _beside_others = QUIET.read().await;
     let hostile = Plugins::new().and_then(|all| all.load(plugins::hostile())).expect("a plugin");
-    for kind in [Kind::File, Kind::Redis] {
-        let place = Place::new(kind).await;
+    for kind in [Backend::File, Backend::Redis] {
+        let place = TestStore::new(kind).await;
         // All attackers share it.
         let grant = Grant::new(Arc::clone(&place.store), ATTACKERS_PREFIX);
         let saves = |grant: Grant| {
@@ -406,14 +406,14 @@ async fn what_was_saved_stays_where_a_plugin_traps_over_the_answer() {
     let _beside_others = QUIET.read().await;
     let hostile = Plugins::new().and_then(|all| all.load(plugins::hostile())).expect("a plugin");
     let hostile = hostile.limits(Limits { run_time: Duration::from_secs(1), ..small() });
-    for kind in [Kind::Memory, Kind::Redis] {
-        let place = Place::new(kind).await;
+    for kind in [Backend::Memory, Backend::Redis] {
+        let place = TestStore::new(kind).await;
         for harm in ["answer trap", "answer loop", "answer outside", "answer call", "trap-after-save"] {
             let ended = hostile.run(&granted(&place.store, "attacker/"), harm).await;
             assert!(matches!(ended, Err(PluginError::Trap(_) | PluginError::Time(_))), "{harm}: {ended:?}");
             let library = Checkpointer::builder().prefix("attacker/answers:");
             let library = library.open_store(Arc::clone(&place.store)).await.expect("opened");
-            let saved = library.load("session", Some("id")).await.expect("loaded").expect(harm);
+            let saved = library.load("session", "id").await.expect("loaded").expect(harm);
             assert_eq!(saved.state, "{}");
             assert_eq!(library.clear_all().await.expect("cleared"), 1);
         }
@@ -428,7 +428,7 @@ async fn a_plugin_that_lets_the_checkpointer_compute_for_too_long_is_ended() {
     let limits = Limits { run_time: Duration::from_millis(400), ..Limits::default() };
     let hostile =
         Plugins::new().and_then(|all| all.load(plugins::hostile())).expect("a plugin").limits(limits);
-    let place = Place::new(Kind::Memory).await;
+    let place = TestStore::new(Backend::Memory).await;
     let to_read =
         Grants::new().bucket("default", Grant::new(Arc::clone(&place.store), "attacker/").read_only());
     let start = Instant::now();
@@ -485,8 +485,8 @@ fn set<const N: usize>(texts: [&str; N]) -> BTreeSet<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_is_well_is_not_told_of() {
     let _beside_others = QUIET.read().await;
-    for kind in [Kind::Memory, Kind::Redis] {
-        let place = Place::new(kind).await;
+    for kind in [Backend::Memory, Backend::Redis] {
+        let place = TestStore::new(kind).await;
         let port = place.server.as_ref().map_or("no port".to_owned(), |server| server.port().to_string());
         assert_eq!(texts_about(&place.store, &[&port]).await, set([]));
     }

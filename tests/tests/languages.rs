@@ -14,7 +14,7 @@ use checkpointer::Checkpointer;
 use checkpointer::plugin::{Grant, Grants, Plugin, Plugins};
 use checkpointer::store::Store;
 use checkpointer_tests::contents::Contents;
-use checkpointer_tests::contract::{Kind, Place};
+use checkpointer_tests::contract::{Backend, TestStore};
 
 /// The folders of `plugins/`.
 const LANGUAGES: [&str; 6] = ["c", "go", "javascript-quickjs", "javascript-starlingmonkey", "python", "rust"];
@@ -60,17 +60,17 @@ async fn relay(languages: &BTreeMap<&str, Plugin>, store: &Arc<dyn Store>) {
     }
     let prefix = "relay/llmfy_checkpoint:";
     let library = Checkpointer::builder().prefix(prefix).open_store(Arc::clone(store)).await.expect("opened");
-    let latest = library.load("s", None).await.expect("loaded").expect("there");
+    let latest = library.latest("s").await.expect("loaded").expect("there");
     let names: Vec<String> = trail.iter().map(|language| format!("\"{language}\"")).collect();
     assert_eq!(latest.state, format!("{{\"count\":{},\"trail\":[{}]}}", trail.len(), names.join(",")));
 }
 
 /// From the same beginning, each leaves the same in the store, to the byte, but for
 /// its own name.
-async fn compare(languages: &BTreeMap<&str, Plugin>, kind: Kind) {
+async fn compare(languages: &BTreeMap<&str, Plugin>, kind: Backend) {
     let mut left: Vec<(&str, String)> = Vec::new();
     for (language, plugin) in languages {
-        let place = Place::new(kind).await;
+        let place = TestStore::new(kind).await;
         let grants = granted(&place.store, "tenant/");
         for input in ["step a", "step a", "step a other", "b"] {
             answer(plugin, &grants, input).await;
@@ -91,8 +91,8 @@ async fn compare(languages: &BTreeMap<&str, Plugin>, kind: Kind) {
 #[tokio::test(flavor = "multi_thread")]
 async fn all_languages_go_on_from_each_other_and_store_the_same_bytes() {
     let languages = languages();
-    for kind in [Kind::File, Kind::Redis] {
-        relay(&languages, &Place::new(kind).await.store).await;
+    for kind in [Backend::File, Backend::Redis] {
+        relay(&languages, &TestStore::new(kind).await.store).await;
         compare(&languages, kind).await;
     }
 }

@@ -6,20 +6,20 @@ use checkpointer::{Checkpoint, Run};
 use checkpointer_tests::contract::redis_store;
 use checkpointer_tests::llmfy::{GENERATIONS, Generation, Llmfy, take_turn};
 use checkpointer_tests::redis_server::RedisServer;
-use checkpointer_tests::samples::{checkpoint, plain};
-use checkpointer_tests::subject::{Mode, Opening, Subject};
+use checkpointer_tests::samples::{checkpoint, plain, with_state};
+use checkpointer_tests::checkpointer_under_test::{Mode, Options, CheckpointerUnderTest};
 use serde_json::json;
 use tempfile::TempDir;
 
 /// The component over a server.
-async fn component(server: &RedisServer, opening: &Opening) -> Subject {
-    Subject::open(Mode::Component, redis_store(&server.url()), opening).await.expect("a checkpointer")
+async fn component(server: &RedisServer, opening: &Options) -> CheckpointerUnderTest {
+    CheckpointerUnderTest::open(Mode::Component, redis_store(&server.url()), opening).await.expect("a checkpointer")
 }
 
 /// A server, and both over it.
-async fn beside(generation: Generation) -> (RedisServer, Subject, Llmfy) {
+async fn beside(generation: Generation) -> (RedisServer, CheckpointerUnderTest, Llmfy) {
     let server = RedisServer::start().await;
-    let component = component(&server, &Opening::default()).await;
+    let component = component(&server, &Options::default()).await;
     let llmfy = Llmfy::start(generation, &server.url()).await;
     (server, component, llmfy)
 }
@@ -42,21 +42,29 @@ fn of_run<T, const COUNT: usize>(generation: Generation, checkpoints: [T; COUNT]
     if generation == Generation::A { Vec::new() } else { Vec::from(checkpoints) }
 }
 
-fn with_state(generation: Generation, id: &str, state: &str) -> Checkpoint {
-    Checkpoint { state: state.to_owned(), ..sample(generation, "s", id, 1) }
+fn sample_with_state(generation: Generation, id: &str, state: &str) -> Checkpoint {
+    with_state(sample(generation, "s", id, 1), state)
 }
 
-async fn save(component: &Subject, checkpoint: &Checkpoint) {
+async fn save(component: &CheckpointerUnderTest, checkpoint: &Checkpoint) {
     component.save(checkpoint).await.expect("saved");
 }
 
-async fn load(component: &Subject, session: &str, id: Option<&str>) -> Option<Checkpoint> {
-    component.load(session, id).await.expect("a checkpoint or none")
+async fn load(component: &CheckpointerUnderTest, session: &str, id: Option<&str>) -> Option<Checkpoint> {
+    let loaded = match id {
+        Some(id) => component.load(session, id).await,
+        None => component.latest(session).await,
+    };
+    loaded.expect("a checkpoint or none")
 }
 
 /// How many checkpoints went.
-async fn delete(component: &Subject, session: &str, id: Option<&str>) -> u64 {
-    component.delete(session, id).await.expect("deleted")
+async fn delete(component: &CheckpointerUnderTest, session: &str, id: Option<&str>) -> u64 {
+    let deleted = match id {
+        Some(id) => component.delete_checkpoint(session, id).await.map(u64::from),
+        None => component.delete_session(session).await,
+    };
+    deleted.expect("deleted")
 }
 
 async fn wait_until_gone(server: &RedisServer, key: &str) {
@@ -153,7 +161,7 @@ mod beside_llmfy {
             assert_eq!(component.ids("s", 10).await, ["s-3", "s-1"]);
             llmfy.delete("s", None).await;
             assert_eq!(server.keyspace().await, without_session);
-            assert_eq!(component.latest("s").await, None);
+            assert_eq!(component.latest_id("s").await, None);
         }
     }
 
@@ -194,19 +202,15 @@ mod beside_llmfy {
             "1969-12-31T23:59:59.999999+00:00",
             "2026-01-02T03:04:05.000006",
         ];
-        let long_run = Run {
-            run_id: "r:2".to_owned(),
-            prev_node: "vor\u{7f}her \"\\".to_owned(),
-            updated_fields: vec![],
-            attempt: None,
-            dispatch_id: Some("verteilt \u{1f600}".to_owned()),
-        };
+        let mut long_run = Run::new("r:2");
+        long_run.prev_node = "vor\u{7f}her \"\\".to_owned();
+        long_run.dispatch_id = Some("verteilt \u{1f600}".to_owned());
         for generation in GENERATIONS {
             let (server, component, mut llmfy) = beside(generation).await;
             let mut checkpoints = Vec::new();
             for (number, timestamp) in timestamps.iter().enumerate() {
                 let mut checkpoint = sample(generation, "s", &format!("c{number}"), 1);
-                checkpoint.metadata.timestamp = (*timestamp).to_owned();
+                checkpoint.metadata.timestamp = timestamp.parse().expect("a timestamp");
                 checkpoints.push(checkpoint);
             }
             let mut odd = sample(generation, "s\u{e9}ance: 1", "\u{4f60}\u{597d}", 1);
@@ -304,12 +308,12 @@ mod beside_llmfy {
         for generation in GENERATIONS {
             let (_server, component, mut llmfy) = beside(generation).await;
             for (number, state) in states.iter().enumerate() {
-                let by_llmfy = with_state(generation, &format!("llmfy-{number}"), state);
+                let by_llmfy = sample_with_state(generation, &format!("llmfy-{number}"), state);
                 llmfy.save(&by_llmfy).await;
                 let loaded = load(&component, "s", Some(&by_llmfy.metadata.checkpoint_id)).await;
                 assert_eq!(loaded.as_ref(), Some(&by_llmfy));
 
-                let again = with_state(generation, &format!("component-{number}"), &by_llmfy.state);
+                let again = sample_with_state(generation, &format!("component-{number}"), &by_llmfy.state);
                 save(&component, &again).await;
                 let id = again.metadata.checkpoint_id.clone();
                 assert_eq!(llmfy.load("s", Some(&id)).await, Some(again));
@@ -322,7 +326,7 @@ mod beside_llmfy {
         for generation in GENERATIONS {
             let (_server, component, mut llmfy) = beside(generation).await;
             let state = " {\"\u{e9}\":\t[1E2,\"\u{1f600}\\/\"] } ";
-            save(&component, &with_state(generation, "c", state)).await;
+            save(&component, &sample_with_state(generation, "c", state)).await;
             let loaded = llmfy.load("s", None).await.expect("a checkpoint");
             assert_eq!(loaded.state, r#"{"\u00e9": [100.0, "\ud83d\ude00/"]}"#);
         }
@@ -338,7 +342,7 @@ mod beside_llmfy {
             r#"{{"__type__": "mkdir", "__module__": "os", "data": {{"path": "{}"}}}}"#,
             mark.display()
         );
-        let hostile = with_state(Generation::A, "c", &format!(r#"{{"call": {call}}}"#));
+        let hostile = sample_with_state(Generation::A, "c", &format!(r#"{{"call": {call}}}"#));
         llmfy.save(&hostile).await;
         assert_eq!(load(&component, "s", None).await.as_ref(), Some(&hostile));
         assert_eq!(component.ids("s", 10).await, ["c"]);
@@ -364,7 +368,7 @@ mod beside_llmfy {
             assert_eq!(component.ids("s", 10).await, ["short", "lasting"]);
             wait_until_gone(&server, "llmfy_checkpoint:checkpoint:short").await;
             assert_eq!(load(&component, "s", Some("short")).await, None);
-            assert_eq!(component.latest("s").await.as_deref(), Some("lasting"));
+            assert_eq!(component.latest_id("s").await.as_deref(), Some("lasting"));
             assert_eq!(component.ids("s", 10).await, ["lasting"]);
             assert_eq!(component.ids_of_run("s", "r").await, of_run(generation, ["lasting"]));
         }
@@ -374,7 +378,7 @@ mod beside_llmfy {
     async fn what_the_component_lets_expire_does_not_hide_from_llmfy_what_lives() {
         for generation in GENERATIONS {
             let (server, component, mut llmfy) = beside(generation).await;
-            let short = super::component(&server, &Opening::ttl_ms(2000)).await;
+            let short = super::component(&server, &Options::ttl_ms(2000)).await;
             let lasting = sample(generation, "s", "lasting", 1);
             llmfy.save(&lasting).await;
             let before = server.keyspace().await;
@@ -383,7 +387,7 @@ mod beside_llmfy {
             wait_until_gone(&server, "llmfy_checkpoint:checkpoint:short").await;
             // Until somebody comes upon the entries that name nothing, and
             // removes them, llmfy takes the session for empty.
-            assert_eq!(component.latest("s").await.as_deref(), Some("lasting"));
+            assert_eq!(component.latest_id("s").await.as_deref(), Some("lasting"));
             assert_eq!(component.ids_of_run("s", "r").await, of_run(generation, ["lasting"]));
             assert_eq!(server.keyspace().await, before);
             assert_eq!(llmfy.load("s", None).await, Some(lasting));
@@ -395,8 +399,8 @@ mod beside_llmfy {
         for generation in GENERATIONS {
             let (server, lasting, _) = beside(generation).await;
             let mut llmfy = Llmfy::start_with(generation, &server.url(), json!({ "ttl": 100 })).await;
-            let shorter = component(&server, &Opening::ttl_ms(50_000)).await;
-            let same = component(&server, &Opening::ttl_ms(100_000)).await;
+            let shorter = component(&server, &Options::ttl_ms(50_000)).await;
+            let same = component(&server, &Options::ttl_ms(100_000)).await;
             let index = "llmfy_checkpoint:session:s";
 
             llmfy.save(&sample(generation, "s", "by llmfy", 1)).await;
@@ -420,7 +424,7 @@ mod beside_llmfy {
     async fn a_state_that_llmfy_compressed_comes_through_the_component_unchanged() {
         let (server, component, _) = beside(Generation::B).await;
         let mut llmfy = Llmfy::start_with(Generation::B, &server.url(), json!({ "compress": true })).await;
-        let saved = with_state(Generation::B, "c", r#"{"text": "\u00e9\ud800", "number": NaN}"#);
+        let saved = sample_with_state(Generation::B, "c", r#"{"text": "\u00e9\ud800", "number": NaN}"#);
         llmfy.save(&saved).await;
         let document = server.keyspace().await;
         let loaded = load(&component, "s", None).await.expect("a checkpoint");
@@ -435,7 +439,7 @@ mod beside_llmfy {
     async fn what_either_compressed_the_other_reads() {
         let (server, _, _) = beside(Generation::B).await;
         let mut llmfy = Llmfy::start_with(Generation::B, &server.url(), json!({ "compress": true })).await;
-        let component = component(&server, &Opening { compress: true, ..Opening::default() }).await;
+        let component = component(&server, &Options { compress: true, ..Options::default() }).await;
         let long = format!(r#"{{"text": "\u00e9\ud800{}", "number": NaN}}"#, "again and ".repeat(10_000));
         let [mut first, mut second, mut third] = three(Generation::B, "s");
         (first.state, second.state, third.state) = (long.clone(), long, "{}".to_owned());
@@ -469,7 +473,7 @@ mod beside_llmfy {
         assert_eq!(component.ids("s", 10).await, ["s-3", "s-2"]);
 
         server.command::<()>(&["FLUSHALL"]).await;
-        let two = Opening { max_checkpoints: Some(2), ..Opening::default() };
+        let two = Options { max_checkpoints: Some(2), ..Options::default() };
         let pruning = super::component(&server, &two).await;
         llmfy.save(&first).await;
         llmfy.save(&second).await;

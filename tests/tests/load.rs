@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use std::{fmt, fs};
 
 use checkpointer::store::StorageReason;
-use checkpointer::{Checkpointer, Error};
+use checkpointer::{Checkpointer, Error, HistoryQuery};
 use checkpointer_tests::chance::milliseconds;
+use checkpointer_tests::errors::storage_error;
 use checkpointer_tests::proxy::{Fault, Proxy};
 use checkpointer_tests::redis_server::RedisServer;
 use checkpointer_tests::samples::{checkpoint, plain, timestamp};
@@ -108,15 +109,15 @@ impl Task {
             let saved = checkpoint(&session, &format!("{session}-{second}"), "r", second);
             checkpointer.save(&saved).await.expect("saved");
             ids.push(saved.metadata.checkpoint_id.clone());
-            assert_eq!(checkpointer.load(&session, None).await.expect("loaded"), Some(saved));
-            let history = checkpointer.list(&session, Some(5)).await.expect("a history");
+            assert_eq!(checkpointer.latest(&session).await.expect("loaded"), Some(saved));
+            let history = checkpointer.list(HistoryQuery::new(&session).limit(5)).await.expect("a history");
             let listed: Vec<_> =
                 history.checkpoints.iter().map(|listed| &listed.metadata.checkpoint_id).collect();
             assert_eq!(listed, ids.iter().rev().take(5).collect::<Vec<_>>());
             operations.fetch_add(3, Ordering::SeqCst);
             // The store stays as large as it is.
             if ids.len() == 20 {
-                assert_eq!(checkpointer.delete(&session, None).await.expect("deleted"), 20);
+                assert_eq!(checkpointer.delete_session(&session).await.expect("deleted"), 20);
                 ids.clear();
                 operations.fetch_add(1, Ordering::SeqCst);
             }
@@ -201,7 +202,7 @@ impl Removal {
 
     async fn run(self, checkpointer: &Checkpointer) -> Result<u64, Error> {
         match self {
-            Self::Delete => checkpointer.delete("session-0", None).await,
+            Self::Delete => checkpointer.delete_session("session-0").await,
             Self::ClearAll => checkpointer.clear_all().await,
         }
     }
@@ -221,7 +222,7 @@ impl Removal {
             proxy.fail(Fault::LoseRequest);
         }
         let error = call.await.expect("a task").expect_err("the connection was cut");
-        assert!(matches!(error, Error::Storage { reason: StorageReason::Unavailable, .. }), "{error}");
+        assert_eq!(storage_error(error).reason, StorageReason::Unavailable);
     }
 }
 
@@ -246,7 +247,7 @@ const CHUNK: u32 = 1000;
 impl Backstage<'_> {
     async fn pattern(&self, checkpointer: &Checkpointer) -> Pattern {
         checkpointer.save(&plain(SESSION, ID, 0)).await.expect("saved");
-        let text = checkpointer.load_document(SESSION, Some(ID)).await.expect("loaded").expect("there");
+        let text = checkpointer.load_document(SESSION, ID).await.expect("loaded").expect("there");
         let score = match self {
             Self::Redis(server) => {
                 server.command(&["ZSCORE", &format!("llmfy_checkpoint:session:{SESSION}"), ID]).await
@@ -255,7 +256,7 @@ impl Backstage<'_> {
                 .query_row("SELECT score FROM checkpointer_member", [], |row| row.get(0))
                 .expect("a score"),
         };
-        checkpointer.delete(SESSION, Some(ID)).await.expect("deleted");
+        checkpointer.delete_checkpoint(SESSION, ID).await.expect("deleted");
         Pattern { text, score }
     }
 
@@ -270,7 +271,7 @@ impl Backstage<'_> {
         for chunk in 0..chunks {
             let (session, second) = (chunk % removal.sessions(), chunk / removal.sessions());
             let session = format!("session-{session}");
-            let text = pattern.text.replace(SESSION, &session).replace(&timestamp(0), &timestamp(second));
+            let text = pattern.text.replace(SESSION, &session).replace(&timestamp(0).to_string(), &timestamp(second).to_string());
             let (score, first) = (pattern.score + f64::from(second), second * CHUNK);
             self.write(&text, &session, score, first).await;
         }
@@ -360,9 +361,9 @@ impl Backstage<'_> {
 /// What was written looks to the checkpointer as if it had been saved.
 async fn check_the_fill(checkpointer: &Checkpointer) {
     let first = plain("session-0", "session-0-0000000", 0);
-    let loaded = checkpointer.load("session-0", Some("session-0-0000000")).await;
+    let loaded = checkpointer.load("session-0", "session-0-0000000").await;
     assert_eq!(loaded.expect("loaded"), Some(first));
-    let latest = checkpointer.load("session-0", None).await.expect("loaded").expect("a latest one");
+    let latest = checkpointer.latest("session-0").await.expect("loaded").expect("a latest one");
     assert!(latest.metadata.checkpoint_id.ends_with("999"), "{latest:?}");
 }
 

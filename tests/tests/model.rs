@@ -10,10 +10,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use checkpointer::{Checkpoint, Conflict, Error, Layout};
-use checkpointer_tests::contract::{Kind, Place};
+use checkpointer::{Checkpoint, Conflict, Error, Layout, SaveOutcome, Timestamp};
+use checkpointer_tests::contract::{Backend, TestStore};
 use checkpointer_tests::samples::{checkpoint, plain};
-use checkpointer_tests::subject::{Mode, Opening, Subject};
+use checkpointer_tests::checkpointer_under_test::{Mode, Options, CheckpointerUnderTest};
 use futures_util::future::join_all;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, FileFailurePersistence, TestRunner};
@@ -203,6 +203,19 @@ impl Model {
         self.checkpoints.insert(key, Kept { checkpoint, until });
     }
 
+    /// The outcome of the save that was just made.
+    fn outcome(&self, who: Who, saved: &Checkpoint) -> SaveOutcome {
+        let latest = self.session(who.prefix, SESSIONS[who.session]).swap_remove(0);
+        if latest == *saved {
+            return SaveOutcome::Latest;
+        }
+        let ahead = latest.metadata.timestamp.unix_micros() - saved.metadata.timestamp.unix_micros();
+        SaveOutcome::NotLatest {
+            latest_id: latest.metadata.checkpoint_id,
+            ahead: Duration::from_micros(ahead.unsigned_abs()),
+        }
+    }
+
     /// What is in a session that lives as a whole lives on.
     fn prolong(&mut self, who: Who) {
         if matches!(OPENINGS[who.opening], Some((_, true, _))) {
@@ -239,8 +252,8 @@ impl Model {
     }
 }
 
-fn place_of(checkpoint: &Checkpoint) -> (String, String) {
-    (checkpoint.metadata.timestamp.clone(), checkpoint.metadata.checkpoint_id.clone())
+fn place_of(checkpoint: &Checkpoint) -> (Timestamp, String) {
+    (checkpoint.metadata.timestamp, checkpoint.metadata.checkpoint_id.clone())
 }
 
 fn new_checkpoint(who: Who, run: usize, id: usize, second: u32) -> Checkpoint {
@@ -252,7 +265,7 @@ fn new_checkpoint(who: Who, run: usize, id: usize, second: u32) -> Checkpoint {
 }
 
 /// Does one step in both, and compares what they say.
-async fn take(who: Who, step: &Step, place: &Place, subjects: &[Vec<Subject>], model: &mut Model) {
+async fn take(who: Who, step: &Step, place: &TestStore, subjects: &[Vec<CheckpointerUnderTest>], model: &mut Model) {
     let subject = &subjects[who.prefix][who.opening];
     let session = SESSIONS[who.session];
     let of_session = |prefix, it: &Checkpoint| prefix == who.prefix && it.metadata.session_id == session;
@@ -264,8 +277,11 @@ async fn take(who: Who, step: &Step, place: &Place, subjects: &[Vec<Subject>], m
             let there = model.standing(who, id);
             let is_taken = there.is_some_and(|old| old.metadata.session_id != session);
             match subject.save(&saved).await {
-                Ok(_) if !is_taken => model.save(who, saved),
-                Err(Error::Conflict(Conflict::Taken(_))) if is_taken => {}
+                Ok(outcome) if !is_taken => {
+                    model.save(who, saved.clone());
+                    assert_eq!(outcome, model.outcome(who, &saved));
+                }
+                Err(Error::Conflict(Conflict::IdInUse { .. })) if is_taken => {}
                 other => panic!("{other:?}, and the id is taken: {is_taken}"),
             }
         }
@@ -282,11 +298,11 @@ async fn take(who: Who, step: &Step, place: &Place, subjects: &[Vec<Subject>], m
             let is_there = there == Some(&saved);
             let is_later = latest.is_none_or(|latest| place_of(&latest) <= place_of(&saved));
             match subject.save_after(&saved, believed.as_deref()).await {
-                Ok(_) if !is_taken && believed == latest_id && is_later => model.save(who, saved),
+                Ok(SaveOutcome::Latest) if !is_taken && believed == latest_id && is_later => model.save(who, saved),
                 // An earlier try may have been cut: the rest of the session follows.
                 Ok(_) if is_there => model.prolong(who),
-                Err(Error::Conflict(Conflict::Taken(_))) if is_taken => {}
-                Err(Error::Conflict(Conflict::Latest(actual))) if !is_taken && !is_there => {
+                Err(Error::Conflict(Conflict::IdInUse { .. })) if is_taken => {}
+                Err(Error::Conflict(Conflict::NotLatest { actual })) if !is_taken && !is_there => {
                     assert_ne!(believed, latest_id);
                     assert_eq!(actual, latest_id);
                 }
@@ -297,14 +313,14 @@ async fn take(who: Who, step: &Step, place: &Place, subjects: &[Vec<Subject>], m
             }
         }
         Step::Load { id } => {
-            let loaded = subject.load(session, Some(&id_of(who.prefix, id))).await.expect("an answer");
+            let loaded = subject.load(session, &id_of(who.prefix, id)).await.expect("an answer");
             let mut expected = model.session(who.prefix, session);
             expected.retain(|it| has_id(it, id));
             assert_eq!(loaded.as_ref(), expected.first());
             model.refresh(who, &expected);
         }
         Step::LoadLatest => {
-            let loaded = subject.load(session, None).await.expect("an answer");
+            let loaded = subject.latest(session).await.expect("an answer");
             let mut expected = model.session(who.prefix, session);
             expected.truncate(1);
             assert_eq!(loaded.as_ref(), expected.first());
@@ -319,17 +335,18 @@ async fn take(who: Who, step: &Step, place: &Place, subjects: &[Vec<Subject>], m
         }
         Step::ListByRun { run } => {
             let run = RUNS[run].unwrap_or_default();
-            let listed = subject.list_by_run(session, run, None).await.expect("a history").checkpoints;
+            let listed = subject.list_by_run(session, run, Some(100)).await.expect("a history").checkpoints;
             let expected = model.of_run(who.prefix, session, run);
             assert_eq!(listed, expected);
             model.refresh(who, &expected);
         }
         Step::Delete { id } => {
-            let removed = subject.delete(session, Some(&id_of(who.prefix, id))).await.expect("an answer");
-            assert_eq!(removed, model.remove(|prefix, it| of_session(prefix, it) && has_id(it, id)));
+            let removed = subject.delete_checkpoint(session, &id_of(who.prefix, id)).await.expect("an answer");
+            let expected = model.remove(|prefix, it| of_session(prefix, it) && has_id(it, id));
+            assert_eq!(u64::from(removed), expected);
         }
         Step::DeleteSession => {
-            let removed = subject.delete(session, None).await.expect("an answer");
+            let removed = subject.delete_session(session).await.expect("an answer");
             assert_eq!(removed, model.remove(of_session));
             model.pinned.remove(&(who.prefix, who.session));
         }
@@ -339,16 +356,22 @@ async fn take(who: Who, step: &Step, place: &Place, subjects: &[Vec<Subject>], m
             model.pinned.retain(|(prefix, _), ()| *prefix != who.prefix);
         }
         Step::Pin { id } => {
-            let name = id.map(|id| id_of(who.prefix, id));
-            let pinned = subject.pin(session, name.as_deref()).await.expect("pinned");
+            let pinned = match id {
+                Some(id) => subject.pin_checkpoint(session, &id_of(who.prefix, id)).await.map(u64::from),
+                None => subject.pin_session(session).await,
+            };
+            let pinned = pinned.expect("pinned");
             assert_eq!(pinned, model.live(who, |it| id.is_none_or(|id| has_id(it, id)), NEVER, false));
             if id.is_none() {
                 model.pinned.insert((who.prefix, who.session), ());
             }
         }
         Step::Unpin { id } => {
-            let name = id.map(|id| id_of(who.prefix, id));
-            let ended = subject.unpin(session, name.as_deref()).await.expect("ended");
+            let ended = match id {
+                Some(id) => subject.unpin_checkpoint(session, &id_of(who.prefix, id)).await.map(u64::from),
+                None => subject.unpin_session(session).await,
+            };
+            let ended = ended.expect("ended");
             if id.is_none() {
                 model.pinned.remove(&(who.prefix, who.session));
             }
@@ -371,7 +394,7 @@ async fn take(who: Who, step: &Step, place: &Place, subjects: &[Vec<Subject>], m
 
 /// Compares what is in every session of every prefix, and in the runs of those
 /// that `with_runs` says, by checkpointers that refresh nothing.
-async fn compare(subjects: &[Vec<Subject>], model: &Model, with_runs: impl Fn(usize, &str) -> bool) {
+async fn compare(subjects: &[Vec<CheckpointerUnderTest>], model: &Model, with_runs: impl Fn(usize, &str) -> bool) {
     let with_runs = &with_runs;
     let sessions = subjects.iter().enumerate().flat_map(|(prefix, subjects)| {
         SESSIONS.into_iter().map(move |session| async move {
@@ -380,10 +403,10 @@ async fn compare(subjects: &[Vec<Subject>], model: &Model, with_runs: impl Fn(us
             let history = subject.list(session, Some(100)).await.expect("a history");
             assert_eq!(history.unreadable, []);
             assert_eq!(history.checkpoints, expected, "{} {session}", PREFIXES[prefix]);
-            let latest = subject.load(session, None).await.expect("an answer");
+            let latest = subject.latest(session).await.expect("an answer");
             assert_eq!(latest.as_ref(), expected.first());
             for run in RUNS.into_iter().flatten().filter(|_| with_runs(prefix, session)) {
-                let history = subject.list_by_run(session, run, None).await.expect("a history");
+                let history = subject.list_by_run(session, run, Some(100)).await.expect("a history");
                 assert_eq!(history.checkpoints, model.of_run(prefix, session, run));
             }
         })
@@ -391,19 +414,19 @@ async fn compare(subjects: &[Vec<Subject>], model: &Model, with_runs: impl Fn(us
     join_all(sessions).await;
 }
 
-fn opening(prefix: &str, ttl: Option<(u64, bool, bool)>) -> Opening {
+fn opening(prefix: &str, ttl: Option<(u64, bool, bool)>) -> Options {
     let (seconds, of_session, refresh_on_read) = ttl.unwrap_or_default();
-    Opening {
+    Options {
         ttl: ttl.map(|_| Duration::from_secs(seconds)),
-        of_session,
+        session_ttl: of_session,
         refresh_on_read,
-        ..Opening::prefix(prefix)
+        ..Options::prefix(prefix)
     }
 }
 
-fn holds_to_the_model(kind: Kind, mode: Mode, layouts: Layouts) {
+fn holds_to_the_model(kind: Backend, mode: Mode, layouts: Layouts) {
     let cases = std::env::var("MODEL_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(256_u32);
-    let is_usual = layouts == LLMFYS && kind != Kind::RedisSlot;
+    let is_usual = layouts == LLMFYS && kind != Backend::RedisSlot;
     let cases = if is_usual { cases } else { cases.div_ceil(4) };
     let regressions =
         FileFailurePersistence::Direct(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/model.regressions"));
@@ -417,8 +440,8 @@ fn holds_to_the_model(kind: Kind, mode: Mode, layouts: Layouts) {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let mut place = runtime.block_on(async {
         match kind {
-            Kind::File | Kind::Memory => Place::in_memory_file().await,
-            kind => Place::new(kind).await,
+            Backend::File | Backend::Memory => TestStore::in_memory_file().await,
+            kind => TestStore::new(kind).await,
         }
     });
     let subjects = runtime.block_on(async {
@@ -461,45 +484,45 @@ fn holds_to_the_model(kind: Kind, mode: Mode, layouts: Layouts) {
 
 #[test]
 fn in_sqlite_natively() {
-    holds_to_the_model(Kind::Memory, Mode::Native, LLMFYS);
+    holds_to_the_model(Backend::Memory, Mode::Native, LLMFYS);
 }
 
 #[test]
 fn in_sqlite_as_the_component() {
-    holds_to_the_model(Kind::Memory, Mode::Component, LLMFYS);
+    holds_to_the_model(Backend::Memory, Mode::Component, LLMFYS);
 }
 
 #[test]
 fn in_redis_natively() {
-    holds_to_the_model(Kind::Redis, Mode::Native, LLMFYS);
+    holds_to_the_model(Backend::Redis, Mode::Native, LLMFYS);
 }
 
 #[test]
 fn in_redis_as_the_component() {
-    holds_to_the_model(Kind::Redis, Mode::Component, LLMFYS);
+    holds_to_the_model(Backend::Redis, Mode::Component, LLMFYS);
 }
 
 #[test]
 fn in_partitions_of_sqlite_as_the_component() {
-    holds_to_the_model(Kind::Memory, Mode::Component, PARTITIONED);
+    holds_to_the_model(Backend::Memory, Mode::Component, PARTITIONED);
 }
 
 #[test]
 fn in_partitions_of_redis_as_the_component() {
-    holds_to_the_model(Kind::Redis, Mode::Component, PARTITIONED);
+    holds_to_the_model(Backend::Redis, Mode::Component, PARTITIONED);
 }
 
 #[test]
 fn in_a_slot_of_a_cluster() {
-    holds_to_the_model(Kind::RedisSlot, Mode::Component, LLMFYS);
+    holds_to_the_model(Backend::RedisSlot, Mode::Component, LLMFYS);
 }
 
 #[test]
 fn in_partitions_of_a_cluster() {
-    holds_to_the_model(Kind::RedisCluster, Mode::Component, PARTITIONED);
+    holds_to_the_model(Backend::RedisCluster, Mode::Component, PARTITIONED);
 }
 
 #[test]
 fn in_both_layouts_side_by_side() {
-    holds_to_the_model(Kind::Memory, Mode::Native, MIXED);
+    holds_to_the_model(Backend::Memory, Mode::Native, MIXED);
 }

@@ -10,7 +10,7 @@ use checkpointer::{COMPONENT, Checkpointer};
 use checkpointer_tests::contract::redis_store;
 use checkpointer_tests::plugins;
 use checkpointer_tests::redis_server::RedisServer;
-use checkpointer_tests::spread::Spread;
+use checkpointer_tests::fake_cluster::FakeCluster;
 use wasmtime::component::{Component, Linker, ResourceTable};
 
 fn agent() -> Plugin {
@@ -38,7 +38,7 @@ async fn a_plugin_goes_on_from_what_was_saved_and_the_library_reads_it() {
     assert_eq!(answer(&agent, &grants, "history s").await, Ok("2 rust s-2-rust\n1 rust s-1-rust".to_owned()));
     let library =
         Checkpointer::builder().prefix("tenant-1/llmfy_checkpoint:").open_store(store).await.expect("opened");
-    let latest = library.load("s", None).await.expect("loaded").expect("there");
+    let latest = library.latest("s").await.expect("loaded").expect("there");
     assert_eq!(latest.state, r#"{"count":2,"trail":["rust","rust"]}"#);
     assert_eq!(latest.metadata.checkpoint_id, "s-2-rust");
     let said = answer(&agent, &grants, "").await;
@@ -103,9 +103,9 @@ async fn a_plugin_scans_what_it_was_granted_and_restores_it_where_it_may_write()
     let lives = async |prefix: &str| {
         let opened = Checkpointer::builder().prefix(format!("{prefix}llmfy_checkpoint:"));
         let opened = opened.open_store(Arc::clone(&store)).await.expect("opened");
-        opened.scan(None).await.expect("a page").checkpoints.remove(0).milliseconds
+        opened.scan(None).await.expect("a page").checkpoints.remove(0).expires_in
     };
-    assert!(lives("tenant-1/").await.is_some_and(|left| left <= 60_000));
+    assert!(lives("tenant-1/").await.is_some_and(|left| left <= Duration::from_secs(60)));
     assert_eq!(lives("tenant-2/").await, None);
 }
 
@@ -114,7 +114,7 @@ async fn a_plugin_scans_what_it_was_granted_and_restores_it_where_it_may_write()
 #[tokio::test(flavor = "multi_thread")]
 async fn a_layout_is_refused_where_a_store_would_not_keep_its_keys_together() {
     let agent = agent();
-    let store: Arc<dyn Store> = Spread::new(store().await);
+    let store: Arc<dyn Store> = FakeCluster::new(store().await);
     assert_eq!(
         answer(&agent, &granted(&store, "tenant-1/"), "s").await,
         Err("invalid argument: the store spreads keys over several machines, and those under the prefix \

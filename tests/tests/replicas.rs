@@ -3,19 +3,20 @@
 use std::time::Duration;
 
 use checkpointer::store::{Effect, StorageReason};
-use checkpointer::{Checkpointer, Error};
+use checkpointer::{Checkpointer, Error, HistoryQuery};
 use checkpointer_tests::acl::{CONTRACT, rules, set_user};
-use checkpointer_tests::contract::{self, Kind, Place, redis_store};
+use checkpointer_tests::contract::{self, Backend, TestStore, redis_store};
+use checkpointer_tests::errors::{reason_and_effect, storage_error, storage_fields};
 use checkpointer_tests::redis_server::RedisServer;
 use checkpointer_tests::samples::checkpoint;
-use checkpointer_tests::subject::Mode;
+use checkpointer_tests::checkpointer_under_test::Mode;
 
 macro_rules! contract_of_saves {
     ($($part:ident: { $($promise:ident,)* })*) => {
         $($(
             #[tokio::test(flavor = "multi_thread")]
             async fn $promise() {
-                let place = Place::new(Kind::RedisReplicas).await;
+                let place = TestStore::new(Backend::RedisReplicas).await;
                 contract_of_saves!(@ $part $promise place);
                 assert_replicated(&place).await;
             }
@@ -55,7 +56,7 @@ contract_of_saves! {
 }
 
 /// What was acknowledged is there without waiting for it.
-async fn assert_replicated(place: &Place) {
+async fn assert_replicated(place: &TestStore) {
     let server = place.server.as_ref().expect("a server");
     for replica in &place.replicas {
         assert_eq!(replica.keyspace().await, server.keyspace().await);
@@ -76,10 +77,9 @@ async fn open(server: &RedisServer, options: &str) -> Checkpointer {
 
 /// What a save is told that too few replicas have.
 fn too_few(error: Error) -> String {
-    match error {
-        Error::Storage { reason: StorageReason::Unavailable, effect: Effect::Unknown, message } => message,
-        other => panic!("{other:?}"),
-    }
+    let (reason, effect, message) = storage_fields(error);
+    assert_eq!((reason, effect), (StorageReason::Unavailable, Effect::Unknown), "{message}");
+    message
 }
 
 /// With time enough on a busy machine.
@@ -109,7 +109,7 @@ async fn a_save_that_a_replica_has_not_in_time_is_told_and_can_be_repeated() {
     let (b, c) = (checkpoint("s", "b", "r", 2), checkpoint("s", "c", "r", 3));
     for _ in 0..2 {
         assert_eq!(too_few(checkpointer.save(&b).await.expect_err("not in both")), ONE);
-        assert_eq!(checkpointer.load("s", None).await.expect("loaded").as_ref(), Some(&b));
+        assert_eq!(checkpointer.latest("s").await.expect("loaded").as_ref(), Some(&b));
     }
     // It finds itself there the second time, which is no reason to be sure.
     for _ in 0..2 {
@@ -123,7 +123,7 @@ async fn a_save_that_a_replica_has_not_in_time_is_told_and_can_be_repeated() {
     let patient = open(&server, PATIENT).await;
     patient.save(&b).await.expect("saved");
     patient.save_after(&c, Some("b")).await.expect("saved");
-    assert_eq!(patient.list("s", None).await.expect("listed").checkpoints.len(), 3);
+    assert_eq!(patient.list("s").await.expect("listed").checkpoints.len(), 3);
     for replica in &replicas {
         assert_eq!(replica.keyspace().await, server.keyspace().await);
     }
@@ -138,8 +138,8 @@ async fn nothing_but_saves_waits_for_a_replica() {
         let checkpointer = checkpointer.clone();
         async move { checkpointer.save(&checkpoint("s", "b", "r", 2)).await }
     });
-    while checkpointer.load("s", Some("b")).await.expect("loaded").is_none() {}
-    assert_eq!(checkpointer.list("s", None).await.expect("listed").checkpoints.len(), 2);
+    while checkpointer.load("s", "b").await.expect("loaded").is_none() {}
+    assert_eq!(checkpointer.list("s").await.expect("listed").checkpoints.len(), 2);
     assert!(!saving.is_finished());
     replicas[0].signal("-CONT").await;
     saving.await.expect("a task").expect("saved");
@@ -162,7 +162,7 @@ async fn many_saves_wait_together() {
     for save in saves {
         assert_eq!(too_few(save.await.expect("a task").expect_err("not in both")), ONE);
     }
-    assert_eq!(checkpointer.list("s", Some(99)).await.expect("listed").checkpoints.len(), 61);
+    assert_eq!(checkpointer.list(HistoryQuery::new("s").limit(99)).await.expect("listed").checkpoints.len(), 61);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -193,8 +193,9 @@ async fn a_user_who_may_not_wait_writes_nothing() {
             saved.expect("saved");
         } else {
             let error = saved.expect_err("forbidden");
-            assert_eq!(error.to_string(), "the store's user lacks a permission: wait");
-            assert_eq!(error.effect(), Effect::None);
+            let error = storage_error(error);
+            assert_eq!(error.message, "the store's user lacks a permission: wait");
+            assert_eq!(error.effect, Effect::None);
             assert_eq!(server.keyspace().await, before);
         }
     }
@@ -206,13 +207,10 @@ async fn a_server_that_fails_is_told_as_it_is_and_used_again() {
     let place = redis_store(&format!("{}?replicas=2&replica_timeout=1&response_timeout=1", server.url()));
     let checkpointer = Checkpointer::builder().open_store(place).await.expect("a checkpointer");
     let saved = checkpoint("s", "a", "r", 1);
-    let failure = async || match checkpointer.save(&saved).await.expect_err("not saved") {
-        Error::Storage { reason, effect, .. } => (reason, effect),
-        other => panic!("{other:?}"),
-    };
+    let failure = async || reason_and_effect(checkpointer.save(&saved).await.expect_err("not saved"));
     let of_a_replica = open(&replicas[0], "replicas=1").await;
     let error = of_a_replica.save(&saved).await.expect_err("not saved");
-    assert_eq!(error.to_string(), "the store takes no writes");
+    assert_eq!(storage_error(error).message, "the store takes no writes");
     checkpointer.save(&saved).await.expect("saved");
     server.signal("-STOP").await;
     assert_eq!(failure().await, (StorageReason::Timeout, Effect::Unknown));
@@ -264,7 +262,7 @@ async fn on_valkey_a_save_can_wait_for_the_disks_of_the_server_and_of_replicas()
     let has = |id: &str| keys.iter().any(|(key, ..)| key.ends_with(&format!(":checkpoint:{id}")));
     assert!(has("c1"), "{keys:?}");
     server.restart().await;
-    let ids = open(&server, "").await.list("s", None).await.expect("listed").checkpoints.len();
+    let ids = open(&server, "").await.list("s").await.expect("listed").checkpoints.len();
     assert_eq!(ids, 3);
 }
 
@@ -272,7 +270,7 @@ async fn on_valkey_a_save_can_wait_for_the_disks_of_the_server_and_of_replicas()
 async fn a_server_that_cannot_say_what_is_on_disk_is_told_before_anything_is_written() {
     let old = RedisServer::start().await;
     let error = open(&old, "on_disk=true").await.save(&checkpoint("s", "c", "r", 1)).await;
-    let Err(Error::Storage { reason, effect, message }) = error else { panic!("{error:?}") };
+    let (reason, effect, message) = storage_fields(error.expect_err("not saved"));
     assert_eq!((reason, effect), (StorageReason::Unsupported, Effect::None), "{message}");
     assert!(message.starts_with("the store can't wait until a write is on disk: "), "{message}");
     assert_eq!(old.keyspace().await, []);
@@ -282,7 +280,7 @@ async fn a_server_that_cannot_say_what_is_on_disk_is_told_before_anything_is_wri
 async fn on_valkey_a_server_without_a_log_on_disk_is_told_before_anything_is_written() {
     let server = RedisServer::start_valkey_with(&[]).await;
     let error = open(&server, "on_disk=true").await.save(&checkpoint("s", "c", "r", 1)).await;
-    let Err(Error::Storage { reason, effect, message }) = error else { panic!("{error:?}") };
+    let (reason, effect, message) = storage_fields(error.expect_err("not saved"));
     assert_eq!((reason, effect), (StorageReason::Unsupported, Effect::None), "{message}");
     assert!(message.contains("appendonly"), "{message}");
     assert_eq!(server.keyspace().await, []);

@@ -8,13 +8,13 @@ use checkpointer::Layout;
 use checkpointer_tests::contract::redis_store;
 use checkpointer_tests::redis_server::RedisServer;
 use checkpointer_tests::samples::checkpoint;
-use checkpointer_tests::subject::{MODES, Mode, Opening, Subject};
+use checkpointer_tests::checkpointer_under_test::{MODES, Mode, Options, CheckpointerUnderTest};
 
 struct Counted {
     server: RedisServer,
-    subject: Subject,
-    with_ttl: Subject,
-    partitioned: Subject,
+    subject: CheckpointerUnderTest,
+    with_ttl: CheckpointerUnderTest,
+    partitioned: CheckpointerUnderTest,
     next: u32,
 }
 
@@ -31,20 +31,20 @@ impl Counted {
             ])
             .await;
         let open =
-            async |opening| Subject::open(mode, Arc::clone(&store), &opening).await.expect("a checkpointer");
-        let subject = open(Opening::default()).await;
-        let with_ttl = open(Opening::ttl_ms(60_000)).await;
-        let partitioned = open(Opening { layout: Layout::Partitioned, ..Opening::default() }).await;
+            async |opening| CheckpointerUnderTest::open(mode, Arc::clone(&store), &opening).await.expect("a checkpointer");
+        let subject = open(Options::default()).await;
+        let with_ttl = open(Options::ttl_ms(60_000)).await;
+        let partitioned = open(Options { layout: Layout::Partitioned, ..Options::default() }).await;
         let mut counted = Self { server, subject, with_ttl, partitioned, next: 0 };
         // Connects, and has the server learn the scripts.
         counted.fill("warm", 2).await;
         counted.subject.list("warm", None).await.expect("a list");
         let mut page = counted.subject.scan(None).await.expect("a page");
-        while let Some(after) = page.next {
-            page = counted.subject.scan(Some(&after)).await.expect("a page");
+        while let Some(cursor) = page.next_cursor {
+            page = counted.subject.scan(Some(&cursor)).await.expect("a page");
         }
-        counted.subject.delete("warm", Some("warm0")).await.expect("deleted");
-        counted.subject.delete("warm", None).await.expect("deleted");
+        counted.subject.delete_checkpoint("warm", "warm0").await.expect("deleted");
+        counted.subject.delete_session("warm").await.expect("deleted");
         counted
     }
 
@@ -100,17 +100,17 @@ async fn operations_take_no_more_round_trips_than_promised() {
             (
                 "load latest",
                 1,
-                counted.trips(async |it| it.subject.load("thousand", None).await.expect("loaded")).await,
+                counted.trips(async |it| it.subject.latest("thousand").await.expect("loaded")).await,
             ),
             (
                 "load by id",
                 1,
-                counted.trips(async |it| it.subject.load("ten", Some("ten3")).await.expect("loaded")).await,
+                counted.trips(async |it| it.subject.load("ten", "ten3").await.expect("loaded")).await,
             ),
             (
                 "load nothing",
                 1,
-                counted.trips(async |it| it.subject.load("none", None).await.expect("loaded")).await,
+                counted.trips(async |it| it.subject.latest("none").await.expect("loaded")).await,
             ),
             (
                 "list 10",
@@ -148,13 +148,13 @@ async fn operations_take_no_more_round_trips_than_promised() {
             (
                 "load latest of a partition",
                 1,
-                counted.trips(async |it| it.partitioned.load("ten", None).await.expect("loaded")).await,
+                counted.trips(async |it| it.partitioned.latest("ten").await.expect("loaded")).await,
             ),
             (
                 "load by id in a partition",
                 1,
                 counted
-                    .trips(async |it| it.partitioned.load("ten", Some("new")).await.expect("loaded"))
+                    .trips(async |it| it.partitioned.load("ten", "new").await.expect("loaded"))
                     .await,
             ),
             (
@@ -165,7 +165,7 @@ async fn operations_take_no_more_round_trips_than_promised() {
             (
                 "delete a partition",
                 2,
-                counted.trips(async |it| it.partitioned.delete("ten", None).await.expect("deleted")).await,
+                counted.trips(async |it| it.partitioned.delete_session("ten").await.expect("deleted")).await,
             ),
             (
                 "a page of a scan",
@@ -181,14 +181,14 @@ async fn operations_take_no_more_round_trips_than_promised() {
                 "delete by id",
                 2,
                 counted
-                    .trips(async |it| it.subject.delete("ten", Some("ten3")).await.expect("deleted"))
+                    .trips(async |it| it.subject.delete_checkpoint("ten", "ten3").await.expect("deleted"))
                     .await,
             ),
             (
                 "delete a missing id",
                 2,
                 counted
-                    .trips(async |it| it.subject.delete("ten", Some("none")).await.expect("deleted"))
+                    .trips(async |it| it.subject.delete_checkpoint("ten", "none").await.expect("deleted"))
                     .await,
             ),
         ];
@@ -203,7 +203,7 @@ async fn operations_take_no_more_round_trips_than_promised() {
                 counted.fill(session, count).await;
             }
             let trips = counted.trips(async |it| {
-                assert_eq!(it.subject.delete(session, None).await.expect("deleted"), u64::from(count));
+                assert_eq!(it.subject.delete_session(session).await.expect("deleted"), u64::from(count));
             });
             let trips = trips.await;
             // A session of fewer than 100 needs to be read and removed as well.

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use checkpointer::store::{Effect, StorageReason};
-use checkpointer::{Checkpoint, Checkpointer, Conflict, Error};
+use checkpointer::{Checkpoint, Checkpointer, Conflict, Error, StorageError};
 use checkpointer_tests::acl::{CONTRACT, USER, rules, set_user};
-use checkpointer_tests::contract::{self, Kind, Place, keys_after, redis_store};
+use checkpointer_tests::contract::{self, Backend, TestStore, keys_after, redis_store};
+use checkpointer_tests::errors::storage_fields;
 use checkpointer_tests::eventually::eventually;
 use checkpointer_tests::redis_server::free_port;
 use checkpointer_tests::samples::checkpoint;
 use checkpointer_tests::sentinels::{NAME, Sentinels};
-use checkpointer_tests::subject::Mode;
+use checkpointer_tests::checkpointer_under_test::Mode;
 use redis::Value;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -22,7 +23,7 @@ macro_rules! contract_over_sentinels {
         $($(
             #[tokio::test(flavor = "multi_thread")]
             async fn $promise() {
-                let place = Place::new(Kind::RedisSentinel).await;
+                let place = TestStore::new(Backend::RedisSentinel).await;
                 contract_over_sentinels!(@ $part $promise place);
             }
         )*)*
@@ -150,7 +151,7 @@ impl Writer {
                     acknowledged.push(to_save);
                     self.saved.send_modify(|saved| *saved += 1);
                 }
-                Err(Error::Conflict(Conflict::Latest(other))) => latest = other,
+                Err(Error::Conflict(Conflict::NotLatest { actual: other })) => latest = other,
                 // What is not acknowledged is saved again.
                 Err(error) => assert!((self.may_pass)(&error), "{session}: {error:?}"),
             }
@@ -171,7 +172,7 @@ async fn lost(sentinels: &Sentinels, acknowledged: &[Vec<Checkpoint>], from: &[u
     for (acknowledged, from) in acknowledged.iter().zip(from) {
         for saved in &acknowledged[*from..] {
             let metadata = &saved.metadata;
-            let loaded = checkpointer.load(&metadata.session_id, Some(&metadata.checkpoint_id)).await;
+            let loaded = checkpointer.load(&metadata.session_id, &metadata.checkpoint_id).await;
             if loaded.expect("loaded").as_ref() != Some(saved) {
                 lost.push(saved.clone());
             }
@@ -203,7 +204,7 @@ async fn with_replicas_nothing_that_was_acknowledged_is_lost_when_the_master_is_
     let mut sentinels = Sentinels::start().await;
     let checkpointer = open(&sentinels, "response_timeout=60&replicas=1").await;
     let mut writers = Writers::start(&checkpointer, |error| {
-        matches!(error, Error::Storage { reason: StorageReason::Unavailable, effect: Effect::Unknown, message }
+        matches!(error, Error::Storage(StorageError { reason: StorageReason::Unavailable, effect: Effect::Unknown, message, .. })
             if message == "only 0 of 1 replicas have the write; it may be lost if the server fails")
     });
     writers.go_on().await;
@@ -228,15 +229,15 @@ async fn a_master_that_hangs_is_replaced_within_the_time_for_an_answer() {
         let (saved, saved_after, loaded) = tokio::join!(
             checkpointer.save(&b),
             checkpointer.save_after(&c, None),
-            checkpointer.load("s", Some("a")),
+            checkpointer.load("s", "a"),
         );
         saved.expect("saved");
         saved_after.expect("saved");
         loaded.expect("loaded").expect("a checkpoint");
         sentinels.servers()[0].signal("-CONT").await;
         sentinels.wait_until_replica(0).await;
-        assert_eq!(checkpointer.load("s", None).await.expect("loaded"), Some(b), "{options}");
-        assert_eq!(checkpointer.load("t", None).await.expect("loaded"), Some(c), "{options}");
+        assert_eq!(checkpointer.latest("s").await.expect("loaded"), Some(b), "{options}");
+        assert_eq!(checkpointer.latest("t").await.expect("loaded"), Some(c), "{options}");
     }
 }
 
@@ -265,7 +266,7 @@ async fn whoever_was_idle_never_takes_a_master_that_comes_back_for_the_master() 
     sentinels.successor_of(former).await;
     sentinels.servers_mut()[former].restart().await;
     // It has nothing, and would say so.
-    assert_eq!(checkpointer.load("s", None).await.expect("loaded"), Some(a));
+    assert_eq!(checkpointer.latest("s").await.expect("loaded"), Some(a));
     sentinels.wait_until_replica(former).await;
     checkpointer.save(&checkpoint("s", "b", "r", 2)).await.expect("saved");
 }
@@ -287,10 +288,10 @@ async fn a_scan_that_goes_on_at_another_master_misses_no_key() {
     })
     .await;
     let page = store.scan("key ".to_owned(), None).await.expect("a page");
-    assert!(page.next.is_some());
+    assert!(page.next_cursor.is_some());
     let former = sentinels.kill_master().await;
     sentinels.successor_of(former).await;
-    let found = keys_after(&store, "key ", page.next).await;
+    let found = keys_after(&store, "key ", page.next_cursor).await;
     assert!(found == keys, "{} of {}", found.len(), keys.len());
 }
 
@@ -302,23 +303,20 @@ async fn without_sentinels_a_store_goes_on_until_it_needs_them() {
     checkpointer.save(&a).await.expect("saved");
     sentinels.kill_sentinels().await;
     checkpointer.save(&checkpoint("s", "b", "r", 2)).await.expect("saved");
-    assert_eq!(checkpointer.load("s", Some("a")).await.expect("loaded"), Some(a.clone()));
+    assert_eq!(checkpointer.load("s", "a").await.expect("loaded"), Some(a.clone()));
     let message = "none of the store's sentinels can be reached";
     let expected = (StorageReason::Unavailable, Effect::None, message.to_owned());
     let new = open(&sentinels, "response_timeout=1").await;
     assert_eq!(failure(new.save(&a).await), expected);
-    assert_eq!(failure(new.load("s", None).await), expected);
+    assert_eq!(failure(new.latest("s").await), expected);
     // Nobody says any more who the master is.
     sentinels.servers()[0].command::<Value>(&["CLIENT", "KILL", "TYPE", "normal"]).await;
-    assert_eq!(failure(checkpointer.load("s", None).await), expected);
+    assert_eq!(failure(checkpointer.latest("s").await), expected);
 }
 
 /// What somebody is told.
 fn failure<T: std::fmt::Debug>(answer: Result<T, Error>) -> (StorageReason, Effect, String) {
-    match answer {
-        Err(Error::Storage { reason, effect, message }) => (reason, effect, message),
-        other => panic!("{other:?}"),
-    }
+    storage_fields(answer.expect_err("a failure"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -383,6 +381,6 @@ async fn a_user_needs_no_other_permissions_than_over_one_server() {
     let checkpointer = Checkpointer::open(&format!("{url}&{PATIENT}")).await.expect("a checkpointer");
     let a = checkpoint("s", "a", "r", 1);
     checkpointer.save(&a).await.expect("saved");
-    assert_eq!(checkpointer.load("s", None).await.expect("loaded"), Some(a));
+    assert_eq!(checkpointer.latest("s").await.expect("loaded"), Some(a));
     sentinels.master().await.command::<Value>(&["ACL", "DELUSER", USER]).await;
 }

@@ -4,7 +4,8 @@ use std::fs;
 use std::process::Command;
 
 use checkpointer::store::{Effect, StorageReason};
-use checkpointer::{Checkpointer, Error, Layout};
+use checkpointer::{Checkpointer, Layout};
+use checkpointer_tests::errors::storage_error;
 use checkpointer_tests::eventually::eventually;
 use checkpointer_tests::redis_server::{RedisServer, free_port};
 use checkpointer_tests::samples::checkpoint;
@@ -81,20 +82,18 @@ async fn open(address: &str) -> Checkpointer {
 async fn save(address: &str) {
     let checkpointer = open(address).await;
     checkpointer.save(&checkpoint("s", "c", "r", 1)).await.expect("saved");
-    assert_eq!(checkpointer.load("s", None).await.expect("loaded"), Some(checkpoint("s", "c", "r", 1)));
+    assert_eq!(checkpointer.latest("s").await.expect("loaded"), Some(checkpoint("s", "c", "r", 1)));
 }
 
 /// What a load and a save over an address fail with, which is the same.
 async fn refusal(address: &str) -> (StorageReason, String) {
     let checkpointer = open(address).await;
-    let load = checkpointer.load("s", None).await.expect_err("no answer");
+    let load = checkpointer.latest("s").await.expect_err("no answer");
     let save = checkpointer.save(&checkpoint("s", "c", "r", 1)).await.expect_err("not saved");
-    let [load, save] = [load, save].map(|error| match error {
-        Error::Storage { reason, effect: Effect::None, message } => (reason, message),
-        other => panic!("{address}: {other:?}"),
-    });
+    let [load, save] = [load, save].map(storage_error);
     assert_eq!(load, save);
-    save
+    assert_eq!(save.effect, Effect::None, "{address}: {save}");
+    (save.reason, save.message)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -121,10 +120,8 @@ async fn a_cluster_is_trusted_by_the_names_that_its_servers_announce() {
     trusting.save(&checkpoint("s", "c", "r", 1)).await.expect("saved");
     assert_eq!(trusting.clear_all().await.expect("cleared"), 1);
     let error = open("other-ca.pem").await.save(&checkpoint("s", "c", "r", 1)).await.expect_err("not saved");
-    assert_eq!(
-        (error.to_string(), error.effect()),
-        ("the store's certificate can't be trusted".to_owned(), Effect::None)
-    );
+    let error = storage_error(error);
+    assert_eq!((&*error.message, error.effect), ("the store's certificate can't be trusted", Effect::None));
     assert_eq!(server.command::<u32>(&["DBSIZE"]).await, 0);
 }
 
@@ -215,13 +212,10 @@ async fn a_file_that_is_missing_or_wrong_is_named_with_its_option_when_the_store
     ] {
         let address = certificates.address("localhost", 1, &options);
         let Err(error) = Checkpointer::open(&address).await else { panic!("{address} was opened") };
-        let expected = matches!(
-            error,
-            Error::Storage { reason: StorageReason::InvalidArgument, effect: Effect::None, .. }
-        );
-        assert!(expected, "{error:?}");
+        let error = storage_error(error);
+        assert_eq!((error.reason, error.effect), (StorageReason::InvalidArgument, Effect::None), "{error:?}");
         let file = certificates.path(file);
         let begin = format!("the option {option:?} of the store's address: {file}: {fault}");
-        assert!(error.to_string().starts_with(&begin), "{error}");
+        assert!(error.message.starts_with(&begin), "{error}");
     }
 }

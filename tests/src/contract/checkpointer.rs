@@ -1,19 +1,26 @@
 //! What the checkpointer keeps to over every store, natively and as the
 //! component. The numbers are those of llmfy's defects, which are not here.
 
-use checkpointer::store::{Expiry, IndexMember, IndexPut, Operation};
-use checkpointer::{Checkpoint, Conflict, DEFAULT_PREFIX, Error, History, Metadata, Outcome};
+use std::time::Duration;
 
-use super::Place;
-use crate::samples::{checkpoint, data, plain, timestamp};
-use crate::subject::{Mode, Opening, Subject};
+use checkpointer::store::{Expiry, IndexMember, IndexPut, Operation};
+use checkpointer::{Checkpoint, Conflict, DEFAULT_PREFIX, Error, Metadata, SaveOutcome, Timestamp};
+
+use super::TestStore;
+use crate::samples::{checkpoint, data, plain, timestamp, with_state};
+use crate::checkpointer_under_test::{CheckpointerUnderTest, History, Mode, Options};
 
 pub(super) fn key(rest: &str) -> String {
     format!("{DEFAULT_PREFIX}{rest}")
 }
 
-pub(super) async fn save(subject: &Subject, checkpoint: &Checkpoint) {
+pub(super) async fn save(subject: &CheckpointerUnderTest, checkpoint: &Checkpoint) {
     subject.save(checkpoint).await.expect("saved");
+}
+
+/// The outcome of a save that is this many seconds older than the latest.
+fn not_latest(latest_id: &str, seconds: u64) -> SaveOutcome {
+    SaveOutcome::NotLatest { latest_id: latest_id.to_owned(), ahead: Duration::from_secs(seconds) }
 }
 
 pub(super) fn sorted(keys: impl Into<Vec<String>>) -> Vec<String> {
@@ -23,8 +30,8 @@ pub(super) fn sorted(keys: impl Into<Vec<String>>) -> Vec<String> {
 }
 
 /// What was saved is loaded as it was, whatever the state looks like.
-pub async fn a_saved_checkpoint_is_loaded_as_it_was(place: &Place, mode: Mode) {
-    let subject = place.open(mode, &Opening::default()).await;
+pub async fn a_saved_checkpoint_is_loaded_as_it_was(place: &TestStore, mode: Mode) {
+    let subject = place.open(mode, &Options::default()).await;
     let states = [
         "{}",
         " {\"a\" :\t[1, 1.0, 1e400, NaN, -Infinity]}\n",
@@ -41,34 +48,55 @@ pub async fn a_saved_checkpoint_is_loaded_as_it_was(place: &Place, mode: Mode) {
             saved.state = (*state).to_owned();
             save(&subject, &saved).await;
             let id = saved.metadata.checkpoint_id.clone();
-            assert_eq!(subject.load("s", Some(&id)).await.expect("loaded"), Some(saved));
+            assert_eq!(subject.load("s", &id).await.expect("loaded"), Some(saved));
         }
     }
-    let deep = Checkpoint {
-        state: format!("{}{}", "[".repeat(5000), "]".repeat(5000)),
-        ..checkpoint("s", "deep", "r", 3)
-    };
+    let deep = with_state(checkpoint("s", "deep", "r", 3), format!("{}{}", "[".repeat(5000), "]".repeat(5000)));
     save(&subject, &deep).await;
-    assert_eq!(subject.load("s", None).await.expect("loaded"), Some(deep));
+    assert_eq!(subject.latest("s").await.expect("loaded"), Some(deep));
 }
 
 /// None means that there is none.
-pub async fn none_is_loaded_only_where_there_is_none(place: &Place, mode: Mode) {
-    let subject = place.open(mode, &Opening::default()).await;
-    assert_eq!(subject.load("s", None).await.expect("an answer"), None);
-    assert_eq!(subject.load("s", Some("c")).await.expect("an answer"), None);
+pub async fn none_is_loaded_only_where_there_is_none(place: &TestStore, mode: Mode) {
+    let subject = place.open(mode, &Options::default()).await;
+    assert_eq!(subject.latest("s").await.expect("an answer"), None);
+    assert_eq!(subject.load("s", "c").await.expect("an answer"), None);
     assert_eq!(
         subject.list("s", None).await.expect("an answer"),
         History { checkpoints: vec![], unreadable: vec![] }
     );
-    assert_eq!(subject.delete("s", None).await.expect("an answer"), 0);
-    assert_eq!(subject.delete("s", Some("c")).await.expect("an answer"), 0);
+    assert_eq!(subject.delete_session("s").await.expect("an answer"), 0);
+    assert!(!subject.delete_checkpoint("s", "c").await.expect("an answer"));
     assert_eq!(subject.clear_all().await.expect("an answer"), 0);
 }
 
+/// A save says whether it is the latest, and otherwise which is and by how much.
+pub async fn a_save_reports_a_newer_checkpoint(place: &TestStore, mode: Mode) {
+    let subject = place.open(mode, &Options::default()).await;
+    let save = async |id: &str, second| subject.save(&checkpoint("s", id, "r", second)).await.expect("saved");
+    assert_eq!(save("b", 10).await, SaveOutcome::Latest);
+    assert_eq!(save("c", 20).await, SaveOutcome::Latest);
+    assert_eq!(save("a", 5).await, not_latest("c", 15));
+    // Equal timestamps: the greater id is newer.
+    assert_eq!(save("a", 20).await, not_latest("c", 0));
+    assert_eq!(save("d", 20).await, SaveOutcome::Latest);
+    assert_eq!(save("d", 30).await, SaveOutcome::Latest);
+    // A dangling entry and an entry of another session do not count.
+    place.write(vec![Operation::Delete(place.names().document("s", "d"))]).await;
+    assert_eq!(save("e", 25).await, SaveOutcome::Latest);
+    subject.save(&checkpoint("other", "foreign", "r", 99)).await.expect("saved");
+    for member in ["foreign", "dangling"] {
+        let (index, member) = (place.names().index("s"), member.to_owned());
+        let entry = IndexPut { index, member, score: 2e9, expiry: Expiry::Never };
+        place.write(vec![Operation::IndexPut(entry)]).await;
+    }
+    assert_eq!(save("f", 26).await, SaveOutcome::Latest);
+    assert_eq!(save("g", 24).await, not_latest("f", 2));
+}
+
 /// Newest first, ties by the bytes of ids, and no more than asked for (6).
-pub async fn a_list_is_newest_first_and_no_longer_than_asked(place: &Place, mode: Mode) {
-    let subject = place.open(mode, &Opening::default()).await;
+pub async fn a_list_is_newest_first_and_no_longer_than_asked(place: &TestStore, mode: Mode) {
+    let subject = place.open(mode, &Options::default()).await;
     for id in ["tie-m", "tie-a", "tie-z", "tie-é"] {
         save(&subject, &checkpoint("s", id, "r", 5)).await;
     }
@@ -81,7 +109,7 @@ pub async fn a_list_is_newest_first_and_no_longer_than_asked(place: &Place, mode
     assert_eq!(subject.ids("s", 3).await, all[..3]);
     assert_eq!(subject.ids("s", 0).await, [""; 0]);
     assert_eq!(subject.list("s", None).await.expect("a list").checkpoints.len(), 10);
-    assert_eq!(subject.latest("s").await.as_deref(), Some("c7"));
+    assert_eq!(subject.latest_id("s").await.as_deref(), Some("c7"));
     assert_eq!(subject.ids_of_run("s", "r2").await, ["old"]);
     assert_eq!(subject.ids_of_run("s", "r").await, all[..12]);
     assert_eq!(subject.list_by_run("s", "r", Some(2)).await.expect("a list").checkpoints.len(), 2);
@@ -89,8 +117,8 @@ pub async fn a_list_is_newest_first_and_no_longer_than_asked(place: &Place, mode
 }
 
 /// Saving an id again replaces it, and its index entries follow.
-pub async fn saving_an_id_again_moves_it(place: &Place, mode: Mode) {
-    let subject = place.open(mode, &Opening::default()).await;
+pub async fn saving_an_id_again_moves_it(place: &TestStore, mode: Mode) {
+    let subject = place.open(mode, &Options::default()).await;
     save(&subject, &checkpoint("s", "other", "r1", 50)).await;
     save(&subject, &checkpoint("s", "c", "r1", 10)).await;
     // Later, in the same run; the same again, as after a lost answer.
@@ -112,34 +140,34 @@ pub async fn saving_an_id_again_moves_it(place: &Place, mode: Mode) {
     assert_eq!(place.keys(&place.names().index_of_run("s", "r2")).await, [""; 0]);
     save(&subject, &checkpoint("s", "c", "r3", 30)).await;
     assert_eq!(subject.ids_of_run("s", "r3").await, ["c"]);
-    assert_eq!(subject.load("s", Some("c")).await.expect("loaded"), Some(checkpoint("s", "c", "r3", 30)));
-    assert_eq!(subject.delete("s", None).await.expect("deleted"), 2);
+    assert_eq!(subject.load("s", "c").await.expect("loaded"), Some(checkpoint("s", "c", "r3", 30)));
+    assert_eq!(subject.delete_session("s").await.expect("deleted"), 2);
     assert_eq!(place.keys("").await, [""; 0]);
 }
 
 /// No session reaches into another (1), or takes its ids (2).
-pub async fn sessions_keep_apart(place: &Place, mode: Mode) {
-    let subject = place.open(mode, &Opening::default()).await;
+pub async fn sessions_keep_apart(place: &TestStore, mode: Mode) {
+    let subject = place.open(mode, &Options::default()).await;
     save(&subject, &checkpoint("alice", "c", "r", 1)).await;
     let before = place.text(&key("checkpoint:c")).await;
-    assert_eq!(subject.load("bob", Some("c")).await.expect("an answer"), None);
-    assert_eq!(subject.delete("bob", Some("c")).await.expect("an answer"), 0);
+    assert_eq!(subject.load("bob", "c").await.expect("an answer"), None);
+    assert!(!subject.delete_checkpoint("bob", "c").await.expect("an answer"));
     for stolen in [checkpoint("bob", "c", "r", 2), plain("bob", "c", 2), checkpoint("bob", "c", "x", 2)] {
         let error = subject.save(&stolen).await.expect_err("a conflict");
         assert!(
-            matches!(&error, Error::Conflict(Conflict::Taken(taken)) if taken.checkpoint_id == "c"),
+            matches!(&error, Error::Conflict(Conflict::IdInUse { checkpoint_id, .. }) if checkpoint_id == "c"),
             "{error}"
         );
     }
     assert_eq!(place.text(&key("checkpoint:c")).await, before);
-    assert_eq!(subject.latest("alice").await.as_deref(), Some("c"));
-    assert_eq!(subject.latest("bob").await, None);
+    assert_eq!(subject.latest_id("alice").await.as_deref(), Some("c"));
+    assert_eq!(subject.latest_id("bob").await, None);
     assert_eq!(place.keys(&key("session:bob")).await, [""; 0]);
 }
 
 /// What llmfy left behind by its defects 1 and 2 is read for what it is.
-pub async fn an_index_entry_does_not_make_a_checkpoint_ones_own(place: &Place, mode: Mode) {
-    let subject = place.open(mode, &Opening::default()).await;
+pub async fn an_index_entry_does_not_make_a_checkpoint_ones_own(place: &TestStore, mode: Mode) {
+    let subject = place.open(mode, &Options::default()).await;
     save(&subject, &checkpoint("bob", "c", "r", 9)).await;
     save(&subject, &checkpoint("alice", "mine", "r", 1)).await;
     let names = place.names();
@@ -147,16 +175,16 @@ pub async fn an_index_entry_does_not_make_a_checkpoint_ones_own(place: &Place, m
         let stray = IndexPut { index, member: "c".into(), score: 2e9, expiry: Expiry::Never };
         place.write(vec![Operation::IndexPut(stray)]).await;
     }
-    assert_eq!(subject.latest("alice").await.as_deref(), Some("mine"));
+    assert_eq!(subject.latest_id("alice").await.as_deref(), Some("mine"));
     assert_eq!(subject.ids("alice", 1).await, ["mine"]);
     assert_eq!(subject.ids_of_run("alice", "r").await, ["mine"]);
-    assert_eq!(subject.delete("alice", None).await.expect("deleted"), 1);
+    assert_eq!(subject.delete_session("alice").await.expect("deleted"), 1);
     assert_eq!(subject.ids("bob", 9).await, ["c"]);
 }
 
 /// A session may be named like a run of another one (8).
-pub async fn a_session_named_like_a_run_is_a_session_of_its_own(place: &Place, mode: Mode) {
-    let subject = place.open(mode, &Opening::default()).await;
+pub async fn a_session_named_like_a_run_is_a_session_of_its_own(place: &TestStore, mode: Mode) {
+    let subject = place.open(mode, &Options::default()).await;
     for (session, run) in [("u1", "r9"), ("u1:run:r9", "x"), ("u1", "r9:run:x"), ("u1:run", "r9")] {
         for number in 0..3 {
             save(&subject, &checkpoint(session, &format!("{session}/{run}/{number}"), run, number)).await;
@@ -171,15 +199,15 @@ pub async fn a_session_named_like_a_run_is_a_session_of_its_own(place: &Place, m
     assert_eq!(subject.ids_of_run("u1", "r9:run:x").await, of("u1", "r9:run:x"));
     assert_eq!(subject.ids_of_run("u1:run:r9", "x").await, of("u1:run:r9", "x"));
     assert_eq!(subject.ids("u1", 9).await.len(), 6);
-    assert_eq!(subject.delete("u1:run:r9", None).await.expect("deleted"), 3);
+    assert_eq!(subject.delete_session("u1:run:r9").await.expect("deleted"), 3);
     assert_eq!(subject.ids_of_run("u1", "r9").await, of("u1", "r9"));
     assert_eq!(subject.ids_of_run("u1", "r9:run:x").await, of("u1", "r9:run:x"));
-    assert_eq!(subject.delete("u1", None).await.expect("deleted"), 6);
+    assert_eq!(subject.delete_session("u1").await.expect("deleted"), 6);
     assert_eq!(subject.ids("u1:run", 9).await, of("u1:run", "r9"));
 }
 
 /// clear-all takes what is under its prefix, and its prefix literally (7).
-pub async fn clear_all_clears_one_prefix_and_no_other(place: &Place, mode: Mode) {
+pub async fn clear_all_clears_one_prefix_and_no_other(place: &TestStore, mode: Mode) {
     let prefixes = [
         "app:",
         "app:eu:",
@@ -196,7 +224,7 @@ pub async fn clear_all_clears_one_prefix_and_no_other(place: &Place, mode: Mode)
     ];
     let mut left = Vec::new();
     for prefix in prefixes {
-        let subject = place.open(mode, &Opening::prefix(prefix)).await;
+        let subject = place.open(mode, &Options::prefix(prefix)).await;
         for number in 0..3 {
             save(&subject, &checkpoint("s", &format!("c{number}"), "r", number)).await;
         }
@@ -218,9 +246,9 @@ pub async fn clear_all_clears_one_prefix_and_no_other(place: &Place, mode: Mode)
 }
 
 /// Indexes that two prefixes share by their names lose nothing to either.
-pub async fn prefixes_that_share_an_index_by_its_name_keep_apart(place: &Place, mode: Mode) {
-    let outer = place.open(mode, &Opening::prefix("app:")).await;
-    let inner = place.open(mode, &Opening::prefix("app:session:")).await;
+pub async fn prefixes_that_share_an_index_by_its_name_keep_apart(place: &TestStore, mode: Mode) {
+    let outer = place.open(mode, &Options::prefix("app:")).await;
+    let inner = place.open(mode, &Options::prefix("app:session:")).await;
     // Both name this session's index app:session:session:s.
     let fill = async || {
         save(&outer, &checkpoint("session:s", "o", "r", 1)).await;
@@ -238,23 +266,23 @@ pub async fn prefixes_that_share_an_index_by_its_name_keep_apart(place: &Place, 
     }
     save(&outer, &checkpoint("session:s", "same", "other", 3)).await;
     assert_eq!(inner.ids_of_run("s", "r").await, ["same", "i"]);
-    assert_eq!(outer.delete("session:s", Some("same")).await.expect("deleted"), 1);
+    assert!(outer.delete_checkpoint("session:s", "same").await.expect("deleted"));
     assert_eq!(inner.ids("s", 9).await, ["same", "i"]);
     fill().await;
-    assert_eq!(outer.delete("session:s", None).await.expect("deleted"), 2);
+    assert_eq!(outer.delete_session("session:s").await.expect("deleted"), 2);
     assert_eq!(inner.ids("s", 9).await, ["same", "i"]);
     fill().await;
     assert_eq!(outer.clear_all().await.expect("cleared"), 2);
     assert_eq!(inner.ids("s", 9).await, ["same", "i"]);
-    assert_eq!(inner.delete("s", None).await.expect("deleted"), 2);
+    assert_eq!(inner.delete_session("s").await.expect("deleted"), 2);
     // An entry that might have been the other's stays until somebody looks.
     assert_eq!(outer.clear_all().await.expect("cleared"), 0);
     assert_eq!(place.keys("").await, [""; 0]);
 }
 
 /// One unreadable checkpoint is named, and hides no other (10).
-pub async fn an_unreadable_checkpoint_is_named_beside_the_others(place: &Place, mode: Mode) {
-    let subject = place.open(mode, &Opening::default()).await;
+pub async fn an_unreadable_checkpoint_is_named_beside_the_others(place: &TestStore, mode: Mode) {
+    let subject = place.open(mode, &Options::default()).await;
     for number in 0..4 {
         save(&subject, &checkpoint("s", &format!("c{number}"), "r", number)).await;
     }
@@ -274,24 +302,24 @@ pub async fn an_unreadable_checkpoint_is_named_beside_the_others(place: &Place, 
         history.unreadable.iter().map(|one| (one.checkpoint_id.as_str(), one.reason.as_str())).collect();
     let cut = "expected a comma or the closing bracket at byte 22";
     assert_eq!(why, [("c3", cut), ("c1", "the key \"prev_node\" is missing")]);
-    for id in [None, Some("c3")] {
-        let error = subject.load("s", id).await.expect_err("corrupt");
+    for loaded in [subject.latest("s").await, subject.load("s", "c3").await] {
+        let error = loaded.expect_err("corrupt");
         assert!(
             matches!(&error, Error::Corrupt { checkpoint_id, reason } if checkpoint_id == "c3" && reason == cut),
             "{error}"
         );
     }
     let error = subject.save(&checkpoint("s", "c3", "r", 9)).await.expect_err("in the way");
-    assert!(matches!(error, Error::Conflict(Conflict::Taken(_))), "{error}");
-    assert_eq!(subject.delete("other", Some("c3")).await.expect("an answer"), 0);
-    assert_eq!(subject.delete("s", Some("c3")).await.expect("deleted"), 1);
-    assert_eq!(subject.delete("s", None).await.expect("deleted"), 3);
+    assert!(matches!(error, Error::Conflict(Conflict::IdInUse { .. })), "{error}");
+    assert!(!subject.delete_checkpoint("other", "c3").await.expect("an answer"));
+    assert!(subject.delete_checkpoint("s", "c3").await.expect("deleted"));
+    assert_eq!(subject.delete_session("s").await.expect("deleted"), 3);
     assert_eq!(place.keys("").await, [""; 0]);
 }
 
 /// Something that is no text at a checkpoint's key is an error that says so.
-pub async fn a_value_of_another_type_is_said_to_be_one(place: &Place, mode: Mode) {
-    let subject = place.open(mode, &Opening::default()).await;
+pub async fn a_value_of_another_type_is_said_to_be_one(place: &TestStore, mode: Mode) {
+    let subject = place.open(mode, &Options::default()).await;
     save(&subject, &checkpoint("s", "c1", "r", 1)).await;
     save(&subject, &checkpoint("s", "c2", "r", 2)).await;
     let names = place.names();
@@ -299,25 +327,23 @@ pub async fn a_value_of_another_type_is_said_to_be_one(place: &Place, mode: Mode
     let alien = IndexPut { index: c2.clone(), member: "m".into(), score: 1.0, expiry: Expiry::Never };
     place.write(vec![Operation::Delete(c2.clone())]).await;
     place.write(vec![Operation::IndexPut(alien)]).await;
-    for id in [None, Some("c2")] {
-        assert!(
-            matches!(subject.load("s", id).await, Err(Error::Corrupt { checkpoint_id, .. }) if checkpoint_id == "c2")
-        );
+    for loaded in [subject.latest("s").await, subject.load("s", "c2").await] {
+        assert!(matches!(loaded, Err(Error::Corrupt { checkpoint_id, .. }) if checkpoint_id == "c2"));
     }
     let history = subject.list("s", None).await.expect("a history");
     assert_eq!((history.checkpoints.len(), history.unreadable.len()), (1, 1));
     assert!(matches!(
         subject.save(&checkpoint("s", "c2", "r", 2)).await,
-        Err(Error::Conflict(Conflict::Taken(_)))
+        Err(Error::Conflict(Conflict::IdInUse { .. }))
     ));
-    assert_eq!(subject.delete("s", None).await.expect("deleted"), 1);
+    assert_eq!(subject.delete_session("s").await.expect("deleted"), 1);
     // It is not ours to remove. Its run is not known, so that index names it on.
     assert_eq!(place.keys("").await, [c2, names.index_of_run("s", "r")]);
 }
 
 /// Both generations stand side by side in one session.
-pub async fn both_generations_are_read_in_one_session(place: &Place, mode: Mode) {
-    let subject = place.open(mode, &Opening::default()).await;
+pub async fn both_generations_are_read_in_one_session(place: &TestStore, mode: Mode) {
+    let subject = place.open(mode, &Options::default()).await;
     save(&subject, &plain("s", "a", 1)).await;
     save(&subject, &checkpoint("s", "b", "r", 2)).await;
     for (id, member) in [("a", "\"node_name\": \"node\""), ("b", "\"run_id\": \"r\"")] {
@@ -331,17 +357,17 @@ pub async fn both_generations_are_read_in_one_session(place: &Place, mode: Mode)
 }
 
 /// Deleting says how many it removed, and leaves nothing behind.
-pub async fn deleting_counts_and_leaves_nothing_behind(place: &Place, mode: Mode) {
-    let subject = place.open(mode, &Opening::default()).await;
+pub async fn deleting_counts_and_leaves_nothing_behind(place: &TestStore, mode: Mode) {
+    let subject = place.open(mode, &Options::default()).await;
     for number in 0..5 {
         save(&subject, &checkpoint("s", &format!("c{number}"), &format!("r{}", number % 2), number)).await;
     }
     save(&subject, &checkpoint("t", "t", "r0", 9)).await;
-    assert_eq!(subject.delete("s", Some("c4")).await.expect("deleted"), 1);
-    assert_eq!(subject.delete("s", Some("c4")).await.expect("deleted"), 0);
-    assert_eq!(subject.latest("s").await.as_deref(), Some("c3"));
+    assert!(subject.delete_checkpoint("s", "c4").await.expect("deleted"));
+    assert!(!subject.delete_checkpoint("s", "c4").await.expect("deleted"));
+    assert_eq!(subject.latest_id("s").await.as_deref(), Some("c3"));
     assert_eq!(subject.ids_of_run("s", "r0").await, ["c2", "c0"]);
-    assert_eq!(subject.delete("s", None).await.expect("deleted"), 4);
+    assert_eq!(subject.delete_session("s").await.expect("deleted"), 4);
     let names = place.names();
     let left = [names.document("t", "t"), names.index("t"), names.index_of_run("t", "r0")];
     assert_eq!(place.keys("").await, sorted(left));
@@ -350,8 +376,8 @@ pub async fn deleting_counts_and_leaves_nothing_behind(place: &Place, mode: Mode
 }
 
 /// Sessions of many pages are listed, deleted and cleared as a whole.
-pub async fn large_sessions_go_page_by_page(place: &Place, mode: Mode) {
-    let subject = place.open(mode, &Opening::default()).await;
+pub async fn large_sessions_go_page_by_page(place: &TestStore, mode: Mode) {
+    let subject = place.open(mode, &Options::default()).await;
     let count = 1250;
     let fill = async |session: &str| {
         for number in 0..count {
@@ -363,7 +389,7 @@ pub async fn large_sessions_go_page_by_page(place: &Place, mode: Mode) {
     assert_eq!(subject.ids("s", 1000).await, newest_first[..1000]);
     assert_eq!(subject.ids("s", 1200).await, newest_first[..1200]);
     assert_eq!(subject.ids("s", 5000).await, newest_first);
-    assert_eq!(subject.delete("s", None).await.expect("deleted"), u64::from(count));
+    assert_eq!(subject.delete_session("s").await.expect("deleted"), u64::from(count));
     assert_eq!(place.keys("").await, [""; 0]);
     fill("t").await;
     assert_eq!(subject.clear_all().await.expect("cleared"), u64::from(count));
@@ -371,8 +397,8 @@ pub async fn large_sessions_go_page_by_page(place: &Place, mode: Mode) {
 }
 
 /// What can't be saved is refused with the reason, and nothing is written.
-pub async fn bad_input_is_refused_with_the_reason(place: &Place, mode: Mode) {
-    let opening = Opening { max_state_bytes: Some(1000), ..Opening::default() };
+pub async fn bad_input_is_refused_with_the_reason(place: &TestStore, mode: Mode) {
+    let opening = Options { max_state_bytes: Some(1000), ..Options::default() };
     let subject = place.open(mode, &opening).await;
     let long = "x".repeat(513);
     let with = |change: fn(&mut Metadata, &str), to: &str| {
@@ -387,7 +413,6 @@ pub async fn bad_input_is_refused_with_the_reason(place: &Place, mode: Mode) {
             run.run_id = to.into();
         }
     };
-    let time: fn(&mut Metadata, &str) = |metadata, to| metadata.timestamp = to.into();
     for (refused, reason) in [
         (with(session, ""), "the session id is empty"),
         (with(session, &long), "the session id has 513 bytes, more than 512"),
@@ -395,43 +420,52 @@ pub async fn bad_input_is_refused_with_the_reason(place: &Place, mode: Mode) {
         (with(id, ""), "the checkpoint id is empty"),
         (with(id, &long), "the checkpoint id has 513 bytes, more than 512"),
         (with(run, ""), "the run id is empty"),
-        (with(time, "yesterday"), "\"yesterday\" is not an ISO 8601 timestamp of the years 1 to 9999"),
         (
-            with(time, "2026-02-30T00:00:00"),
-            "\"2026-02-30T00:00:00\" is not an ISO 8601 timestamp of the years 1 to 9999",
-        ),
-        (
-            Checkpoint { state: "{".into(), ..checkpoint("s", "c", "r", 1) },
+            with_state(checkpoint("s", "c", "r", 1), "{"),
             "the state is not JSON: expected a string at byte 1",
         ),
         (
-            Checkpoint { state: "".into(), ..plain("s", "c", 1) },
+            with_state(plain("s", "c", 1), ""),
             "the state is not JSON: expected a value at byte 0",
         ),
     ] {
         let error = subject.save(&refused).await.expect_err(reason);
         assert!(matches!(&error, Error::InvalidArgument(message) if message == reason), "{error}");
     }
-    let large = Checkpoint { state: format!("\"{}\"", "x".repeat(999)), ..plain("s", "c", 1) };
+    let large = with_state(plain("s", "c", 1), format!("\"{}\"", "x".repeat(999)));
     let error = subject.save(&large).await.expect_err("too large");
     assert!(matches!(error, Error::TooLarge { size: 1001, limit: 1000 }), "{error}");
-    for (session, id) in [("", None), ("s", Some("")), (&long, None), ("s", Some("a\0"))] {
+    for session in ["", &long, "s\0"] {
+        assert!(matches!(subject.latest(session).await, Err(Error::InvalidArgument(_))));
+        assert!(matches!(subject.delete_session(session).await, Err(Error::InvalidArgument(_))));
+    }
+    for (session, id) in [("", "c"), ("s", ""), (&long, "c"), ("s", &long), ("s", "a\0")] {
         assert!(matches!(subject.load(session, id).await, Err(Error::InvalidArgument(_))));
-        assert!(matches!(subject.delete(session, id).await, Err(Error::InvalidArgument(_))));
+        assert!(matches!(subject.delete_checkpoint(session, id).await, Err(Error::InvalidArgument(_))));
+    }
+    for text in ["yesterday", "2026-02-30T00:00:00"] {
+        let reason = format!("{text:?} is not an ISO 8601 timestamp of the years 1 to 9999");
+        let error = text.parse::<Timestamp>().expect_err(text);
+        assert_eq!(error.to_string(), reason);
+        let document = format!(
+            r#"{{"checkpoint_id": "c", "session_id": "s", "timestamp": "{text}", "node_name": "n", "step": 1, "state": "1"}}"#
+        );
+        let error = subject.save_document(&document).await.expect_err(text);
+        assert!(matches!(&error, Error::InvalidArgument(message) if message.contains(&format!("{text:?}"))), "{error}");
     }
     assert!(matches!(subject.list("", None).await, Err(Error::InvalidArgument(_))));
     assert!(matches!(subject.list_by_run("s", "", None).await, Err(Error::InvalidArgument(_))));
     assert!(matches!(subject.save_document("{}").await, Err(Error::InvalidArgument(_))));
     for prefix in ["", "a\0b", &long] {
-        let opened = place.try_open(mode, &Opening::prefix(prefix)).await;
+        let opened = place.try_open(mode, &Options::prefix(prefix)).await;
         assert!(matches!(opened, Err(Error::InvalidArgument(_))), "{prefix:?}");
     }
     assert_eq!(place.keys("").await, [""; 0]);
 }
 
 /// What is stored with ids that could not be saved can still be removed.
-pub async fn a_stored_checkpoint_with_ids_too_long_can_be_removed(place: &Place, mode: Mode) {
-    let subject = place.open(mode, &Opening::default()).await;
+pub async fn a_stored_checkpoint_with_ids_too_long_can_be_removed(place: &TestStore, mode: Mode) {
+    let subject = place.open(mode, &Options::default()).await;
     for (id, run) in [("a", String::new()), ("b", "r".repeat(600))] {
         save(&subject, &checkpoint("s", id, "RUN", 1)).await;
         let key = place.names().document("s", id);
@@ -441,7 +475,7 @@ pub async fn a_stored_checkpoint_with_ids_too_long_can_be_removed(place: &Place,
         place.write(vec![Operation::IndexDelete(IndexMember { index, member: id.into() })]).await;
     }
     assert_eq!(subject.ids("s", 9).await, ["b", "a"]);
-    assert_eq!(subject.delete("s", Some("a")).await.expect("deleted"), 1);
+    assert!(subject.delete_checkpoint("s", "a").await.expect("deleted"));
     save(&subject, &checkpoint("s", "b", "short", 2)).await;
     assert_eq!(subject.ids_of_run("s", "short").await, ["b"]);
     assert_eq!(subject.clear_all().await.expect("cleared"), 1);
@@ -449,41 +483,37 @@ pub async fn a_stored_checkpoint_with_ids_too_long_can_be_removed(place: &Place,
 }
 
 /// A compressed state is loaded as it was, beside those that are not.
-pub async fn compressed_states_are_stored_as_llmfy_does_and_loaded_as_they_were(place: &Place, mode: Mode) {
-    let compressing = place.open(mode, &Opening { compress: true, ..Opening::default() }).await;
-    let subject = place.open(mode, &Opening::default()).await;
+pub async fn compressed_states_are_stored_as_llmfy_does_and_loaded_as_they_were(place: &TestStore, mode: Mode) {
+    let compressing = place.open(mode, &Options { compress: true, ..Options::default() }).await;
+    let subject = place.open(mode, &Options::default()).await;
     let state = format!("{{\"text\": \"{}\"}}", "again and ".repeat(1000));
-    for mut saved in [checkpoint("s", "b", "r", 2), plain("s", "a", 1)] {
-        saved.state = state.clone();
-        save(&compressing, &saved).await;
-        assert_eq!(
-            compressing.load("s", None).await.expect("loaded").map(|it| it.state).as_ref(),
-            Some(&state)
-        );
-    }
+    let compressed = with_state(checkpoint("s", "b", "r", 2), &state);
+    save(&compressing, &compressed).await;
+    assert_eq!(compressing.latest("s").await.expect("loaded"), Some(compressed));
     let stored = place.text(&place.names().document("s", "b")).await.expect("a document");
     assert!(stored.len() < 500, "{stored}");
-    // Generation A has no compressed form.
-    let stored = place.text(&place.names().document("s", "a")).await.expect("a document");
-    assert!(stored.len() > 10_000, "{stored}");
+    // Format A can't hold a compressed state.
+    let error = compressing.save(&plain("s", "a", 1)).await.expect_err("no run");
+    assert!(matches!(&error, Error::InvalidArgument(reason) if reason.contains("has no run")), "{error}");
+    assert_eq!(place.text(&place.names().document("s", "a")).await, None);
     // Without the option, what is stored is a JSON string like any other.
-    let string = subject.load("s", Some("b")).await.expect("loaded").expect("there").state;
+    let string = subject.load("s", "b").await.expect("loaded").expect("there").state;
     assert!(string.starts_with("\"eJ"), "{string}");
     for text in [string.as_str(), "\"abcd\"", "{}"] {
-        save(&subject, &Checkpoint { state: text.to_owned(), ..checkpoint("t", "t", "r", 1) }).await;
-        let loaded = compressing.load("t", None).await.expect("loaded").expect("there").state;
+        save(&subject, &with_state(checkpoint("t", "t", "r", 1), text.to_owned())).await;
+        let loaded = compressing.latest("t").await.expect("loaded").expect("there").state;
         assert_eq!(loaded, if text == string { state.as_str() } else { text });
     }
 }
 
 /// A session keeps its newest checkpoints, and no more than it may.
-pub async fn a_session_keeps_no_more_than_its_limit(place: &Place, mode: Mode) {
+pub async fn a_session_keeps_no_more_than_its_limit(place: &TestStore, mode: Mode) {
     let limited =
-        async |count| place.open(mode, &Opening { max_checkpoints: Some(count), ..Opening::default() }).await;
+        async |count| place.open(mode, &Options { max_checkpoints: Some(count), ..Options::default() }).await;
     let three = limited(3).await;
     for number in 1..=5 {
         let saved = checkpoint("s", &format!("c{number}"), &format!("r{number}"), number * 10);
-        assert_eq!(three.save(&saved).await.expect("saved"), Outcome::Kept);
+        assert_eq!(three.save(&saved).await.expect("saved"), SaveOutcome::Latest);
     }
     assert_eq!(three.ids("s", 9).await, ["c5", "c4", "c3"]);
     let names = place.names();
@@ -494,55 +524,57 @@ pub async fn a_session_keeps_no_more_than_its_limit(place: &Place, mode: Mode) {
     }
     assert_eq!(place.keys("").await, sorted(all));
     // Saved again, nothing goes; moved to the past it is the oldest and stays.
-    for second in [50, 31, 60] {
-        assert_eq!(three.save(&checkpoint("s", "c5", "r5", second)).await.expect("saved"), Outcome::Kept);
+    for (second, expected) in
+        [(50, SaveOutcome::Latest), (31, not_latest("c4", 9)), (60, SaveOutcome::Latest)]
+    {
+        assert_eq!(three.save(&checkpoint("s", "c5", "r5", second)).await.expect("saved"), expected);
         assert_eq!(three.ids("s", 9).await.len(), 3);
     }
     // Between the others one pushes out the oldest; before them it goes itself.
-    assert_eq!(three.save(&checkpoint("s", "d", "r", 35)).await.expect("saved"), Outcome::Kept);
+    assert_eq!(three.save(&checkpoint("s", "d", "r", 35)).await.expect("saved"), not_latest("c5", 25));
     assert_eq!(three.ids("s", 9).await, ["c5", "c4", "d"]);
-    assert_eq!(three.save(&checkpoint("s", "old", "r", 1)).await.expect("saved"), Outcome::Pruned);
+    assert_eq!(three.save(&checkpoint("s", "old", "r", 1)).await.expect("saved"), SaveOutcome::Pruned);
     assert_eq!(three.ids("s", 9).await, ["c5", "c4", "d"]);
-    assert_eq!(three.load("s", Some("old")).await.expect("an answer"), None);
+    assert_eq!(three.load("s", "old").await.expect("an answer"), None);
     // Ties are by id, as in a list.
-    assert_eq!(three.save(&checkpoint("s", "a", "r", 35)).await.expect("saved"), Outcome::Pruned);
-    assert_eq!(three.save(&checkpoint("s", "e", "r", 35)).await.expect("saved"), Outcome::Kept);
+    assert_eq!(three.save(&checkpoint("s", "a", "r", 35)).await.expect("saved"), SaveOutcome::Pruned);
+    assert_eq!(three.save(&checkpoint("s", "e", "r", 35)).await.expect("saved"), not_latest("c5", 25));
     assert_eq!(three.ids("s", 9).await, ["c5", "c4", "e"]);
     // A limit that comes late takes what is over it, however much that is.
-    let unlimited = place.open(mode, &Opening::default()).await;
+    let unlimited = place.open(mode, &Options::default()).await;
     for number in 0..700 {
         save(&unlimited, &checkpoint("many", &format!("m{number:03}"), "r", number)).await;
     }
     assert_eq!(
         limited(2).await.save(&checkpoint("many", "new", "r", 800)).await.expect("saved"),
-        Outcome::Kept
+        SaveOutcome::Latest
     );
     assert_eq!(three.ids("many", 9).await, ["new", "m699"]);
     assert_eq!(three.ids_of_run("many", "r").await, ["new", "m699"]);
     assert_eq!(
         limited(1).await.save(&checkpoint("many", "m699", "r", 900)).await.expect("saved"),
-        Outcome::Kept
+        SaveOutcome::Latest
     );
     assert_eq!(three.ids("many", 9).await, ["m699"]);
-    let none = Opening { max_checkpoints: Some(0), ..Opening::default() };
+    let none = Options { max_checkpoints: Some(0), ..Options::default() };
     assert!(matches!(place.try_open(mode, &none).await, Err(Error::InvalidArgument(_))));
 }
 
 /// An id of another session is none of a session at its limit either.
-pub async fn a_limit_gives_nobody_an_id_of_another_session(place: &Place, mode: Mode) {
-    let one = place.open(mode, &Opening { max_checkpoints: Some(1), ..Opening::default() }).await;
+pub async fn a_limit_gives_nobody_an_id_of_another_session(place: &TestStore, mode: Mode) {
+    let one = place.open(mode, &Options { max_checkpoints: Some(1), ..Options::default() }).await;
     save(&one, &checkpoint("s", "c", "r", 1)).await;
     save(&one, &checkpoint("other", "d", "r", 2)).await;
     let error = one.save(&checkpoint("other", "c", "r", 3)).await.expect_err("a conflict");
-    assert!(matches!(error, Error::Conflict(Conflict::Taken(_))), "{error}");
+    assert!(matches!(error, Error::Conflict(Conflict::IdInUse { .. })), "{error}");
     assert_eq!((one.ids("s", 9).await, one.ids("other", 9).await), (vec!["c".into()], vec!["d".into()]));
 }
 
 /// Only what lives and is the session's own counts towards its limit.
-pub async fn a_limit_counts_neither_the_dead_nor_others(place: &Place, mode: Mode) {
-    let limited = Opening { max_checkpoints: Some(3), ..Opening::default() };
+pub async fn a_limit_counts_neither_the_dead_nor_others(place: &TestStore, mode: Mode) {
+    let limited = Options { max_checkpoints: Some(3), ..Options::default() };
     let subject = place.open(mode, &limited).await;
-    let unlimited = place.open(mode, &Opening::default()).await;
+    let unlimited = place.open(mode, &Options::default()).await;
     // Expired ones among those that live, and newer than they.
     for number in 1..=3 {
         save(&unlimited, &checkpoint("s", &format!("c{number}"), "r", number)).await;
@@ -550,24 +582,24 @@ pub async fn a_limit_counts_neither_the_dead_nor_others(place: &Place, mode: Mod
     for gone in ["c2", "c3"] {
         place.write(vec![Operation::Delete(place.names().document("s", gone))]).await;
     }
-    assert_eq!(subject.save(&checkpoint("s", "c0", "r", 0)).await.expect("saved"), Outcome::Kept);
-    assert_eq!(subject.save(&checkpoint("s", "c4", "r", 4)).await.expect("saved"), Outcome::Kept);
+    assert_eq!(subject.save(&checkpoint("s", "c0", "r", 0)).await.expect("saved"), not_latest("c1", 1));
+    assert_eq!(subject.save(&checkpoint("s", "c4", "r", 4)).await.expect("saved"), SaveOutcome::Latest);
     assert_eq!(subject.ids("s", 9).await, ["c4", "c1", "c0"]);
     // Those of a run whose index has the name of the session's.
     for number in 0..5 {
         save(&unlimited, &checkpoint("a", &format!("f{number}"), "b", 50 + number)).await;
     }
     for (number, expected) in
-        [(10, Outcome::Kept), (11, Outcome::Kept), (9, Outcome::Kept), (8, Outcome::Pruned)]
+        [(10, SaveOutcome::Latest), (11, SaveOutcome::Latest), (9, not_latest("o11", 2)), (8, SaveOutcome::Pruned)]
     {
         let saved = checkpoint("a:run:b", &format!("o{number:02}"), "r", number);
         assert_eq!(subject.save(&saved).await.expect("saved"), expected);
     }
-    assert_eq!(subject.save(&checkpoint("a:run:b", "o12", "r", 12)).await.expect("saved"), Outcome::Kept);
+    assert_eq!(subject.save(&checkpoint("a:run:b", "o12", "r", 12)).await.expect("saved"), SaveOutcome::Latest);
     assert_eq!(subject.ids("a:run:b", 9).await, ["o12", "o11", "o10"]);
     assert_eq!(subject.ids_of_run("a", "b").await.len(), 5);
     // Those of another prefix.
-    let inner = place.open(mode, &Opening { prefix: key("session:"), ..limited.clone() }).await;
+    let inner = place.open(mode, &Options { prefix: key("session:"), ..limited.clone() }).await;
     for number in 0..4 {
         save(&inner, &checkpoint("s1", &format!("i{number}"), "r", number)).await;
         save(&subject, &checkpoint("session:s1", &format!("o{number}"), "r", number)).await;
@@ -575,35 +607,35 @@ pub async fn a_limit_counts_neither_the_dead_nor_others(place: &Place, mode: Mod
     assert_eq!(inner.ids("s1", 9).await, ["i3", "i2", "i1"]);
     assert_eq!(subject.ids("session:s1", 9).await, ["o3", "o2", "o1"]);
     // An id that moves within a session at its limit, beyond the first page.
-    let many = place.open(mode, &Opening { max_checkpoints: Some(1100), ..Opening::default() }).await;
+    let many = place.open(mode, &Options { max_checkpoints: Some(1100), ..Options::default() }).await;
     for number in 0..1100 {
         save(&unlimited, &checkpoint("many", &format!("m{number:04}"), "r", number + 10)).await;
     }
-    assert_eq!(many.save(&checkpoint("many", "m1050", "r", 1)).await.expect("saved"), Outcome::Kept);
+    assert_eq!(many.save(&checkpoint("many", "m1050", "r", 1)).await.expect("saved"), not_latest("m1099", 1108));
     assert_eq!(many.ids("many", 2000).await.len(), 1100);
 }
 
 /// Times are stored as Python writes them, and order by the moment they name.
-pub async fn timestamps_are_stored_as_python_writes_them(place: &Place, mode: Mode) {
-    let subject = place.open(mode, &Opening::default()).await;
+pub async fn timestamps_are_stored_as_python_writes_them(place: &TestStore, mode: Mode) {
+    let subject = place.open(mode, &Options::default()).await;
     for (id, given, stored) in [
         ("a", "2026-01-02T03:04:05Z", "2026-01-02T03:04:05+00:00"),
         ("b", "2026-01-02T10:04:05.5+07:00", "2026-01-02T10:04:05.500000+07:00"),
         ("c", "2026-01-02T03:04:06", "2026-01-02T03:04:06"),
     ] {
         let mut saved = checkpoint("s", id, "r", 0);
-        saved.metadata.timestamp = given.into();
+        saved.metadata.timestamp = given.parse().expect("a timestamp");
         save(&subject, &saved).await;
-        let loaded = subject.load("s", Some(id)).await.expect("loaded").expect("there");
-        assert_eq!(loaded.metadata.timestamp, stored);
+        let loaded = subject.load("s", id).await.expect("loaded").expect("there");
+        assert_eq!(loaded.metadata.timestamp.to_string(), stored);
     }
     assert_eq!(subject.ids("s", 9).await, ["c", "b", "a"]);
-    assert_eq!(timestamp(3661), "2026-01-01T01:01:01+00:00");
+    assert_eq!(timestamp(3661).to_string(), "2026-01-01T01:01:01+00:00");
 }
 
 /// The twelve checkpoints of a real agent run go in and come out to the byte.
-pub async fn a_real_agent_run_is_kept_to_the_byte(place: &Place, mode: Mode) {
-    let subject = place.open(mode, &Opening::default()).await;
+pub async fn a_real_agent_run_is_kept_to_the_byte(place: &TestStore, mode: Mode) {
+    let subject = place.open(mode, &Options::default()).await;
     let files = data("agent-chat");
     assert_eq!(files.len(), 12);
     let mut runs = Vec::new();
@@ -611,9 +643,9 @@ pub async fn a_real_agent_run_is_kept_to_the_byte(place: &Place, mode: Mode) {
         let metadata = subject.save_document(document).await.expect("saved");
         assert_eq!(metadata.session_id, "user-123");
         let id = metadata.checkpoint_id.as_str();
-        assert_eq!(subject.latest("user-123").await.as_deref(), Some(id));
+        assert_eq!(subject.latest_id("user-123").await.as_deref(), Some(id));
         assert_eq!(
-            subject.load_document("user-123", Some(id)).await.expect("loaded").as_ref(),
+            subject.load_document("user-123", id).await.expect("loaded").as_ref(),
             Some(document)
         );
         let run = metadata.run.expect("a run").run_id;
@@ -626,8 +658,8 @@ pub async fn a_real_agent_run_is_kept_to_the_byte(place: &Place, mode: Mode) {
     let all = subject.ids("user-123", 100).await;
     assert_eq!(all.len(), 12);
     assert_eq!([of_runs[1].clone(), of_runs[0].clone()].concat(), all);
-    let latest = subject.load_document("user-123", None).await.expect("loaded");
+    let latest = subject.latest_document("user-123").await.expect("loaded");
     assert_eq!(latest.as_ref(), files.last().map(|(_, document)| document));
-    assert_eq!(subject.delete("user-123", None).await.expect("deleted"), 12);
+    assert_eq!(subject.delete_session("user-123").await.expect("deleted"), 12);
     assert_eq!(place.keys("").await, [""; 0]);
 }

@@ -3,42 +3,42 @@
 use std::collections::BTreeSet;
 
 use checkpointer::store::{Effect, Expiry, IndexPut, Operation};
-use checkpointer::{Conflict, Error, Outcome};
+use checkpointer::{Conflict, Error, SaveOutcome, StorageError};
 
-use super::Place;
+use super::TestStore;
 use super::checkpointer::{save, sorted};
 use crate::samples::checkpoint;
-use crate::subject::{Mode, Opening};
+use crate::checkpointer_under_test::{Mode, Options};
 
 /// A save that races a delete is there as a whole or not at all (5).
-pub async fn a_save_that_races_a_delete_leaves_nothing_unnamed(place: &Place, mode: Mode) {
-    let subject = place.open(mode, &Opening::default()).await;
+pub async fn a_save_that_races_a_delete_leaves_nothing_unnamed(place: &TestStore, mode: Mode) {
+    let subject = place.open(mode, &Options::default()).await;
     for round in 0..20 {
         for number in 0..5 {
             save(&subject, &checkpoint("s", &format!("c{number}"), "r", number)).await;
         }
         let racing = checkpoint("s", &format!("c{}", round % 7), &format!("r{}", round % 3), 50);
-        let (saved, deleted) = tokio::join!(subject.save(&racing), subject.delete("s", None));
+        let (saved, deleted) = tokio::join!(subject.save(&racing), subject.delete_session("s"));
         saved.expect("saved");
         deleted.expect("deleted");
         let ids = subject.ids("s", 100).await;
         let mut expected: Vec<String> = Vec::new();
         for id in &ids {
             let run =
-                subject.load("s", Some(id)).await.expect("an answer").and_then(|found| found.metadata.run);
+                subject.load("s", id).await.expect("an answer").and_then(|found| found.metadata.run);
             let run = run.expect("a checkpoint of a run").run_id;
             assert_eq!(subject.ids_of_run("s", &run).await, std::slice::from_ref(id));
             expected.extend([place.names().document("s", id), place.names().index_of_run("s", &run)]);
         }
         expected.extend((!ids.is_empty()).then(|| place.names().index("s")));
         assert_eq!(place.keys("").await, sorted(expected));
-        subject.delete("s", None).await.expect("deleted");
+        subject.delete_session("s").await.expect("deleted");
     }
 }
 
 /// Many that save into one session at its limit keep to it.
-pub async fn a_limit_holds_for_many_at_once(place: &Place, mode: Mode) {
-    let subject = place.open(mode, &Opening { max_checkpoints: Some(3), ..Opening::default() }).await;
+pub async fn a_limit_holds_for_many_at_once(place: &TestStore, mode: Mode) {
+    let subject = place.open(mode, &Options { max_checkpoints: Some(3), ..Options::default() }).await;
     let tasks: Vec<_> = (0..4)
         .map(|writer| {
             let subject = subject.clone();
@@ -47,7 +47,7 @@ pub async fn a_limit_holds_for_many_at_once(place: &Place, mode: Mode) {
                     let saved = checkpoint("s", &format!("{writer}-{number}"), "r", number);
                     // Overtaken again and again, a save may give up, and says so.
                     while let Err(error) = subject.save(&saved).await {
-                        assert!(matches!(error, Error::Storage { effect: Effect::None, .. }), "{error}");
+                        assert!(matches!(error, Error::Storage(StorageError { effect: Effect::None, .. })), "{error}");
                     }
                     assert!(subject.ids("s", 100).await.len() <= 3);
                 }
@@ -62,8 +62,8 @@ pub async fn a_limit_holds_for_many_at_once(place: &Place, mode: Mode) {
 }
 
 /// Saves of different ids never disturb each other, each at its first try.
-pub async fn saves_of_different_ids_never_disturb_each_other(place: &Place, mode: Mode) {
-    let subject = place.open(mode, &Opening::default()).await;
+pub async fn saves_of_different_ids_never_disturb_each_other(place: &TestStore, mode: Mode) {
+    let subject = place.open(mode, &Options::default()).await;
     let tasks: Vec<_> = (0..8)
         .map(|writer| {
             let subject = subject.clone();
@@ -72,7 +72,7 @@ pub async fn saves_of_different_ids_never_disturb_each_other(place: &Place, mode
                     let id = format!("{writer}-{number}");
                     let saved =
                         subject.save(&checkpoint("s", &id, &format!("r{}", number % 3), number)).await;
-                    assert_eq!(saved.expect("saved"), Outcome::Kept);
+                    assert_ne!(saved.expect("saved"), SaveOutcome::Pruned);
                 }
             })
         })
@@ -85,48 +85,48 @@ pub async fn saves_of_different_ids_never_disturb_each_other(place: &Place, mode
 
 /// A save that is wrong about the latest checkpoint is told which it is, and
 /// writes nothing.
-pub async fn a_save_after_another_latest_is_told_which_it_is(place: &Place, mode: Mode) {
-    let subject = place.open(mode, &Opening::default()).await;
+pub async fn a_save_after_another_latest_is_told_which_it_is(place: &TestStore, mode: Mode) {
+    let subject = place.open(mode, &Options::default()).await;
     let of = |id: &str, second| checkpoint("s", id, "r", second);
-    let latest = |answer: Result<Outcome, Error>| match answer {
-        Err(Error::Conflict(Conflict::Latest(latest))) => latest,
+    let latest = |answer: Result<SaveOutcome, Error>| match answer {
+        Err(Error::Conflict(Conflict::NotLatest { actual: latest })) => latest,
         other => panic!("{other:?}"),
     };
     assert_eq!(latest(subject.save_after(&of("a", 10), Some("z")).await), None);
     assert_eq!(place.keys("").await, [""; 0]);
-    assert_eq!(subject.save_after(&of("a", 10), None).await.expect("saved"), Outcome::Kept);
+    assert_eq!(subject.save_after(&of("a", 10), None).await.expect("saved"), SaveOutcome::Latest);
     assert_eq!(latest(subject.save_after(&of("b", 20), None).await).as_deref(), Some("a"));
-    assert_eq!(subject.save_after(&of("b", 20), Some("a")).await.expect("saved"), Outcome::Kept);
+    assert_eq!(subject.save_after(&of("b", 20), Some("a")).await.expect("saved"), SaveOutcome::Latest);
     assert_eq!(latest(subject.save_after(&of("c", 30), Some("a")).await).as_deref(), Some("b"));
     // The answer to it was lost: the same again.
-    assert_eq!(subject.save_after(&of("b", 20), Some("a")).await.expect("saved"), Outcome::Kept);
-    assert_eq!(subject.save_after(&of("a", 10), None).await.expect("saved"), Outcome::Kept);
+    assert_eq!(subject.save_after(&of("b", 20), Some("a")).await.expect("saved"), SaveOutcome::Latest);
+    assert_eq!(subject.save_after(&of("a", 10), None).await.expect("saved"), SaveOutcome::Latest);
     // The latest itself, in place; and nothing that would not be the latest.
     let mut again = of("b", 20);
     again.state = "[]".to_owned();
-    assert_eq!(subject.save_after(&again, Some("b")).await.expect("saved"), Outcome::Kept);
+    assert_eq!(subject.save_after(&again, Some("b")).await.expect("saved"), SaveOutcome::Latest);
     for (id, second) in [("c", 15), ("aa", 20), ("b", 19)] {
         let error = subject.save_after(&of(id, second), Some("b")).await.expect_err("not the latest");
         assert!(matches!(error, Error::InvalidArgument(_)), "{error}");
     }
     assert_eq!(subject.ids("s", 9).await, ["b", "a"]);
-    assert_eq!(subject.load("s", None).await.expect("loaded"), Some(again));
+    assert_eq!(subject.latest("s").await.expect("loaded"), Some(again));
 }
 
 /// Nor does it take an id of another session.
-pub async fn a_save_after_the_latest_takes_no_id_of_another_session(place: &Place, mode: Mode) {
-    let subject = place.open(mode, &Opening::default()).await;
+pub async fn a_save_after_the_latest_takes_no_id_of_another_session(place: &TestStore, mode: Mode) {
+    let subject = place.open(mode, &Options::default()).await;
     save(&subject, &checkpoint("s", "a", "r", 1)).await;
     save(&subject, &checkpoint("t", "t", "r", 1)).await;
     let error = subject.save_after(&checkpoint("s", "t", "r", 50), Some("a")).await.expect_err("taken");
-    assert!(matches!(error, Error::Conflict(Conflict::Taken(_))), "{error}");
+    assert!(matches!(error, Error::Conflict(Conflict::IdInUse { .. })), "{error}");
     assert_eq!((subject.ids("s", 9).await, subject.ids("t", 9).await), (vec!["a".into()], vec!["t".into()]));
 }
 
 /// What names nothing, or what is another session's, is no latest checkpoint.
-pub async fn a_latest_checkpoint_is_one_that_lives_and_is_the_sessions_own(place: &Place, mode: Mode) {
+pub async fn a_latest_checkpoint_is_one_that_lives_and_is_the_sessions_own(place: &TestStore, mode: Mode) {
     let (subject, short) =
-        (place.open(mode, &Opening::default()).await, place.open(mode, &Opening::ttl_ms(50)).await);
+        (place.open(mode, &Options::default()).await, place.open(mode, &Options::ttl_ms(50)).await);
     let of = |id: &str, second| checkpoint("s", id, "r", second);
     save(&short, &of("gone", 90)).await;
     save(&subject, &checkpoint("other", "stray", "r", 80)).await;
@@ -152,15 +152,15 @@ pub async fn a_latest_checkpoint_is_one_that_lives_and_is_the_sessions_own(place
     // One that can't be read is the latest all the same, as it is for a load.
     place.put(&place.names().document("s", "c"), "{").await;
     let error = subject.save_after(&of("d", 40), Some("b")).await.expect_err("another is the latest");
-    assert!(matches!(&error, Error::Conflict(Conflict::Latest(Some(latest))) if latest == "c"), "{error}");
+    assert!(matches!(&error, Error::Conflict(Conflict::NotLatest { actual: Some(latest) }) if latest == "c"), "{error}");
     subject.save_after(&of("d", 40), Some("c")).await.expect("saved");
 }
 
 /// Many tasks that extend one session lose no update and fork no history.
-pub async fn of_many_that_extend_a_session_each_comes_after_another(place: &Place, mode: Mode) {
+pub async fn of_many_that_extend_a_session_each_comes_after_another(place: &TestStore, mode: Mode) {
     const TASKS: u32 = 8;
     const STEPS: u32 = 6;
-    let opening = Opening { of_session: false, ..Opening::ttl_ms(60_000) };
+    let opening = Options { session_ttl: false, ..Options::ttl_ms(60_000) };
     let subject = place.open(mode, &opening).await;
     let tasks: Vec<_> = (0..TASKS)
         .map(|task| {
@@ -181,11 +181,11 @@ pub async fn of_many_that_extend_a_session_each_comes_after_another(place: &Plac
                         next.state = format!("{{\"after\": {before}}}");
                         match subject.save_after(&next, latest.as_deref()).await {
                             Ok(outcome) => {
-                                assert_eq!(outcome, Outcome::Kept);
+                                assert_eq!(outcome, SaveOutcome::Latest);
                                 latest = Some(id);
                                 break;
                             }
-                            Err(Error::Conflict(Conflict::Latest(actual))) => latest = actual,
+                            Err(Error::Conflict(Conflict::NotLatest { actual })) => latest = actual,
                             Err(other) => panic!("{other}"),
                         }
                     }
@@ -205,8 +205,8 @@ pub async fn of_many_that_extend_a_session_each_comes_after_another(place: &Plac
 }
 
 /// The limit of a session and its latest checkpoint are looked at in one step.
-pub async fn a_save_after_keeps_to_the_limit_of_a_session(place: &Place, mode: Mode) {
-    let subject = place.open(mode, &Opening { max_checkpoints: Some(2), ..Opening::default() }).await;
+pub async fn a_save_after_keeps_to_the_limit_of_a_session(place: &TestStore, mode: Mode) {
+    let subject = place.open(mode, &Options { max_checkpoints: Some(2), ..Options::default() }).await;
     let of = |second: u32| checkpoint("s", &format!("c{second}"), "r", second);
     let mut latest: Option<String> = None;
     for second in 1..6 {
@@ -217,6 +217,6 @@ pub async fn a_save_after_keeps_to_the_limit_of_a_session(place: &Place, mode: M
     let error = subject.save_after(&of(1), Some("c5")).await.expect_err("not the latest");
     assert!(matches!(error, Error::InvalidArgument(_)), "{error}");
     let error = subject.save_after(&of(1), Some("c4")).await.expect_err("not the latest");
-    assert!(matches!(error, Error::Conflict(Conflict::Latest(_))), "{error}");
+    assert!(matches!(error, Error::Conflict(Conflict::NotLatest { .. })), "{error}");
     assert_eq!(subject.ids("s", 9).await, ["c5", "c4"]);
 }

@@ -5,19 +5,19 @@ use std::time::{Duration, Instant};
 use checkpointer::Error;
 use checkpointer::store::{Order, Query};
 
-use super::Place;
+use super::TestStore;
 use super::checkpointer::{save, sorted};
 use crate::samples::checkpoint;
-use crate::subject::{Mode, Opening};
+use crate::checkpointer_under_test::{Mode, Options};
 
 async fn sleep_ms(milliseconds: u64) {
     tokio::time::sleep(Duration::from_millis(milliseconds)).await;
 }
 
 /// Expired checkpoints hide no others, also when the newest go first (3).
-pub async fn what_expires_hides_nothing_that_lives(place: &Place, mode: Mode) {
+pub async fn what_expires_hides_nothing_that_lives(place: &TestStore, mode: Mode) {
     let (long, short) =
-        (place.open(mode, &Opening::default()).await, place.open(mode, &Opening::ttl_ms(150)).await);
+        (place.open(mode, &Options::default()).await, place.open(mode, &Options::ttl_ms(150)).await);
     save(&long, &checkpoint("s", "a", "r", 1)).await;
     save(&short, &checkpoint("s", "b", "r", 2)).await;
     save(&long, &checkpoint("s", "c", "r", 3)).await;
@@ -25,7 +25,7 @@ pub async fn what_expires_hides_nothing_that_lives(place: &Place, mode: Mode) {
         save(&short, &checkpoint("s", &format!("d{number}"), "r", 10 + number)).await;
     }
     tokio::time::sleep(Duration::from_millis(250)).await;
-    assert_eq!(long.latest("s").await.as_deref(), Some("c"));
+    assert_eq!(long.latest_id("s").await.as_deref(), Some("c"));
     assert_eq!(long.ids("s", 2).await, ["c", "a"]);
     assert_eq!(long.ids_of_run("s", "r").await, ["c", "a"]);
     // What names nothing is removed in passing.
@@ -34,7 +34,7 @@ pub async fn what_expires_hides_nothing_that_lives(place: &Place, mode: Mode) {
     assert_eq!(index_members(place, &place.names().index_of_run("s", "r")).await, ["a", "c"]);
 }
 
-async fn index_members(place: &Place, index: &str) -> Vec<String> {
+async fn index_members(place: &TestStore, index: &str) -> Vec<String> {
     let query = Query {
         index: index.to_owned(),
         order: Order::Ascending,
@@ -51,36 +51,36 @@ async fn index_members(place: &Place, index: &str) -> Vec<String> {
 }
 
 /// With a ttl everything goes, and a longer life is never cut short (4, 12).
-pub async fn a_ttl_is_kept_for_values_and_indexes_alike(place: &Place, mode: Mode) {
-    let short = place.open(mode, &Opening::ttl_ms(80)).await;
+pub async fn a_ttl_is_kept_for_values_and_indexes_alike(place: &TestStore, mode: Mode) {
+    let short = place.open(mode, &Options::ttl_ms(80)).await;
     save(&short, &checkpoint("gone", "g", "r", 1)).await;
-    let long = place.open(mode, &Opening::ttl_ms(60_000)).await;
+    let long = place.open(mode, &Options::ttl_ms(60_000)).await;
     save(&long, &checkpoint("stays", "s", "r", 1)).await;
     save(&short, &checkpoint("stays", "t", "r", 2)).await;
     tokio::time::sleep(Duration::from_millis(160)).await;
     let names = place.names();
     let expected = [names.document("stays", "s"), names.index("stays"), names.index_of_run("stays", "r")];
     assert_eq!(place.keys("").await, sorted(expected));
-    assert_eq!(long.latest("stays").await.as_deref(), Some("s"));
+    assert_eq!(long.latest_id("stays").await.as_deref(), Some("s"));
     for (ttl, refused) in [(0, true), (1, false), (9_000_000_000_000_000_000, false), (u64::MAX, true)] {
-        let opened = place.try_open(mode, &Opening::ttl_ms(ttl)).await;
+        let opened = place.try_open(mode, &Options::ttl_ms(ttl)).await;
         assert_eq!(matches!(opened, Err(Error::InvalidArgument(_))), refused, "{ttl}");
     }
-    let far = place.open(mode, &Opening::ttl_ms(9_000_000_000_000_000_000)).await;
+    let far = place.open(mode, &Options::ttl_ms(9_000_000_000_000_000_000)).await;
     save(&far, &checkpoint("far", "f", "r", 1)).await;
-    assert_eq!(far.latest("far").await.as_deref(), Some("f"));
+    assert_eq!(far.latest_id("far").await.as_deref(), Some("f"));
 }
 
 /// As checkpoints expire one by one, the newest first or last, what is left is
 /// listed as it is; and what was saved again lives.
-pub async fn a_list_is_right_while_its_checkpoints_expire_one_by_one(place: &Place, mode: Mode) {
+pub async fn a_list_is_right_while_its_checkpoints_expire_one_by_one(place: &TestStore, mode: Mode) {
     let lives = [400, 100, 300, 200, 500, 100, 250, 350];
     for order in [[0, 1, 2, 3, 4, 5, 6, 7], [7, 6, 5, 4, 3, 2, 1, 0]] {
         let session = format!("s{}", order[0]);
         let start = Instant::now();
         let mut ends = Vec::new();
         for (number, second) in order.into_iter().enumerate() {
-            let subject = place.open(mode, &Opening::ttl_ms(lives[number])).await;
+            let subject = place.open(mode, &Options::ttl_ms(lives[number])).await;
             let life = Duration::from_millis(lives[number]);
             let before = start.elapsed();
             save(&subject, &checkpoint(&session, &format!("{session}/{number}"), "r", second)).await;
@@ -89,13 +89,13 @@ pub async fn a_list_is_right_while_its_checkpoints_expire_one_by_one(place: &Pla
         }
         ends.sort();
         ends.reverse();
-        let subject = place.open(mode, &Opening::default()).await;
+        let subject = place.open(mode, &Options::default()).await;
         save(&subject, &checkpoint(&session, &format!("{session}/1"), "r", order[1])).await;
         let stays = order[1];
         while start.elapsed() < Duration::from_millis(700) {
             let before = start.elapsed();
             let ids = subject.ids(&session, 100).await;
-            let latest = subject.latest(&session).await;
+            let latest = subject.latest_id(&session).await;
             let after = start.elapsed();
             // Of those whose time has not come when the list was there, none may
             // be missing; of those whose time had come before, none may be there.
@@ -120,8 +120,8 @@ pub async fn a_list_is_right_while_its_checkpoints_expire_one_by_one(place: &Pla
 
 /// With a ttl of the session nothing goes while something is saved, and then
 /// all goes at once.
-pub async fn a_session_with_a_ttl_of_its_own_goes_as_a_whole(place: &Place, mode: Mode) {
-    let opening = Opening { of_session: true, ..Opening::ttl_ms(1000) };
+pub async fn a_session_with_a_ttl_of_its_own_goes_as_a_whole(place: &TestStore, mode: Mode) {
+    let opening = Options { session_ttl: true, ..Options::ttl_ms(1000) };
     let subject = place.open(mode, &opening).await;
     for number in 0..4 {
         save(&subject, &checkpoint("s", &format!("c{number}"), &format!("r{}", number % 2), number)).await;
@@ -142,11 +142,11 @@ pub async fn a_session_with_a_ttl_of_its_own_goes_as_a_whole(place: &Place, mode
 
 /// What is read lives on as if it had just been saved: checkpoints by
 /// themselves, or their session.
-pub async fn what_is_read_lives_on(place: &Place, mode: Mode) {
-    let plain = place.open(mode, &Opening::ttl_ms(1200)).await;
-    let refreshing = Opening { refresh_on_read: true, ..Opening::ttl_ms(1200) };
+pub async fn what_is_read_lives_on(place: &TestStore, mode: Mode) {
+    let plain = place.open(mode, &Options::ttl_ms(1200)).await;
+    let refreshing = Options { refresh_on_read: true, ..Options::ttl_ms(1200) };
     let by_checkpoint = place.open(mode, &refreshing).await;
-    let by_session = place.open(mode, &Opening { of_session: true, ..refreshing }).await;
+    let by_session = place.open(mode, &Options { session_ttl: true, ..refreshing }).await;
     for session in ["loaded", "latest", "listed", "run", "whole", "unread"] {
         for number in 0..3 {
             save(&plain, &checkpoint(session, &format!("{session}{number}"), "r", number)).await;
@@ -154,14 +154,14 @@ pub async fn what_is_read_lives_on(place: &Place, mode: Mode) {
     }
     for _ in 0..4 {
         sleep_ms(480).await;
-        assert!(by_checkpoint.load("loaded", Some("loaded0")).await.expect("loaded").is_some());
-        assert_eq!(by_checkpoint.latest("latest").await.as_deref(), Some("latest2"));
+        assert!(by_checkpoint.load("loaded", "loaded0").await.expect("loaded").is_some());
+        assert_eq!(by_checkpoint.latest_id("latest").await.as_deref(), Some("latest2"));
         assert_eq!(by_checkpoint.ids("listed", 2).await, ["listed2", "listed1"]);
         assert_eq!(
             by_checkpoint.list_by_run("run", "r", Some(1)).await.expect("a list").checkpoints.len(),
             1
         );
-        assert!(by_session.load("whole", Some("whole1")).await.expect("loaded").is_some());
+        assert!(by_session.load("whole", "whole1").await.expect("loaded").is_some());
     }
     assert_eq!(plain.ids("loaded", 9).await, ["loaded0"]);
     assert_eq!(plain.ids("latest", 9).await, ["latest2"]);
@@ -171,33 +171,33 @@ pub async fn what_is_read_lives_on(place: &Place, mode: Mode) {
     assert_eq!(plain.ids("whole", 9).await, ["whole2", "whole1", "whole0"]);
     assert_eq!(plain.ids("unread", 9).await, [""; 0]);
     // To be read without a ttl, or for a shorter time, cuts no life short.
-    let forever = place.open(mode, &Opening::default()).await;
+    let forever = place.open(mode, &Options::default()).await;
     save(&forever, &checkpoint("stays", "stays", "r", 1)).await;
-    assert!(by_checkpoint.load("stays", None).await.expect("loaded").is_some());
-    assert!(by_session.load("stays", None).await.expect("loaded").is_some());
+    assert!(by_checkpoint.latest("stays").await.expect("loaded").is_some());
+    assert!(by_session.latest("stays").await.expect("loaded").is_some());
     sleep_ms(1400).await;
-    assert_eq!(forever.latest("stays").await.as_deref(), Some("stays"));
+    assert_eq!(forever.latest_id("stays").await.as_deref(), Some("stays"));
 }
 
 /// What is pinned does not go away: a checkpoint until it is saved again, a
 /// session with all that is saved in it until that is ended.
-pub async fn what_is_pinned_stays(place: &Place, mode: Mode) {
-    let subject = place.open(mode, &Opening::ttl_ms(1000)).await;
+pub async fn what_is_pinned_stays(place: &TestStore, mode: Mode) {
+    let subject = place.open(mode, &Options::ttl_ms(1000)).await;
     for session in ["one", "all", "ended", "none"] {
         for number in 0..2 {
             save(&subject, &checkpoint(session, &format!("{session}{number}"), "r", number)).await;
         }
     }
-    assert_eq!(subject.pin("one", Some("one0")).await.expect("pinned"), 1);
-    assert_eq!(subject.pin("one", Some("all0")).await.expect("an answer"), 0);
-    assert_eq!(subject.pin("one", Some("nothing")).await.expect("an answer"), 0);
+    assert!(subject.pin_checkpoint("one", "one0").await.expect("pinned"));
+    assert!(!subject.pin_checkpoint("one", "all0").await.expect("an answer"));
+    assert!(!subject.pin_checkpoint("one", "nothing").await.expect("an answer"));
     for session in ["all", "ended"] {
-        assert_eq!(subject.pin(session, None).await.expect("pinned"), 2);
-        assert_eq!(subject.pin(session, None).await.expect("pinned again"), 2);
+        assert_eq!(subject.pin_session(session).await.expect("pinned"), 2);
+        assert_eq!(subject.pin_session(session).await.expect("pinned again"), 2);
         save(&subject, &checkpoint(session, &format!("{session}2"), "r2", 2)).await;
         save(&subject, &checkpoint(session, &format!("{session}1"), "r2", 1)).await;
     }
-    assert_eq!(subject.unpin("ended", None).await.expect("ended"), 3);
+    assert_eq!(subject.unpin_session("ended").await.expect("ended"), 3);
     save(&subject, &checkpoint("ended", "ended3", "r2", 3)).await;
     sleep_ms(1200).await;
     assert_eq!(subject.ids("one", 9).await, ["one0"]);
@@ -205,43 +205,43 @@ pub async fn what_is_pinned_stays(place: &Place, mode: Mode) {
     assert_eq!(subject.ids_of_run("all", "r2").await, ["all2", "all1"]);
     assert_eq!(subject.ids("ended", 9).await, [""; 0]);
     assert_eq!(subject.ids("none", 9).await, [""; 0]);
-    assert_eq!(subject.unpin("one", Some("one0")).await.expect("ended"), 1);
+    assert!(subject.unpin_checkpoint("one", "one0").await.expect("ended"));
     save(&subject, &checkpoint("all", "all3", "r", 3)).await;
     sleep_ms(1200).await;
     assert_eq!(subject.ids("one", 9).await, [""; 0]);
-    assert_eq!(subject.latest("all").await.as_deref(), Some("all3"));
+    assert_eq!(subject.latest_id("all").await.as_deref(), Some("all3"));
     // An index that named something pinned has no end; what it still names goes
     // in passing.
     for (session, run) in [("one", "r"), ("ended", "r"), ("ended", "r2")] {
         assert_eq!(subject.ids_of_run(session, run).await, [""; 0]);
     }
     // The mark goes with the session, and with all.
-    assert_eq!(subject.delete("all", None).await.expect("deleted"), 4);
+    assert_eq!(subject.delete_session("all").await.expect("deleted"), 4);
     assert_eq!(place.keys("").await, [""; 0]);
-    assert_eq!(subject.pin("later", None).await.expect("pinned"), 0);
+    assert_eq!(subject.pin_session("later").await.expect("pinned"), 0);
     save(&subject, &checkpoint("later", "l", "r", 1)).await;
     sleep_ms(1200).await;
-    assert_eq!(subject.latest("later").await.as_deref(), Some("l"));
+    assert_eq!(subject.latest_id("later").await.as_deref(), Some("l"));
     assert_eq!(subject.clear_all().await.expect("cleared"), 1);
     assert_eq!(place.keys("").await, [""; 0]);
 }
 
 /// That a session is pinned concerns no other prefix, whatever they are called.
-pub async fn pins_of_one_prefix_are_none_of_another(place: &Place, mode: Mode) {
+pub async fn pins_of_one_prefix_are_none_of_another(place: &TestStore, mode: Mode) {
     let prefixes = ["app:", "app:pinned", "app:pinned:", "app:session:", "app:checkpoint:", "ap"];
     let mut subjects = Vec::new();
     for prefix in prefixes {
-        subjects.push(place.open(mode, &Opening { prefix: prefix.into(), ..Opening::ttl_ms(60_000) }).await);
+        subjects.push(place.open(mode, &Options { prefix: prefix.into(), ..Options::ttl_ms(60_000) }).await);
     }
     let sessions = ["s", "pinned:s", "p:s"];
     for subject in &subjects {
         for session in sessions {
-            assert_eq!(subject.pin(session, None).await.expect("pinned"), 0);
+            assert_eq!(subject.pin_session(session).await.expect("pinned"), 0);
             save(subject, &checkpoint(session, session, "r", 1)).await;
         }
     }
     for (number, subject) in subjects.iter().enumerate() {
-        assert_eq!(subject.unpin("s", None).await.expect("ended"), 1);
+        assert_eq!(subject.unpin_session("s").await.expect("ended"), 1);
         assert_eq!(
             subject.clear_all().await.expect("cleared"),
             sessions.len() as u64,
@@ -250,7 +250,7 @@ pub async fn pins_of_one_prefix_are_none_of_another(place: &Place, mode: Mode) {
         );
         for other in &subjects[number + 1..] {
             for session in sessions {
-                assert_eq!(other.latest(session).await.as_deref(), Some(session));
+                assert_eq!(other.latest_id(session).await.as_deref(), Some(session));
             }
         }
     }

@@ -3,48 +3,48 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use checkpointer::{Checkpoint, DEFAULT_PREFIX, Layout, Outcome};
+use checkpointer::{Checkpoint, DEFAULT_PREFIX, Layout, SaveOutcome};
 
-use super::Place;
+use super::TestStore;
 use super::checkpointer::save;
 use super::moving::scanned;
 use crate::names::{LAYOUTS, Names, hash_tag};
-use crate::samples::{checkpoint, plain};
-use crate::subject::{Mode, Opening, Subject};
+use crate::samples::{checkpoint, plain, with_state};
+use crate::checkpointer_under_test::{Mode, Options, CheckpointerUnderTest};
 
-fn with_state(checkpoint: Checkpoint, state: &str) -> Checkpoint {
-    Checkpoint { state: format!("{state:?}"), ..checkpoint }
+fn with_text(checkpoint: Checkpoint, text: &str) -> Checkpoint {
+    with_state(checkpoint, format!("{text:?}"))
 }
 
 /// An id belongs to its session: another one may have the same.
-pub async fn sessions_with_the_same_ids_never_meet(place: &Place, mode: Mode) {
-    let subject = place.open(mode, &Opening::default()).await;
-    let of = |session: &str, second| with_state(checkpoint(session, "c", "r", second), session);
+pub async fn sessions_with_the_same_ids_never_meet(place: &TestStore, mode: Mode) {
+    let subject = place.open(mode, &Options::default()).await;
+    let of = |session: &str, second| with_text(checkpoint(session, "c", "r", second), session);
     save(&subject, &of("alice", 1)).await;
-    assert_eq!(subject.load("bob", Some("c")).await.expect("an answer"), None);
-    assert_eq!(subject.delete("bob", Some("c")).await.expect("an answer"), 0);
-    assert_eq!(subject.save_after(&of("bob", 2), None).await.expect("saved"), Outcome::Kept);
+    assert_eq!(subject.load("bob", "c").await.expect("an answer"), None);
+    assert!(!subject.delete_checkpoint("bob", "c").await.expect("an answer"));
+    assert_eq!(subject.save_after(&of("bob", 2), None).await.expect("saved"), SaveOutcome::Latest);
     for (session, second) in [("alice", 1), ("bob", 2)] {
-        assert_eq!(subject.load(session, Some("c")).await.expect("loaded"), Some(of(session, second)));
-        assert_eq!(subject.load(session, None).await.expect("loaded"), Some(of(session, second)));
+        assert_eq!(subject.load(session, "c").await.expect("loaded"), Some(of(session, second)));
+        assert_eq!(subject.latest(session).await.expect("loaded"), Some(of(session, second)));
         assert_eq!(subject.list(session, None).await.expect("a list").checkpoints, [of(session, second)]);
         assert_eq!(subject.ids_of_run(session, "r").await, ["c"]);
     }
     // One moves to another run, and is moved in time; the other stays.
     save(&subject, &checkpoint("bob", "c", "q", 9)).await;
     assert_eq!(subject.ids_of_run("alice", "r").await, ["c"]);
-    assert_eq!(subject.load("alice", None).await.expect("loaded"), Some(of("alice", 1)));
-    assert_eq!(subject.pin("bob", None).await.expect("pinned"), 1);
-    assert_eq!(subject.delete("bob", Some("c")).await.expect("deleted"), 1);
+    assert_eq!(subject.latest("alice").await.expect("loaded"), Some(of("alice", 1)));
+    assert_eq!(subject.pin_session("bob").await.expect("pinned"), 1);
+    assert!(subject.delete_checkpoint("bob", "c").await.expect("deleted"));
     assert_eq!(subject.ids("bob", 9).await, [""; 0]);
-    assert_eq!(subject.load("alice", Some("c")).await.expect("loaded"), Some(of("alice", 1)));
+    assert_eq!(subject.load("alice", "c").await.expect("loaded"), Some(of("alice", 1)));
     save(&subject, &of("bob", 2)).await;
-    assert_eq!(subject.delete("alice", None).await.expect("deleted"), 1);
-    assert_eq!(subject.load("bob", None).await.expect("loaded"), Some(of("bob", 2)));
+    assert_eq!(subject.delete_session("alice").await.expect("deleted"), 1);
+    assert_eq!(subject.latest("bob").await.expect("loaded"), Some(of("bob", 2)));
     // A limit takes the oldest of its own session.
-    let one = place.open(mode, &Opening { max_checkpoints: Some(1), ..Opening::default() }).await;
+    let one = place.open(mode, &Options { max_checkpoints: Some(1), ..Options::default() }).await;
     save(&subject, &of("alice", 1)).await;
-    assert_eq!(one.save(&checkpoint("alice", "d", "r", 3)).await.expect("saved"), Outcome::Kept);
+    assert_eq!(one.save(&checkpoint("alice", "d", "r", 3)).await.expect("saved"), SaveOutcome::Latest);
     assert_eq!(
         (subject.ids("alice", 9).await, subject.ids("bob", 9).await),
         (vec!["d".into()], vec!["c".into()])
@@ -59,9 +59,9 @@ const HOSTILE: [&str; 12] =
     ["a", "{", "}", "}{", "{}", "{a}", "%7Ba%7D", "%", "a}:run:b", "session", "run:a", "checkpoint:a"];
 
 /// Whatever ids are called, they are what they are and nothing else.
-pub async fn hostile_ids_never_meet(place: &Place, mode: Mode) {
-    let subject = place.open(mode, &Opening::default()).await;
-    let of = |session: &str, id: &str, second| with_state(checkpoint(session, id, id, second), session);
+pub async fn hostile_ids_never_meet(place: &TestStore, mode: Mode) {
+    let subject = place.open(mode, &Options::default()).await;
+    let of = |session: &str, id: &str, second| with_text(checkpoint(session, id, id, second), session);
     let times = |id: &str| HOSTILE.iter().position(|other| *other == id).map_or(0, |place| place as u32);
     for session in HOSTILE {
         for id in HOSTILE {
@@ -79,8 +79,8 @@ pub async fn hostile_ids_never_meet(place: &Place, mode: Mode) {
     };
     for (number, session) in HOSTILE.into_iter().enumerate() {
         is_whole(session).await;
-        assert_eq!(subject.delete(session, Some("{")).await.expect("deleted"), 1);
-        assert_eq!(subject.delete(session, None).await.expect("deleted"), HOSTILE.len() as u64 - 1);
+        assert!(subject.delete_checkpoint(session, "{").await.expect("deleted"));
+        assert_eq!(subject.delete_session(session).await.expect("deleted"), HOSTILE.len() as u64 - 1);
         assert_eq!(subject.ids(session, 9).await, [""; 0]);
         for other in &HOSTILE[number + 1..] {
             is_whole(other).await;
@@ -90,15 +90,15 @@ pub async fn hostile_ids_never_meet(place: &Place, mode: Mode) {
 }
 
 /// All that a session leaves in a store is in one slot of a Redis Cluster.
-pub async fn all_keys_of_a_session_have_one_hash_tag(place: &Place, mode: Mode) {
-    let subject = place.open(mode, &Opening { max_checkpoints: Some(20), ..Opening::ttl_ms(600_000) }).await;
+pub async fn all_keys_of_a_session_have_one_hash_tag(place: &TestStore, mode: Mode) {
+    let subject = place.open(mode, &Options { max_checkpoints: Some(20), ..Options::ttl_ms(600_000) }).await;
     for session in HOSTILE {
         let before: BTreeSet<String> = place.keys("").await.into_iter().collect();
         for (second, id) in HOSTILE.into_iter().enumerate() {
             save(&subject, &checkpoint(session, id, id, second as u32)).await;
         }
         save(&subject, &plain(session, "without a run", 99)).await;
-        assert_eq!(subject.pin(session, None).await.expect("pinned"), HOSTILE.len() as u64 + 1);
+        assert_eq!(subject.pin_session(session).await.expect("pinned"), HOSTILE.len() as u64 + 1);
         let keys: BTreeSet<String> = place.keys("").await.into_iter().collect();
         let left: Vec<&String> = keys.difference(&before).collect();
         // As many documents and runs, the one without a run, the index and the mark.
@@ -114,7 +114,7 @@ pub async fn all_keys_of_a_session_have_one_hash_tag(place: &Place, mode: Mode) 
 
 /// Both layouts may be used under one prefix, and under prefixes of which one
 /// begins with the other: nothing of one is anything to the other.
-pub async fn layouts_keep_apart_under_one_prefix_and_under_nested_ones(place: &Place, mode: Mode) {
+pub async fn layouts_keep_apart_under_one_prefix_and_under_nested_ones(place: &TestStore, mode: Mode) {
     let prefixes =
         ["app:", "app:session:", "app:checkpoint:", "app:pinned", "app:{", "app:{s}", "app:session:{s}:run:"];
     let sessions = ["s", "session:s", "s}", "{s}", "x"];
@@ -123,8 +123,8 @@ pub async fn layouts_keep_apart_under_one_prefix_and_under_nested_ones(place: &P
     let mut left = BTreeMap::new();
     for (prefix, layout) in all {
         // Past whatever keeps llmfy's layout away from many machines.
-        let opening = Opening { layout, ..Opening::prefix(prefix) };
-        let subject = Subject::open(mode, Arc::clone(&place.store), &opening).await.expect("a checkpointer");
+        let opening = Options { layout, ..Options::prefix(prefix) };
+        let subject = CheckpointerUnderTest::open(mode, Arc::clone(&place.store), &opening).await.expect("a checkpointer");
         let before: BTreeSet<String> = place.keys("").await.into_iter().collect();
         for session in sessions {
             for (second, id) in ids.into_iter().enumerate() {
@@ -132,13 +132,13 @@ pub async fn layouts_keep_apart_under_one_prefix_and_under_nested_ones(place: &P
                 let id = format!("{id}/{session}/{prefix}");
                 save(&subject, &checkpoint(session, &id, "r", second as u32)).await;
             }
-            subject.pin(session, None).await.expect("pinned");
+            subject.pin_session(session).await.expect("pinned");
         }
         let after: BTreeSet<String> = place.keys("").await.into_iter().collect();
         let own: BTreeSet<String> = after.difference(&before).cloned().collect();
         left.insert((layout == Layout::Partitioned, prefix), (subject, own));
     }
-    let holds = async |prefix: &str, subject: &Subject| {
+    let holds = async |prefix: &str, subject: &CheckpointerUnderTest| {
         assert_eq!(scanned(subject).await.len(), sessions.len() * ids.len(), "{prefix:?}");
         for session in sessions {
             let expected = ids.map(|id| format!("{id}/{session}/{prefix}"));
@@ -168,11 +168,11 @@ pub async fn layouts_keep_apart_under_one_prefix_and_under_nested_ones(place: &P
 }
 
 /// What is stored is the same text in both layouts.
-pub async fn documents_are_the_same_in_both_layouts(place: &Place, mode: Mode) {
+pub async fn documents_are_the_same_in_both_layouts(place: &TestStore, mode: Mode) {
     let texts = async |layout| {
         let names = Names { prefix: DEFAULT_PREFIX, layout };
-        let opening = Opening { layout, ..Opening::default() };
-        let subject = Subject::open(mode, Arc::clone(&place.store), &opening).await.expect("a checkpointer");
+        let opening = Options { layout, ..Options::default() };
+        let subject = CheckpointerUnderTest::open(mode, Arc::clone(&place.store), &opening).await.expect("a checkpointer");
         save(&subject, &checkpoint("s", "a", "r", 1)).await;
         save(&subject, &plain("s", "b", 2)).await;
         (place.text(&names.document("s", "a")).await, place.text(&names.document("s", "b")).await)

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use checkpointer::store::{
-    Batch, Condition, Effect, Expire, Expiry, IndexMember, IndexPut, Operation, Put, Quota, SqliteStore,
+    Batch, Condition, Effect, Expire, ExpireMode, Expiry, IndexMember, IndexPut, Operation, Put, Quota, SqliteStore,
     StorageError, StorageReason, Store, Value,
 };
 
-use super::{Place, redis_store};
+use super::{TestStore, redis_store};
 
 /// What a member of an index costs.
 const MEMBER: u64 = 128;
@@ -61,12 +61,12 @@ fn always(operations: Vec<Operation>) -> Batch {
 }
 
 /// Applies operations within a quota; whether they were applied, or why not.
-async fn write(place: &Place, quota: &Quota, operations: Vec<Operation>) -> Result<bool, StorageError> {
-    Ok(place.store.commit_within(quota, vec![always(operations)]).await?[0])
+async fn write(place: &TestStore, quota: &Quota, operations: Vec<Operation>) -> Result<bool, StorageError> {
+    Ok(place.store.commit_with_quota(quota, vec![always(operations)]).await?[0])
 }
 
 fn full(message: &str) -> StorageError {
-    StorageError { reason: StorageReason::Full, effect: Effect::None, message: message.into() }
+    StorageError::new(StorageReason::Full, Effect::None, message)
 }
 
 fn full_of_values(most: u64) -> StorageError {
@@ -78,11 +78,11 @@ fn full_of_bytes(most: u64) -> StorageError {
 }
 
 /// Looks at the whole ledger again.
-async fn settle(place: &Place, quota: &Quota) -> u32 {
+async fn settle(place: &TestStore, quota: &Quota) -> u32 {
     let (mut pages, mut after) = (0, None);
     loop {
         pages += 1;
-        after = place.store.settle(quota, after).await.expect("settled");
+        after = place.store.reconcile_quota(quota, after).await.expect("settled");
         if after.is_none() {
             return pages;
         }
@@ -91,7 +91,7 @@ async fn settle(place: &Place, quota: &Quota) -> u32 {
 
 /// Asserts that so much is counted, no more and no less: one value of one byte
 /// fits where there is room for it, and does not where there is none.
-async fn assert_counted(place: &Place, counted_values: u64, counted_bytes: u64) {
+async fn assert_counted(place: &TestStore, counted_values: u64, counted_bytes: u64) {
     let probe = || vec![put("?", "")];
     for (quota, expected) in [
         (values(counted_values), Err(full_of_values(counted_values))),
@@ -104,7 +104,7 @@ async fn assert_counted(place: &Place, counted_values: u64, counted_bytes: u64) 
 }
 
 /// What would be too much is refused, and nothing of it is written.
-pub async fn a_full_bucket_refuses_and_writes_nothing(place: &Place) {
+pub async fn a_full_bucket_refuses_and_writes_nothing(place: &TestStore) {
     let two = values(2);
     assert_eq!(write(place, &two, vec![put("a", "1"), put("b", "1")]).await, Ok(true));
     let more = vec![put("a", "2"), index_put("i", "m"), put("c", "1"), delete("b"), put("d", "1")];
@@ -120,7 +120,7 @@ pub async fn a_full_bucket_refuses_and_writes_nothing(place: &Place) {
 }
 
 /// As much as the limit fits, and nothing beyond it.
-pub async fn a_limit_is_exact(place: &Place) {
+pub async fn a_limit_is_exact(place: &TestStore) {
     assert_eq!(write(place, &values(0), vec![put("a", "")]).await, Err(full_of_values(0)));
     assert_eq!(write(place, &values(1), vec![put("a", "")]).await, Ok(true));
     assert_eq!(write(place, &values(1), vec![put("b", "")]).await, Err(full_of_values(1)));
@@ -139,7 +139,7 @@ pub async fn a_limit_is_exact(place: &Place) {
 }
 
 /// A key counts once, with what it has now.
-pub async fn what_is_replaced_counts_once(place: &Place) {
+pub async fn what_is_replaced_counts_once(place: &TestStore) {
     let one = quota(Some(1), Some(10));
     for (text, expected) in [
         ("12345", Ok(true)),
@@ -159,7 +159,7 @@ pub async fn what_is_replaced_counts_once(place: &Place) {
 }
 
 /// What is deleted gives room at once, also in a bucket that has too much.
-pub async fn deleting_gives_room_at_once(place: &Place) {
+pub async fn deleting_gives_room_at_once(place: &TestStore) {
     let all = ["a", "b", "c"].map(|key| put(key, "1")).to_vec();
     assert_eq!(write(place, &values(3), all).await, Ok(true));
     // Now it may have less, and has too much.
@@ -180,7 +180,7 @@ pub async fn deleting_gives_room_at_once(place: &Place) {
 }
 
 /// What expires gives room once the ledger has been looked at again.
-pub async fn what_expires_gives_room_once_settled(place: &Place) {
+pub async fn what_expires_gives_room_once_settled(place: &TestStore) {
     let two = values(2);
     let soon = Expiry::AfterMs(60);
     let brief = vec![put_for("a", "1", soon), put_for("b", "1", soon), index_put_for("i", "m", soon)];
@@ -199,7 +199,7 @@ pub async fn what_expires_gives_room_once_settled(place: &Place) {
     assert_eq!(write(place, &two, vec![put("c", "1")]).await, Ok(true));
     assert_eq!(write(place, &two, vec![put("d", "1")]).await, Err(full_of_values(2)));
     // To say when something expires changes nothing that counts.
-    let expire = |key: &str| Operation::Expire(Expire { key: key.into(), expiry: soon, shorten: true });
+    let expire = |key: &str| Operation::Expire(Expire { key: key.into(), expiry: soon, mode: ExpireMode::Set });
     assert_eq!(write(place, &two, vec![expire("a"), expire("other"), expire("none")]).await, Ok(true));
     assert_counted(place, 2, 4).await;
     tokio::time::sleep(Duration::from_millis(120)).await;
@@ -208,7 +208,7 @@ pub async fn what_expires_gives_room_once_settled(place: &Place) {
 }
 
 /// An index costs its key and 128 bytes for each member, and is no value.
-pub async fn indexes_are_counted_by_their_members(place: &Place) {
+pub async fn indexes_are_counted_by_their_members(place: &TestStore) {
     let none = quota(Some(0), Some(2 + 2 * MEMBER));
     assert_eq!(write(place, &none, vec![index_put("ix", "m"), index_put("ix", "n")]).await, Ok(true));
     let full = Err(full_of_bytes(2 + 2 * MEMBER));
@@ -236,7 +236,7 @@ pub async fn indexes_are_counted_by_their_members(place: &Place) {
 }
 
 /// What removes as much as it puts goes through at the limit.
-pub async fn a_commit_that_prunes_as_it_puts_passes_at_the_limit(place: &Place) {
+pub async fn a_commit_that_prunes_as_it_puts_passes_at_the_limit(place: &TestStore) {
     let three = quota(Some(3), Some(3 * 2 + 1 + 3 * MEMBER));
     let save = |key: &str| vec![put(key, "1"), index_put("i", key)];
     let prune = |key: &str| vec![delete(key), index_delete("i", key)];
@@ -251,17 +251,17 @@ pub async fn a_commit_that_prunes_as_it_puts_passes_at_the_limit(place: &Place) 
     let deciding = Batch { conditions: absent("f"), operations: [save("f"), prune("c")].concat() };
     let tidying = Batch { conditions: absent("c"), operations: vec![index_delete("i", "c")] };
     let commit = || vec![deciding.clone(), tidying.clone()];
-    assert_eq!(place.store.commit_within(&three, commit()).await, Ok(vec![true, true]));
-    assert_eq!(place.store.commit_within(&three, commit()).await, Ok(vec![false, true]));
+    assert_eq!(place.store.commit_with_quota(&three, commit()).await, Ok(vec![true, true]));
+    assert_eq!(place.store.commit_with_quota(&three, commit()).await, Ok(vec![false, true]));
     assert_counted(place, 3, 3 * 2 + 1 + 3 * MEMBER).await;
 }
 
 /// Where conditions do not hold that is the answer, however full it is.
-pub async fn conditions_come_before_the_quota(place: &Place) {
+pub async fn conditions_come_before_the_quota(place: &TestStore) {
     let one = values(1);
     assert_eq!(write(place, &one, vec![put("a", "1")]).await, Ok(true));
     let batch = |conditions, key| Batch { conditions, operations: vec![put(key, "1")] };
-    let commit = async |batches| place.store.commit_within(&one, batches).await;
+    let commit = async |batches| place.store.commit_with_quota(&one, batches).await;
     assert_eq!(commit(vec![batch(absent("a"), "b")]).await, Ok(vec![false]));
     assert_eq!(commit(vec![batch(absent("b"), "b")]).await, Err(full_of_values(1)));
     assert_eq!(commit(vec![batch(absent("a"), "b"), batch(absent("a"), "c")]).await, Ok(vec![false, false]));
@@ -280,7 +280,7 @@ pub async fn conditions_come_before_the_quota(place: &Place) {
 
 /// Of many that want in at once, over two handles, as many get in as there is
 /// room for.
-pub async fn many_writers_never_exceed_a_limit(place: &Place) {
+pub async fn many_writers_never_exceed_a_limit(place: &TestStore) {
     const LIMIT: usize = 40;
     let stores = [Arc::clone(&place.store), another_handle(place).await];
     let limits = quota(Some(LIMIT as u64), Some(1_000_000));
@@ -293,7 +293,7 @@ pub async fn many_writers_never_exceed_a_limit(place: &Place) {
                     conditions: absent(&key),
                     operations: vec![put(&key, "1"), index_put("i", &key)],
                 };
-                store.commit_within(&limits, vec![batch]).await
+                store.commit_with_quota(&limits, vec![batch]).await
             })
         })
         .collect();
@@ -321,7 +321,7 @@ pub async fn many_writers_never_exceed_a_limit(place: &Place) {
 }
 
 /// Puts and deletes that get in each other's way leave a ledger that is true.
-pub async fn a_ledger_stays_true_among_many(place: &Place) {
+pub async fn a_ledger_stays_true_among_many(place: &TestStore) {
     let stores = [Arc::clone(&place.store), another_handle(place).await];
     let limits = quota(Some(4), Some(1000));
     let tasks: Vec<_> = (0..32_usize)
@@ -334,7 +334,7 @@ pub async fn a_ledger_stays_true_among_many(place: &Place) {
                         0 => vec![delete(&key), index_delete("i", &key)],
                         _ => vec![put(&key, &"x".repeat(round)), index_put("i", &key)],
                     };
-                    match store.commit_within(&limits, vec![always(operations)]).await {
+                    match store.commit_with_quota(&limits, vec![always(operations)]).await {
                         Ok(applied) => assert_eq!(applied, [true]),
                         Err(error) => assert_eq!(error.reason, StorageReason::Full, "{error:?}"),
                     }
@@ -359,7 +359,7 @@ pub async fn a_ledger_stays_true_among_many(place: &Place) {
 }
 
 /// Each ledger counts for itself.
-pub async fn ledgers_keep_apart(place: &Place) {
+pub async fn ledgers_keep_apart(place: &TestStore) {
     let of = |name: &str| Quota { ledger: format!("{name}\0quota"), values: Some(1), bytes: Some(10) };
     let (one, other) = (of("one:"), of("other:"));
     assert_eq!(write(place, &one, vec![put("one:a", "1")]).await, Ok(true));
@@ -378,7 +378,7 @@ pub async fn ledgers_keep_apart(place: &Place) {
 
 /// What is written past a quota counts from when the ledger is looked at again,
 /// if the ledger knows the key.
-pub async fn what_is_written_past_a_quota_counts_once_settled(place: &Place) {
+pub async fn what_is_written_past_a_quota_counts_once_settled(place: &TestStore) {
     let two = values(2);
     assert_eq!(write(place, &two, vec![put("a", "1"), put("b", "1"), index_put("i", "m")]).await, Ok(true));
     place.write(vec![put("a", "12345"), delete("b"), put("c", "1"), index_put("i", "n")]).await;
@@ -396,7 +396,7 @@ pub async fn what_is_written_past_a_quota_counts_once_settled(place: &Place) {
 }
 
 /// A ledger of any length is looked at page by page.
-pub async fn a_long_ledger_is_settled_page_by_page(place: &Place) {
+pub async fn a_long_ledger_is_settled_page_by_page(place: &TestStore) {
     let none = quota(None, None);
     let keys: Vec<String> = (0..2500).map(|number| format!("{number:04}")).collect();
     let all: Vec<Operation> = keys.iter().map(|key| put(key, "1")).collect();
@@ -408,7 +408,7 @@ pub async fn a_long_ledger_is_settled_page_by_page(place: &Place) {
 }
 
 /// After any commits the ledger has what stands there, and no limit is exceeded.
-pub async fn after_any_commits_the_ledger_is_true(place: &Place) {
+pub async fn after_any_commits_the_ledger_is_true(place: &TestStore) {
     let mut chance = Chance(42);
     let limits = quota(Some(2), Some(2 * MEMBER + 20));
     let mut model = Model::default();
@@ -427,7 +427,7 @@ pub async fn after_any_commits_the_ledger_is_true(place: &Place) {
         } else {
             Ok(expected)
         };
-        let told = place.store.commit_within(&limits, batches.clone()).await;
+        let told = place.store.commit_with_quota(&limits, batches.clone()).await;
         // A store may not know what several batches will come to.
         let is_careful = batches.len() > 1 && told.as_ref().is_err_and(|it| it.reason == StorageReason::Full);
         assert!(told == expected || is_careful, "{round}: {batches:?}: {told:?}, not {expected:?}");
@@ -517,7 +517,7 @@ impl Model {
 }
 
 /// Where a ledger can't be written, nothing else is either.
-pub async fn a_ledger_that_cannot_be_written_stops_the_commit(place: &Place) {
+pub async fn a_ledger_that_cannot_be_written_stops_the_commit(place: &TestStore) {
     // Only a server has users who may do less, and keys that hold something else.
     let Some(server) = &place.server else { return };
     let user = ["ACL", "SETUSER", "almost", "on", ">x", "~*", "+@all", "-hset"];
@@ -526,8 +526,8 @@ pub async fn a_ledger_that_cannot_be_written_stops_the_commit(place: &Place) {
     // What went well without a quota says nothing of this.
     assert_eq!(almost.commit(vec![always(vec![put("a", "1")])]).await, Ok(vec![true]));
     let refused = [
-        almost.commit_within(&values(9), vec![always(vec![put("a", "2")])]).await.expect_err("refused"),
-        almost.settle(&values(9), None).await.expect_err("refused"),
+        almost.commit_with_quota(&values(9), vec![always(vec![put("a", "2")])]).await.expect_err("refused"),
+        almost.reconcile_quota(&values(9), None).await.expect_err("refused"),
     ];
     for error in refused {
         assert_eq!((error.reason, error.effect), (StorageReason::AccessDenied, Effect::None));
@@ -537,9 +537,9 @@ pub async fn a_ledger_that_cannot_be_written_stops_the_commit(place: &Place) {
     let text = Quota { ledger: "text".into(), values: None, bytes: None };
     let error = write(place, &text, vec![put("a", "2")]).await.expect_err("refused");
     assert_eq!((error.reason, error.effect), (StorageReason::WrongType, Effect::None));
-    assert_eq!(place.store.settle(&text, None).await, Err(error));
+    assert_eq!(place.store.reconcile_quota(&text, None).await, Err(error));
     assert_eq!(place.text("a").await.as_deref(), Some("1"));
-    let error = place.store.settle(&values(9), Some("nowhere".into())).await.expect_err("refused");
+    let error = place.store.reconcile_quota(&values(9), Some("nowhere".into())).await.expect_err("refused");
     assert_eq!((error.reason, error.effect), (StorageReason::InvalidArgument, Effect::None));
     // A bucket with nothing in it leaves no ledger.
     assert_eq!(write(place, &values(9), vec![put("b", "1"), index_put("i", "m")]).await, Ok(true));
@@ -550,7 +550,7 @@ pub async fn a_ledger_that_cannot_be_written_stops_the_commit(place: &Place) {
 }
 
 /// A store that was made before there were quotas keeps them as well.
-pub async fn a_store_from_before_quotas_keeps_them(place: &Place) {
+pub async fn a_store_from_before_quotas_keeps_them(place: &TestStore) {
     if place.file.is_none() {
         return;
     }
@@ -559,13 +559,13 @@ pub async fn a_store_from_before_quotas_keeps_them(place: &Place) {
     place.connection().execute_batch(before).expect("an older database");
     let store = another_handle(place).await;
     let one = values(1);
-    assert_eq!(store.commit_within(&one, vec![always(vec![put("b", "1")])]).await, Ok(vec![true]));
-    assert_eq!(store.commit_within(&one, vec![always(vec![put("c", "1")])]).await, Err(full_of_values(1)));
+    assert_eq!(store.commit_with_quota(&one, vec![always(vec![put("b", "1")])]).await, Ok(vec![true]));
+    assert_eq!(store.commit_with_quota(&one, vec![always(vec![put("c", "1")])]).await, Err(full_of_values(1)));
 }
 
 /// What no store can keep is refused within a quota too, and so is a write to
 /// the ledger.
-pub async fn a_quota_refuses_what_cannot_be_kept(place: &Place) {
+pub async fn a_quota_refuses_what_cannot_be_kept(place: &TestStore) {
     let two = values(2);
     for operations in [
         vec![put("a", "1"), put_for("b", "1", Expiry::AfterMs(0))],
@@ -586,7 +586,7 @@ pub async fn a_quota_refuses_what_cannot_be_kept(place: &Place) {
 
 /// Another way to the same place, as another process has it. A database in
 /// memory has only one.
-async fn another_handle(place: &Place) -> Arc<dyn Store> {
+async fn another_handle(place: &TestStore) -> Arc<dyn Store> {
     if let Some(server) = &place.server {
         return redis_store(&server.url());
     }

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use checkpointer::store::{
-    Batch, Condition, Effect, Entry, Expire, Expiry, IndexMax, IndexMember, IndexPut, IndexSize, ValuePrefix,
+    Batch, Condition, Effect, Entry, Expire, ExpireMode, Expiry, IndexMax, IndexMember, IndexPut, IndexSize, ValuePrefix,
     Operation, Order, Position, Put, Query, StorageReason, Value,
 };
 
-use super::Place;
+use super::TestStore;
 
 fn put(key: &str, value: &str, expiry: Expiry) -> Operation {
     Operation::Put(Put { key: key.into(), value: value.into(), expiry })
@@ -39,17 +39,17 @@ fn query(index: &str, order: Order, limit: u32) -> Query {
     }
 }
 
-async fn members(place: &Place, query: Query) -> Vec<String> {
+async fn members(place: &TestStore, query: Query) -> Vec<String> {
     let page = place.store.range(query).await.expect("a page");
     page.entries.into_iter().map(|entry| entry.member).collect()
 }
 
-async fn get(place: &Place, keys: &[&str], max_value_bytes: Option<u32>) -> Vec<Value> {
+async fn get(place: &TestStore, keys: &[&str], max_value_bytes: Option<u32>) -> Vec<Value> {
     place.store.get(keys.iter().map(|key| (*key).to_owned()).collect(), max_value_bytes).await.expect("values")
 }
 
 /// Values are given in the order of their keys, whole or as heads.
-pub async fn gives_values_in_order_and_heads_at_characters(place: &Place) {
+pub async fn gives_values_in_order_and_heads_at_characters(place: &TestStore) {
     place.write(vec![put("a", "é☀x", Expiry::Never), put("b", "", Expiry::Never)]).await;
     let (a, b) = (Value::Text("é☀x".into()), Value::Text(String::new()));
     assert_eq!(get(place, &["b", "none", "a"], None).await, [b.clone(), Value::Absent, a.clone()]);
@@ -60,7 +60,7 @@ pub async fn gives_values_in_order_and_heads_at_characters(place: &Place) {
 }
 
 /// Entries come by score, then by the bytes of members, either way round.
-pub async fn keeps_an_index_in_order_of_scores_then_bytes(place: &Place) {
+pub async fn keeps_an_index_in_order_of_scores_then_bytes(place: &TestStore) {
     let entries = [
         ("b", 1.5),
         ("é", 1.5),
@@ -88,18 +88,18 @@ pub async fn keeps_an_index_in_order_of_scores_then_bytes(place: &Place) {
         let named = Entry { member: "b".into(), score, value: Value::Text("value of b".into()) };
         assert_eq!(page.entries[3], named);
         assert!(page.entries.iter().all(|entry| entry.member == "b" || entry.value == Value::Absent));
-        assert_eq!((page.next, page.size), (None, None));
+        assert_eq!((page.next, page.count), (None, None));
         let counted = Query { with_next, with_count: true, ..query("i", Order::Descending, 2) };
-        assert_eq!(place.store.range(counted).await.expect("a page").size, Some(6));
+        assert_eq!(place.store.range(counted).await.expect("a page").count, Some(6));
     }
     let counted = Query { with_count: true, ..query("none", Order::Descending, 2) };
-    assert_eq!(place.store.range(counted).await.expect("a page").size, Some(0));
+    assert_eq!(place.store.range(counted).await.expect("a page").count, Some(0));
     assert_eq!(members(place, query("i", Order::Descending, 0)).await, [""; 0]);
     assert_eq!(members(place, query("none", Order::Descending, 5)).await, [""; 0]);
 }
 
 /// Pages of any size put together are the whole, also from a place that is gone.
-pub async fn goes_on_behind_any_place_in_an_index(place: &Place) {
+pub async fn goes_on_behind_any_place_in_an_index(place: &TestStore) {
     let all: Vec<String> = (0..50).map(|number| format!("{:02}", number * 7 % 50)).collect();
     let score = |member: &str| f64::from(member.parse::<u32>().unwrap_or(0) / 20);
     place
@@ -137,7 +137,7 @@ pub async fn goes_on_behind_any_place_in_an_index(place: &Place) {
 
 /// Values that are more than asked for are refused, and whoever asks for one fewer
 /// has them.
-pub async fn gives_no_more_bytes_than_asked_for(place: &Place) {
+pub async fn gives_no_more_bytes_than_asked_for(place: &TestStore) {
     let entries = ["a", "b", "c"].map(|member| index_put("i", member, 1.0, Expiry::Never));
     place.write(entries.into()).await;
     place.write(vec![put("v:a", "12345", Expiry::Never), put("v:b", "é☀", Expiry::Never)]).await;
@@ -152,7 +152,7 @@ pub async fn gives_no_more_bytes_than_asked_for(place: &Place) {
         (0, None, 0, true),
     ] {
         let query = Query { max_value_bytes, ..query("i", Order::Ascending, limit) };
-        let page = place.store.range_of_at_most(query.clone(), most).await;
+        let page = place.store.range_with_byte_limit(query.clone(), most).await;
         if fits {
             assert_eq!(page, place.store.range(query).await, "{limit} of {most} bytes");
         } else {
@@ -163,7 +163,7 @@ pub async fn gives_no_more_bytes_than_asked_for(place: &Place) {
 }
 
 /// A batch is applied as a whole if its conditions hold, and not at all if not.
-pub async fn applies_a_batch_only_if_its_conditions_hold(place: &Place) {
+pub async fn applies_a_batch_only_if_its_conditions_hold(place: &TestStore) {
     place.write(vec![put("a", "text*of?a", Expiry::Never), index_put("i", "m", 1.0, Expiry::Never)]).await;
     place.put("empty", "").await;
     let has = |member: &str| Condition::IndexHas(IndexMember { index: "i".into(), member: member.into() });
@@ -205,7 +205,7 @@ pub async fn applies_a_batch_only_if_its_conditions_hold(place: &Place) {
 }
 
 /// The highest entry that counts is the one that is told, and no higher.
-pub async fn knows_the_highest_entry_that_counts(place: &Place) {
+pub async fn knows_the_highest_entry_that_counts(place: &TestStore) {
     for (member, score) in [("a", 1.0), ("b", 2.0), ("B", 2.0), ("dead", 3.0), ("other", 4.0)] {
         place.write(vec![index_put("i", member, score, Expiry::Never)]).await;
     }
@@ -217,15 +217,15 @@ pub async fn knows_the_highest_entry_that_counts(place: &Place) {
         let highest = Condition::IndexMax(IndexMax {
             index: index.into(),
             value_key_prefix: "v:".into(),
-            excluding: besides.iter().map(|member| (*member).to_owned()).collect(),
+            excluding: excluding.iter().map(|member| (*member).to_owned()).collect(),
             member: member.map(str::to_owned),
-            upper_bound: Position { score: at_most.0, member: at_most.1.into() },
+            upper_bound: Position { score: upper_bound.0, member: upper_bound.1.into() },
         });
         let batch = Batch { conditions: vec![vec![highest]], operations: Vec::new() };
         place.store.commit(vec![batch]).await.expect("an outcome")[0]
     };
     let far = (9.0, "");
-    for (index, besides, member, at_most, expected) in [
+    for (index, excluding, member, upper_bound, expected) in [
         ("i", &[][..], Some("other"), far, true),
         ("i", &["other"], Some("b"), far, true),
         ("i", &["other"], Some("B"), far, false),
@@ -243,7 +243,7 @@ pub async fn knows_the_highest_entry_that_counts(place: &Place) {
         ("text", &[], None, far, false),
         ("text", &[], Some("a"), far, false),
     ] {
-        let found = holds(index, besides, member, at_most).await;
+        let found = holds(index, excluding, member, upper_bound).await;
         assert_eq!(found, expected, "{index} {excluding:?} {member:?} {upper_bound:?}");
     }
     // A store looks at 1,000 entries.
@@ -260,18 +260,19 @@ pub async fn knows_the_highest_entry_that_counts(place: &Place) {
 }
 
 /// A life is made longer, and shorter only where that is said.
-pub async fn a_life_is_cut_short_only_where_that_is_said(place: &Place) {
+pub async fn a_life_is_cut_short_only_where_that_is_said(place: &TestStore) {
+    use ExpireMode::{ExtendOnly, Set};
     let (soon, late) = (Expiry::AfterMs(500), Expiry::AfterMs(60_000));
-    for (number, (before, then, shorten, is_there)) in [
-        (soon, late, false, true),
-        (soon, Expiry::Never, false, true),
-        (soon, soon, false, false),
-        (late, soon, false, true),
-        (late, soon, true, false),
-        (Expiry::Never, soon, false, true),
-        (Expiry::Never, soon, true, false),
-        (soon, late, true, true),
-        (soon, Expiry::Never, true, true),
+    for (number, (before, then, mode, is_there)) in [
+        (soon, late, ExtendOnly, true),
+        (soon, Expiry::Never, ExtendOnly, true),
+        (soon, soon, ExtendOnly, false),
+        (late, soon, ExtendOnly, true),
+        (late, soon, Set, false),
+        (Expiry::Never, soon, ExtendOnly, true),
+        (Expiry::Never, soon, Set, false),
+        (soon, late, Set, true),
+        (soon, Expiry::Never, Set, true),
     ]
     .into_iter()
     .enumerate()
@@ -281,7 +282,7 @@ pub async fn a_life_is_cut_short_only_where_that_is_said(place: &Place) {
             (format!("index {number}"), index_put(&format!("index {number}"), "m", 1.0, before)),
         ] {
             place.write(vec![made]).await;
-            place.write(vec![Operation::Expire(Expire { key: key.clone(), expiry: then, shorten })]).await;
+            place.write(vec![Operation::Expire(Expire { key: key.clone(), expiry: then, mode })]).await;
             if !is_there {
                 tokio::time::sleep(Duration::from_millis(700)).await;
             }
@@ -290,14 +291,14 @@ pub async fn a_life_is_cut_short_only_where_that_is_said(place: &Place) {
     }
     tokio::time::sleep(Duration::from_millis(700)).await;
     assert_eq!(place.keys("").await.len(), 12);
-    for shorten in [true, false] {
-        place.write(vec![Operation::Expire(Expire { key: "none".into(), expiry: late, shorten })]).await;
+    for mode in [Set, ExtendOnly] {
+        place.write(vec![Operation::Expire(Expire { key: "none".into(), expiry: late, mode })]).await;
     }
     assert_eq!(place.keys("none").await, [""; 0]);
 }
 
 /// The batches of one call see what those before them wrote.
-pub async fn applies_the_batches_of_a_call_in_order(place: &Place) {
+pub async fn applies_the_batches_of_a_call_in_order(place: &TestStore) {
     let first_come = |value: &str| Batch {
         conditions: vec![vec![Condition::Absent("a".into())]],
         operations: vec![put("a", value, Expiry::Never)],
@@ -308,7 +309,7 @@ pub async fn applies_the_batches_of_a_call_in_order(place: &Place) {
 }
 
 /// A value is gone when its time has come, and setting it says what is next.
-pub async fn values_expire_and_setting_them_again_sets_the_expiry(place: &Place) {
+pub async fn values_expire_and_setting_them_again_sets_the_expiry(place: &TestStore) {
     let soon = Expiry::AfterMs(60);
     place.write(vec![put("a", "1", soon), put("b", "1", soon), put("c", "1", Expiry::AfterMs(60_000))]).await;
     place.write(vec![put("b", "2", Expiry::Never)]).await;
@@ -321,7 +322,7 @@ pub async fn values_expire_and_setting_them_again_sets_the_expiry(place: &Place)
 }
 
 /// An index lives as long as the longest-lived thing ever put into it.
-pub async fn an_index_lives_as_long_as_its_longest_lived_member(place: &Place) {
+pub async fn an_index_lives_as_long_as_its_longest_lived_member(place: &TestStore) {
     let (soon, late) = (Expiry::AfterMs(60), Expiry::AfterMs(60_000));
     for (index, expiries) in [
         ("soon", vec![soon]),
@@ -345,7 +346,7 @@ pub async fn an_index_lives_as_long_as_its_longest_lived_member(place: &Place) {
 }
 
 /// A store says of each key, in their order, when it goes away.
-pub async fn says_how_long_each_key_has_left(place: &Place) {
+pub async fn says_how_long_each_key_has_left(place: &TestStore) {
     let (start, hour) = (Instant::now(), Expiry::AfterMs(3_600_000));
     place.write(vec![put("hour", "1", hour)]).await;
     place.write(vec![put("never", "", Expiry::Never)]).await;
@@ -367,7 +368,7 @@ pub async fn says_how_long_each_key_has_left(place: &Place) {
 }
 
 /// An index without members is gone, and so is what is deleted.
-pub async fn what_is_deleted_is_gone(place: &Place) {
+pub async fn what_is_deleted_is_gone(place: &TestStore) {
     place.write(vec![put("a", "1", Expiry::Never), index_put("i", "m", 1.0, Expiry::Never)]).await;
     place
         .write(vec![Operation::Delete("a".into()), index_delete("i", "m"), Operation::Delete("none".into())])
@@ -381,7 +382,7 @@ pub async fn what_is_deleted_is_gone(place: &Place) {
 }
 
 /// A key holds a value or an index, and nobody takes one for the other.
-pub async fn a_value_is_no_index_and_an_index_no_value(place: &Place) {
+pub async fn a_value_is_no_index_and_an_index_no_value(place: &TestStore) {
     place.write(vec![put("value", "1", Expiry::Never), index_put("v:index", "m", 1.0, Expiry::Never)]).await;
     for operation in [index_put("value", "m", 1.0, Expiry::Never), put("v:index", "1", Expiry::Never)] {
         // What stands before it in the batch is not written either.
@@ -407,7 +408,7 @@ pub async fn a_value_is_no_index_and_an_index_no_value(place: &Place) {
 }
 
 /// A scan gives all keys that begin with a text, whatever characters it has.
-pub async fn a_scan_takes_its_prefix_literally(place: &Place) {
+pub async fn a_scan_takes_its_prefix_literally(place: &TestStore) {
     let prefixes = ["app:", "app:eu:", "app[1]:", "app1:", "a*", "a?", "\\", "%", "_", "app^-:", "é"];
     for prefix in prefixes {
         place.put(&format!("{prefix}x"), "1").await;
@@ -430,7 +431,7 @@ pub async fn a_scan_takes_its_prefix_literally(place: &Place) {
 }
 
 /// What no store can keep is refused, and nothing is written.
-pub async fn refuses_what_it_cannot_keep(place: &Place) {
+pub async fn refuses_what_it_cannot_keep(place: &TestStore) {
     for operation in [
         put("a", "1", Expiry::AfterMs(0)),
         put("a", "1", Expiry::AfterMs(u64::MAX)),
@@ -452,7 +453,7 @@ pub async fn refuses_what_it_cannot_keep(place: &Place) {
 }
 
 /// Of many that want the same key at once, one gets it.
-pub async fn of_many_at_once_one_wins(place: &Place) {
+pub async fn of_many_at_once_one_wins(place: &TestStore) {
     let store = &place.store;
     let tasks: Vec<_> = (0..50)
         .map(|number| {

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use checkpointer::store::{
-    Batch, Condition, Effect, Expire, Expiry, ValuePrefix, Operation, Put, Quota, StorageReason, Value as Held,
+    Batch, Condition, Effect, Expire, ExpireMode, Expiry, ValuePrefix, Operation, Put, Quota, StorageReason, Value as Held,
 };
 use checkpointer_tests::contract::{keys_after, redis_store};
+use checkpointer_tests::errors::storage_error;
 use checkpointer_tests::eventually::eventually;
 use checkpointer_tests::redis_cluster::RedisCluster;
 use checkpointer_tests::samples::checkpoint;
@@ -99,17 +100,17 @@ async fn a_scan_misses_no_key_though_a_master_is_replaced_or_restarted() {
     let [first, .., last] = masters.as_slice() else { panic!("three masters") };
     // The first one is restarted before anybody takes it for dead.
     let page = store.scan("key ".to_owned(), None).await.expect("a page");
-    assert!(page.next.is_some());
+    assert!(page.next_cursor.is_some());
     let restarted = &mut cluster.servers_mut()[first.1];
     restarted.command::<Value>(&["SAVE"]).await;
     restarted.kill().await;
     restarted.restart().await;
-    let found = keys_after(&store, "key ", page.next).await;
+    let found = keys_after(&store, "key ", page.next_cursor).await;
     assert!(found == keys, "{} of {}", found.len(), keys.len());
     cluster.wait_until_whole().await;
     let page = store.scan("key ".to_owned(), None).await.expect("a page");
     cluster.servers_mut()[last.1].kill().await;
-    let found = keys_after(&store, "key ", page.next).await;
+    let found = keys_after(&store, "key ", page.next_cursor).await;
     assert!(found == keys, "{} of {}", found.len(), keys.len());
 }
 
@@ -120,7 +121,7 @@ async fn those_who_give_up_early_come_to_the_successor_of_a_master_that_hangs() 
     checkpointer.save(&checkpoint("session-0", "c", "r", 1)).await.expect("saved");
     cluster.servers()[first_master(&cluster).await].signal("-STOP").await;
     eventually("the successor answers", async || {
-        let load = checkpointer.load("session-0", None);
+        let load = checkpointer.latest("session-0");
         tokio::time::timeout(Duration::from_secs(1), load).await.is_ok_and(|loaded| loaded.is_ok())
     })
     .await;
@@ -145,7 +146,7 @@ async fn a_master_that_hangs_keeps_only_its_own_sessions_waiting() {
     let waiting: Vec<_> = (0..16)
         .map(|_| {
             let checkpointer = checkpointer.clone();
-            tokio::spawn(async move { checkpointer.load("session-0", None).await })
+            tokio::spawn(async move { checkpointer.latest("session-0").await })
         })
         .collect();
     for number in 0..5 {
@@ -200,15 +201,15 @@ async fn nothing_that_a_replica_has_acknowledged_is_lost_with_its_master() {
     // This one is lost, and so are those of the writers meanwhile.
     let unheard = checkpoint("session-0", "unheard", "r", 0);
     let error = checkpointer.save(&unheard).await.expect_err("not acknowledged");
-    assert_eq!(error.to_string(), ALONE);
-    assert_eq!(checkpointer.load("session-0", Some("unheard")).await.expect("loaded"), Some(unheard));
+    assert_eq!(storage_error(error).message, ALONE);
+    assert_eq!(checkpointer.load("session-0", "unheard").await.expect("loaded"), Some(unheard));
     cluster.servers_mut()[master].kill().await;
     cluster.servers()[replica].signal("-CONT").await;
     wait_for_successor_of(&cluster, master).await;
     cluster.servers_mut()[master].restart().await;
     cluster.wait_until_whole().await;
     writers.make_progress(20).await;
-    assert_eq!(checkpointer.load("session-0", Some("unheard")).await.expect("loaded"), None);
+    assert_eq!(checkpointer.load("session-0", "unheard").await.expect("loaded"), None);
     let (saved, lost) = writers.stop().await;
     assert_eq!(lost, 0, "of {saved} acknowledged saves");
 }
@@ -231,7 +232,8 @@ async fn a_save_that_is_sent_again_is_only_acknowledged_when_a_replica_has_it() 
         eventually("it is written", async || master.command::<u32>(&["EXISTS", &written]).await == 1).await;
         // Nobody hears of it, so it is sent again, and finds itself there.
         master.command::<Value>(&["CLIENT", "KILL", "TYPE", "normal"]).await;
-        assert_eq!(saving.await.expect("a task").expect_err("not acknowledged").to_string(), ALONE);
+        let error = saving.await.expect("a task").expect_err("not acknowledged");
+        assert_eq!(storage_error(error).message, ALONE);
         cluster.servers()[replica].signal("-CONT").await;
         checkpointer.save_after(&checkpoint("session-0", "b", "r", 2), Some("a")).await.expect("saved");
     }
@@ -251,7 +253,8 @@ async fn saves_that_no_replica_has_in_time_are_told_so_however_many_they_are() {
         })
         .collect();
     for save in saves {
-        assert_eq!(save.await.expect("a task").expect_err("not acknowledged").to_string(), ALONE);
+        let error = save.await.expect("a task").expect_err("not acknowledged");
+        assert_eq!(storage_error(error).message, ALONE);
     }
 }
 
@@ -266,12 +269,12 @@ async fn what_an_earlier_try_may_have_done_is_never_said_not_to_be() {
     let taken = || vec![batch(vec![absent("{s}there")], vec![put("{s}there", "n")])];
     let removing = || vec![batch(vec![starts_with("{s}goes", "g")], vec![delete("{s}goes")])];
     let prolonging = || {
-        let life = Expire { key: "{s}there".to_owned(), expiry: Expiry::Never, shorten: false };
+        let life = Expire { key: "{s}there".to_owned(), expiry: Expiry::Never, mode: ExpireMode::ExtendOnly };
         vec![batch(vec![starts_with("{s}there", "n")], vec![Operation::Expire(life)])]
     };
     let filling = || vec![batch(vec![], vec![put("{s}more", "m")])];
     // With the scripts there, a try takes effect whenever it is read.
-    store.commit_within(&quota, vec![batch(vec![], vec![put("{s}there", "t")])]).await.expect("written");
+    store.commit_with_quota(&quota, vec![batch(vec![], vec![put("{s}there", "t")])]).await.expect("written");
     assert_eq!(store.commit(putting()).await, Ok(vec![true]));
     assert_eq!(
         store.commit(vec![batch(vec![], vec![delete("{s}new"), put("{s}goes", "g")])]).await,
@@ -290,7 +293,7 @@ async fn what_an_earlier_try_may_have_done_is_never_said_not_to_be() {
                 store.commit(taken),
                 store.commit(removing),
                 store.commit(prolonging),
-                store.commit_within(&quota, filling),
+                store.commit_with_quota(&quota, filling),
             )
         }
     });

@@ -9,7 +9,8 @@ mod moving;
 
 use checkpointer::store::{Batch, Condition, Effect, Expiry, Operation, Put, Quota, StorageReason};
 use checkpointer::{Checkpointer, Error, Layout};
-use checkpointer_tests::contract::{Kind, Place, redis_store};
+use checkpointer_tests::contract::{Backend, TestStore, redis_store};
+use checkpointer_tests::errors::storage_fields;
 use checkpointer_tests::names::Names;
 use checkpointer_tests::redis_cluster::RedisCluster;
 use checkpointer_tests::redis_server::RedisServer;
@@ -77,7 +78,7 @@ async fn sessions_are_spread_over_all_masters_and_cleared_from_all() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_on_different_machines_cannot_be_in_one_commit() {
-    let place = Place::new(Kind::RedisCluster).await;
+    let place = TestStore::new(Backend::RedisCluster).await;
     let put = |key: &str| {
         let put = Put { key: key.to_owned(), value: String::new(), expiry: Expiry::Never };
         Operation::Put(put)
@@ -96,24 +97,24 @@ async fn what_is_on_different_machines_cannot_be_in_one_commit() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_quota_is_kept_to_where_its_ledger_is_in_the_same_slot() {
-    let place = Place::new(Kind::RedisCluster).await;
+    let place = TestStore::new(Backend::RedisCluster).await;
     let put = |key: &str| {
         let put = Put { key: key.to_owned(), value: String::new(), expiry: Expiry::Never };
         vec![Batch { conditions: Vec::new(), operations: vec![Operation::Put(put)] }]
     };
     let two = |ledger: &str| Quota { ledger: ledger.to_owned(), values: Some(2), bytes: None };
-    let apart = place.store.commit_within(&two("tenant:\0quota"), put("tenant:{s}")).await;
+    let apart = place.store.commit_with_quota(&two("tenant:\0quota"), put("tenant:{s}")).await;
     assert_eq!(apart.expect_err("refused").reason, StorageReason::Unsupported);
     assert_eq!(place.keys("").await, [""; 0]);
     let together = two("{tenant}:\0quota");
     for (key, expected) in [("{tenant}:a", true), ("{tenant}:b", true), ("{tenant}:c", false)] {
-        let applied = place.store.commit_within(&together, put(key)).await;
+        let applied = place.store.commit_with_quota(&together, put(key)).await;
         assert_eq!(
             applied.map_err(|error| error.reason),
             expected.then(|| vec![true]).ok_or(StorageReason::Full)
         );
     }
-    assert_eq!(place.store.settle(&together, None).await, Ok(None));
+    assert_eq!(place.store.reconcile_quota(&together, None).await, Ok(None));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -121,10 +122,7 @@ async fn a_cluster_that_is_not_there_is_told_as_it_is() {
     let (cluster, _guard) = RedisCluster::shared().await;
     let failure = async |url: &str| {
         let checkpointer = open(url).await;
-        match checkpointer.save(&checkpoint("s", "c", "r", 1)).await.expect_err("not saved") {
-            Error::Storage { reason, effect, message } => (reason, effect, message),
-            other => panic!("{other:?}"),
-        }
+        storage_fields(checkpointer.save(&checkpoint("s", "c", "r", 1)).await.expect_err("not saved"))
     };
     let (reason, effect, message) =
         failure("redis-cluster://127.0.0.1:1,127.0.0.1:2?response_timeout=1").await;

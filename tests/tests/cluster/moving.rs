@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use checkpointer::store::{
-    Condition, Effect, Expire, Expiry, IndexMax, IndexMember, IndexPut, IndexSize, ValuePrefix, Operation,
+    Condition, Effect, Expire, ExpireMode, Expiry, IndexMax, IndexMember, IndexPut, IndexSize, ValuePrefix, Operation,
     Position, Quota, StorageReason, Value as Held,
 };
-use checkpointer::{Checkpointer, Error};
+use checkpointer::Checkpointer;
 use checkpointer_tests::contract::redis_store;
+use checkpointer_tests::errors::storage_fields;
 use checkpointer_tests::eventually::eventually;
 use checkpointer_tests::redis_cluster::RedisCluster;
 use checkpointer_tests::samples::checkpoint;
@@ -98,17 +99,17 @@ async fn of_a_session_that_is_half_moved_nothing_is_told_that_is_not_so() {
         let half_moved = HalfMoved::new(&checkpointer, cluster, &moved).await;
         // A checkpoint that is asked for by its id is found wherever it is.
         for (id, second) in [("old", 1), ("new", 2)] {
-            let found = checkpointer.load("s", Some(id)).await.expect("loaded");
+            let found = checkpointer.load("s", id).await.expect("loaded");
             assert_eq!(found, Some(checkpoint("s", id, "r", second)), "{what} has moved");
         }
         // What takes more than that waits.
         let loading = tokio::spawn({
             let checkpointer = checkpointer.clone();
-            async move { checkpointer.load("s", None).await }
+            async move { checkpointer.latest("s").await }
         });
         let listing = tokio::spawn({
             let checkpointer = checkpointer.clone();
-            async move { checkpointer.list("s", None).await }
+            async move { checkpointer.list("s").await }
         });
         let saving = tokio::spawn({
             let checkpointer = checkpointer.clone();
@@ -122,7 +123,7 @@ async fn of_a_session_that_is_half_moved_nothing_is_told_that_is_not_so() {
         assert!(["new", "next"].contains(&&*loaded.metadata.checkpoint_id), "{what} has moved: {loaded:?}");
         let listed = listing.await.expect("a task").expect("listed").checkpoints.len();
         assert!((2..=3).contains(&listed), "{what} has moved: {listed}");
-        assert_eq!(checkpointer.list("s", None).await.expect("listed").checkpoints.len(), 3);
+        assert_eq!(checkpointer.list("s").await.expect("listed").checkpoints.len(), 3);
     }
 }
 
@@ -131,17 +132,13 @@ async fn a_session_that_stays_half_moved_is_said_to_be() {
     let cluster = RedisCluster::start().await;
     let checkpointer = open(&format!("{}?response_timeout=2", cluster.url())).await;
     let half_moved = HalfMoved::new(&checkpointer, cluster, &[PARTITIONED.index("s")]).await;
-    let failure = |error: Error| match error {
-        Error::Storage { reason, effect, message } => (reason, effect, message),
-        other => panic!("{other:?}"),
-    };
     let moving = || "the store is moving these keys to another machine".to_owned();
-    let error = checkpointer.load("s", None).await.expect_err("not loaded");
-    assert_eq!(failure(error), (StorageReason::Unavailable, Effect::None, moving()));
+    let error = checkpointer.latest("s").await.expect_err("not loaded");
+    assert_eq!(storage_fields(error), (StorageReason::Unavailable, Effect::None, moving()));
     let error = checkpointer.save(&checkpoint("s", "next", "r", 3)).await.expect_err("not saved");
-    assert_eq!(failure(error), (StorageReason::Unavailable, Effect::None, moving()));
+    assert_eq!(storage_fields(error), (StorageReason::Unavailable, Effect::None, moving()));
     let error = checkpointer.clear_all().await.expect_err("not cleared");
-    assert_eq!(failure(error).1, Effect::None);
+    assert_eq!(storage_fields(error).1, Effect::None);
     let _cluster = half_moved.end().await;
     assert_eq!(checkpointer.clear_all().await.expect("cleared"), 2);
 }
@@ -160,13 +157,13 @@ async fn a_session_that_is_deleted_while_its_slot_moves_goes_as_a_whole() {
     let cluster = RedisCluster::start().await;
     let checkpointer = open_patiently(&cluster, "").await;
     // With the mark, all that the first step names is still with the first master.
-    checkpointer.pin("s", None).await.expect("pinned");
+    checkpointer.pin_session("s").await.expect("pinned");
     // The index of its run is gone when the last one of all asks for it.
     checkpointer.save(&checkpoint("s", "oldest", "another", 0)).await.expect("saved");
     let half_moved = HalfMoved::new(&checkpointer, cluster, &[]).await;
     let deleting = tokio::spawn({
         let checkpointer = checkpointer.clone();
-        async move { checkpointer.delete("s", None).await }
+        async move { checkpointer.delete_session("s").await }
     });
     let master = &half_moved.cluster.servers()[half_moved.from];
     eventually("the first step is done", async || master.command::<u32>(&["DBSIZE"]).await == 0).await;
@@ -196,7 +193,7 @@ async fn a_commit_looks_again_at_what_it_removed_while_the_slot_moves() {
     };
     let at_most = Condition::IndexSizeAtMost(IndexSize { index: index.to_owned(), size: 0 });
     let expire =
-        |key: &str| Operation::Expire(Expire { key: key.to_owned(), expiry: Expiry::Never, shorten: true });
+        |key: &str| Operation::Expire(Expire { key: key.to_owned(), expiry: Expiry::Never, mode: ExpireMode::Set });
     let batches = vec![
         batch(vec![highest(index, Some("value"))], vec![delete(value)]),
         batch(vec![highest(index, None)], vec![Operation::IndexDelete(member(index, "value"))]),
@@ -226,7 +223,7 @@ async fn a_ledger_is_true_of_what_was_removed_while_its_slot_moved() {
     let [a, b, c, index, ledger] = ["{s}a", "{s}b", "{s}c", "{s}index", "{s}\0quota"];
     let quota = Quota { ledger: ledger.to_owned(), values: Some(9), bytes: Some(999) };
     let operations = vec![put(a, "1"), put(b, "22"), put(c, "333"), index_put(index, "a")];
-    assert_eq!(store.commit_within(&quota, vec![batch(vec![], operations)]).await, Ok(vec![true]));
+    assert_eq!(store.commit_with_quota(&quota, vec![batch(vec![], operations)]).await, Ok(vec![true]));
     let half_moved = HalfMoved::new(&checkpointer, cluster, &[]).await;
     let master = &half_moved.cluster.servers()[half_moved.from];
     let noted = async |field: &str| master.command::<Option<String>>(&["HGET", ledger, field]).await;
@@ -234,14 +231,14 @@ async fn a_ledger_is_true_of_what_was_removed_while_its_slot_moved() {
 
     let removal = vec![delete(a), Operation::IndexDelete(member(index, "a"))];
     let batches = vec![batch(vec![], removal), batch(vec![absent(a), absent(index)], vec![delete(a)])];
-    assert_eq!(store.commit_within(&quota, batches).await, Ok(vec![true, true]));
+    assert_eq!(store.commit_with_quota(&quota, batches).await, Ok(vec![true, true]));
     assert_eq!(noted("values").await, Some("2".to_owned()));
     assert_eq!(noted("bytes").await, Some("13".to_owned()));
     assert_eq!((noted("key:{s}a").await, noted("key:{s}index").await), (None, None));
 
     // What went past the ledger can't be looked at again yet.
     assert_eq!(store.commit(vec![batch(vec![], vec![delete(b)])]).await, Ok(vec![true]));
-    let error = store.settle(&quota, None).await.expect_err("not settled");
+    let error = store.reconcile_quota(&quota, None).await.expect_err("not settled");
     assert_eq!(error.reason, StorageReason::Unavailable);
     assert_eq!(noted("values").await, Some("2".to_owned()));
     assert_eq!(noted("bytes").await, Some("13".to_owned()));
@@ -249,7 +246,7 @@ async fn a_ledger_is_true_of_what_was_removed_while_its_slot_moved() {
 
     let to = half_moved.to;
     let cluster = half_moved.end().await;
-    assert_eq!(store.settle(&quota, None).await, Ok(None));
+    assert_eq!(store.reconcile_quota(&quota, None).await, Ok(None));
     let left: Vec<String> = cluster.servers()[to].command(&["HGETALL", ledger]).await;
     let mut left: Vec<[String; 2]> = left.as_chunks().0.to_vec();
     left.sort();

@@ -21,16 +21,16 @@ use std::time::Instant;
 use checkpointer::Layout;
 use checkpointer::store::{Effect, Expiry, IndexPut, Operation, Put, Store};
 use checkpointer_tests::contents::Contents;
-use checkpointer_tests::contract::{Kind, Place};
+use checkpointer_tests::contract::{Backend, TestStore};
 use checkpointer_tests::faulty::{Call, Fault, Faulty};
 use checkpointer_tests::paged::Paged;
-use checkpointer_tests::subject::{Mode, Opening, Subject};
+use checkpointer_tests::checkpointer_under_test::{Mode, Options, CheckpointerUnderTest};
 
 use scenarios::{End, Given, HOUR, Request, Scenario, scenarios};
 
 /// Where the matrix is gone through.
 struct Ground {
-    place: Place,
+    place: TestStore,
     store: Arc<Faulty>,
     mode: Mode,
     faults: &'static [Fault],
@@ -56,10 +56,10 @@ struct Course {
 
 impl Ground {
     /// With pages of that size, if it is given.
-    async fn new(kind: Kind, mode: Mode, page: Option<usize>) -> Self {
+    async fn new(kind: Backend, mode: Mode, page: Option<usize>) -> Self {
         let place = match kind {
-            Kind::Memory | Kind::File => Place::in_memory_file().await,
-            kind => Place::new(kind).await,
+            Backend::Memory | Backend::File => TestStore::in_memory_file().await,
+            kind => TestStore::new(kind).await,
         };
         let inner = match page {
             Some(size) => Paged::new(Arc::clone(&place.store), size),
@@ -77,7 +77,7 @@ impl Ground {
         self.place.clear().await;
         let expiry =
             scenario.opening.ttl.map_or(Expiry::Never, |ttl| Expiry::AfterMs(ttl.as_millis() as u64));
-        let mut latest: Option<(Opening, Subject)> = None;
+        let mut latest: Option<(Options, CheckpointerUnderTest)> = None;
         for given in &scenario.given {
             let operation = match given {
                 Given::Asked(opening, request) => {
@@ -85,7 +85,7 @@ impl Ground {
                         Some((same, subject)) if same == *opening => subject,
                         _ => {
                             let store = Arc::clone(&self.place.store);
-                            Subject::open(Mode::Native, store, opening).await.expect("a checkpointer")
+                            CheckpointerUnderTest::open(Mode::Native, store, opening).await.expect("a checkpointer")
                         }
                     };
                     let end = request.of(&subject).await;
@@ -108,7 +108,7 @@ impl Ground {
     }
 
     /// Asks once, with a fault or without, and says what came of it.
-    async fn ask(&self, subject: &Subject, request: &Request, plan: Option<(usize, Fault)>) -> End {
+    async fn ask(&self, subject: &CheckpointerUnderTest, request: &Request, plan: Option<(usize, Fault)>) -> End {
         self.store.plan(plan);
         let (subject, request) = (subject.clone(), request.clone());
         let mut task = tokio::spawn(async move { request.of(&subject).await });
@@ -133,7 +133,7 @@ impl Ground {
     /// Goes through all that can happen in a scenario.
     async fn go_through(&mut self, scenario: &Scenario) {
         let request = &scenario.request;
-        let subject = Subject::open(self.mode, Arc::clone(&self.store) as Arc<dyn Store>, &scenario.opening);
+        let subject = CheckpointerUnderTest::open(self.mode, Arc::clone(&self.store) as Arc<dyn Store>, &scenario.opening);
         let subject = subject.await.expect("a checkpointer");
         let before = self.prepare(scenario).await;
         before.restore(&self.place).await;
@@ -226,7 +226,7 @@ impl Course {
         judgement.check(missing.is_subset(&missing_before), || {
             format!("documents are not named: {:?}", &missing - &missing_before)
         });
-        if let Request::Delete(_, None) = scenario.request {
+        if let Request::DeleteSession(_) = scenario.request {
             let goes = || kept_before.iter().filter(|(key, _)| !kept_after.contains_key(*key));
             let latest = goes().max_by(|(_, one), (_, other)| one.score().total_cmp(&other.score()));
             let is_done = !goes().any(|(key, _)| kept.contains_key(key));
@@ -361,7 +361,7 @@ fn small(layout: Layout) -> impl Iterator<Item = Scenario> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_fault_leaves_halves_in_sqlite_natively() {
-    holds("in SQLite, natively", Ground::new(Kind::File, Mode::Native, None).await, small(Layout::Llmfy))
+    holds("in SQLite, natively", Ground::new(Backend::File, Mode::Native, None).await, small(Layout::Llmfy))
         .await;
 }
 
@@ -369,7 +369,7 @@ async fn no_fault_leaves_halves_in_sqlite_natively() {
 async fn no_fault_leaves_halves_in_sqlite_as_the_component() {
     holds(
         "in SQLite, as the component",
-        Ground::new(Kind::File, Mode::Component, None).await,
+        Ground::new(Backend::File, Mode::Component, None).await,
         small(Layout::Llmfy),
     )
     .await;
@@ -379,7 +379,7 @@ async fn no_fault_leaves_halves_in_sqlite_as_the_component() {
 async fn no_fault_leaves_halves_in_redis_as_the_component() {
     holds(
         "in Redis, as the component",
-        Ground::new(Kind::Redis, Mode::Component, None).await,
+        Ground::new(Backend::Redis, Mode::Component, None).await,
         small(Layout::Llmfy),
     )
     .await;
@@ -387,18 +387,18 @@ async fn no_fault_leaves_halves_in_redis_as_the_component() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_fault_leaves_halves_in_partitions_of_sqlite_as_the_component() {
-    let ground = Ground::new(Kind::File, Mode::Component, None).await;
+    let ground = Ground::new(Backend::File, Mode::Component, None).await;
     holds("in partitions of SQLite, as the component", ground, small(Layout::Partitioned)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_fault_leaves_halves_where_more_goes_than_one_step_takes() {
     let large = scenarios(Some(HOUR), Layout::Llmfy).into_iter().filter(|scenario| scenario.is_large);
-    holds("among very many", Ground::new(Kind::File, Mode::Native, None).await, large).await;
+    holds("among very many", Ground::new(Backend::File, Mode::Native, None).await, large).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_fault_leaves_halves_where_all_goes_page_by_page() {
     let small = scenarios(Some(HOUR), Layout::Llmfy).into_iter().filter(|scenario| !scenario.is_large);
-    holds("in pages of two", Ground::new(Kind::File, Mode::Native, Some(2)).await, small).await;
+    holds("in pages of two", Ground::new(Backend::File, Mode::Native, Some(2)).await, small).await;
 }

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use checkpointer::store::{Effect, StorageReason};
-use checkpointer::{Checkpoint, DEFAULT_PREFIX, Error, Layout, Listing};
+use checkpointer::{Checkpoint, DEFAULT_PREFIX, Error, Layout, StorageError};
 use checkpointer_tests::contents::Contents;
+use checkpointer_guest::ScanPage;
 use checkpointer_tests::names::Names;
 use checkpointer_tests::samples::{checkpoint, plain, timestamp};
-use checkpointer_tests::subject::{Opening, Subject};
+use checkpointer_tests::checkpointer_under_test::{Options, CheckpointerUnderTest};
 
 /// Long enough for any test.
 pub const HOUR: Duration = Duration::from_secs(3600);
@@ -18,7 +19,7 @@ const MANY: u32 = 302;
 /// A starting state and an operation.
 pub struct Scenario {
     pub name: &'static str,
-    pub opening: Opening,
+    pub opening: Options,
     pub given: Vec<Given>,
     pub request: Request,
     /// Whether it takes so many checkpoints that once is enough.
@@ -28,7 +29,7 @@ pub struct Scenario {
 /// What makes up a starting state, in order.
 pub enum Given {
     /// What a checkpointer was asked for before.
-    Asked(Opening, Box<Request>),
+    Asked(Options, Box<Request>),
     /// A text that somebody put at a key.
     Text(String, &'static str),
     /// An entry that somebody put into an index.
@@ -44,15 +45,20 @@ pub enum Request {
     SaveAfter(Checkpoint, Option<&'static str>),
     SaveDocument(String),
     Restore(String, Option<Duration>),
-    Load(&'static str, Option<&'static str>),
-    LoadDocument(&'static str, Option<&'static str>),
+    Latest(&'static str),
+    Load(&'static str, &'static str),
+    LatestDocument(&'static str),
+    LoadDocument(&'static str, &'static str),
     List(&'static str, Option<u32>),
     ListByRun(&'static str, &'static str, Option<u32>),
     ListDocuments(&'static str, Option<&'static str>, Option<u32>),
     Scan,
-    Pin(&'static str, Option<&'static str>),
-    Unpin(&'static str, Option<&'static str>),
-    Delete(&'static str, Option<&'static str>),
+    PinCheckpoint(&'static str, &'static str),
+    PinSession(&'static str),
+    UnpinCheckpoint(&'static str, &'static str),
+    UnpinSession(&'static str),
+    DeleteCheckpoint(&'static str, &'static str),
+    DeleteSession(&'static str),
     ClearAll,
 }
 
@@ -73,14 +79,16 @@ pub enum End {
 
 impl Request {
     /// Asks a checkpointer for it.
-    pub async fn of(&self, subject: &Subject) -> End {
+    pub async fn of(&self, subject: &CheckpointerUnderTest) -> End {
         let ended = match self {
             Self::Save(checkpoint) => subject.save(checkpoint).await.map(answer),
             Self::SaveAfter(checkpoint, latest) => subject.save_after(checkpoint, *latest).await.map(answer),
             Self::SaveDocument(document) => subject.save_document(document).await.map(answer),
             Self::Restore(document, left) => subject.restore(document, *left).await.map(answer),
-            Self::Load(session, id) => subject.load(session, *id).await.map(answer),
-            Self::LoadDocument(session, id) => subject.load_document(session, *id).await.map(answer),
+            Self::Latest(session) => subject.latest(session).await.map(answer),
+            Self::Load(session, id) => subject.load(session, id).await.map(answer),
+            Self::LatestDocument(session) => subject.latest_document(session).await.map(answer),
+            Self::LoadDocument(session, id) => subject.load_document(session, id).await.map(answer),
             Self::List(session, limit) => subject.list(session, *limit).await.map(answer),
             Self::ListByRun(session, run, limit) => {
                 subject.list_by_run(session, run, *limit).await.map(answer)
@@ -89,14 +97,17 @@ impl Request {
                 subject.list_documents(session, *run, *limit).await.map(answer)
             }
             Self::Scan => subject.scan(None).await.map(found),
-            Self::Pin(session, id) => subject.pin(session, *id).await.map(End::Count),
-            Self::Unpin(session, id) => subject.unpin(session, *id).await.map(End::Count),
-            Self::Delete(session, id) => subject.delete(session, *id).await.map(End::Count),
+            Self::PinCheckpoint(session, id) => subject.pin_checkpoint(session, id).await.map(whether),
+            Self::PinSession(session) => subject.pin_session(session).await.map(End::Count),
+            Self::UnpinCheckpoint(session, id) => subject.unpin_checkpoint(session, id).await.map(whether),
+            Self::UnpinSession(session) => subject.unpin_session(session).await.map(End::Count),
+            Self::DeleteCheckpoint(session, id) => subject.delete_checkpoint(session, id).await.map(whether),
+            Self::DeleteSession(session) => subject.delete_session(session).await.map(End::Count),
             Self::ClearAll => subject.clear_all().await.map(End::Count),
         };
         ended.unwrap_or_else(|error| match error {
-            Error::Storage { reason, effect, .. } => End::Failed(reason, effect),
-            Error::Busy | Error::Component(_) => panic!("{error}"),
+            Error::Storage(StorageError { reason, effect, .. }) => End::Failed(reason, effect),
+            Error::Busy | Error::Component(_) | Error::Closed => panic!("{error}"),
             error => End::Refused(error.to_string()),
         })
     }
@@ -104,7 +115,9 @@ impl Request {
     fn only_reads(&self) -> bool {
         matches!(
             self,
-            Self::Load(..)
+            Self::Latest(..)
+                | Self::Load(..)
+                | Self::LatestDocument(..)
                 | Self::LoadDocument(..)
                 | Self::List(..)
                 | Self::ListByRun(..)
@@ -123,8 +136,16 @@ impl Scenario {
     /// Whether it lets what is there live longer: a write that does not show in
     /// what there is.
     pub fn prolongs(&self) -> bool {
-        let Opening { of_session, refresh_on_read, .. } = self.opening;
-        of_session || refresh_on_read || matches!(self.request, Request::Pin(..) | Request::Unpin(..))
+        let Options { session_ttl, refresh_on_read, .. } = self.opening;
+        session_ttl
+            || refresh_on_read
+            || matches!(
+                self.request,
+                Request::PinCheckpoint(..)
+                    | Request::PinSession(..)
+                    | Request::UnpinCheckpoint(..)
+                    | Request::UnpinSession(..)
+            )
     }
 
     /// Whether two states are the same to it. A save after the latest may remove
@@ -137,29 +158,33 @@ impl Scenario {
     }
 }
 
+fn whether(exists: bool) -> End {
+    End::Count(u64::from(exists))
+}
+
 fn answer(answer: impl std::fmt::Debug) -> End {
     End::Answer(format!("{answer:?}"))
 }
 
 /// A page of a scan, without the times that are left.
-fn found(page: Listing) -> End {
+fn found(page: ScanPage) -> End {
     let checkpoints =
         page.checkpoints.into_iter().map(|it| format!("{}/{}", it.session_id, it.checkpoint_id));
     let mut all: Vec<String> = checkpoints.collect();
     all.extend(page.unreadable.into_iter().map(|it| format!("{}: {}", it.checkpoint_id, it.reason)));
     all.sort();
-    answer((all, page.pinned, page.next))
+    answer((all, page.pinned_sessions, page.next_cursor))
 }
 
 /// All of them, for checkpointers with this ttl and layout: each a name, how the checkpointer
 /// is opened, what is there before and what it is asked for.
 pub fn scenarios(ttl: Option<Duration>, layout: Layout) -> Vec<Scenario> {
-    let usual = Opening { ttl, layout, ..Opening::default() };
-    let limited = |count| Opening { max_checkpoints: Some(count), ..usual.clone() };
-    let under = |prefix: &str| Opening { prefix: prefix.to_owned(), ..usual.clone() };
-    let other_ttl = Opening { ttl: if ttl.is_some() { None } else { Some(HOUR) }, ..usual.clone() };
+    let usual = Options { ttl, layout, ..Options::default() };
+    let limited = |count| Options { max_checkpoints: Some(count), ..usual.clone() };
+    let under = |prefix: &str| Options { prefix: prefix.to_owned(), ..usual.clone() };
+    let other_ttl = Options { ttl: if ttl.is_some() { None } else { Some(HOUR) }, ..usual.clone() };
 
-    let asked = |opening: &Opening, request| Given::Asked(opening.clone(), Box::new(request));
+    let asked = |opening: &Options, request| Given::Asked(opening.clone(), Box::new(request));
     let saved = |checkpoint| asked(&usual, Request::Save(checkpoint));
     let saved_under = |prefix, checkpoint| asked(&under(prefix), Request::Save(checkpoint));
     let names = Names { prefix: DEFAULT_PREFIX, layout };
@@ -225,7 +250,7 @@ pub fn scenarios(ttl: Option<Duration>, layout: Layout) -> Vec<Scenario> {
     };
 
     let mut scenarios = Vec::new();
-    let mut add = |name, opening: &Opening, given, request| {
+    let mut add = |name, opening: &Options, given, request| {
         let opening = opening.clone();
         scenarios.push(Scenario { name, opening, given, request, is_large: false });
     };
@@ -306,7 +331,7 @@ pub fn scenarios(ttl: Option<Duration>, layout: Layout) -> Vec<Scenario> {
     );
     add(
         "save over the limit where two prefixes share the index",
-        &Opening { max_checkpoints: Some(1), ..under("app:") },
+        &Options { max_checkpoints: Some(1), ..under("app:") },
         shared(),
         save(checkpoint("session:s", "n", "r", 9)),
     );
@@ -317,28 +342,28 @@ pub fn scenarios(ttl: Option<Duration>, layout: Layout) -> Vec<Scenario> {
         save(plain("s:run:r", "o", 9)),
     );
 
-    add("load by id", &usual, five(), Request::Load("s", Some("b")));
-    add("load an id that is not there", &usual, five(), Request::Load("s", Some("n")));
-    add("load an id of another session", &usual, five(), Request::Load("other", Some("b")));
-    add("load garbage", &usual, wrong(), Request::Load("s", Some("g")));
-    add("load the latest", &usual, five(), Request::Load("s", None));
-    add("load the latest of nothing", &usual, vec![], Request::Load("s", None));
+    add("load by id", &usual, five(), Request::Load("s", "b"));
+    add("load an id that is not there", &usual, five(), Request::Load("s", "n"));
+    add("load an id of another session", &usual, five(), Request::Load("other", "b"));
+    add("load garbage", &usual, wrong(), Request::Load("s", "g"));
+    add("load the latest", &usual, five(), Request::Latest("s"));
+    add("load the latest of nothing", &usual, vec![], Request::Latest("s"));
     add(
         "load the latest behind one that expired",
         &usual,
         five_and(vec![gone("e")]),
-        Request::Load("s", None),
+        Request::Latest("s"),
     );
     add(
         "load the latest behind many that expired",
         &usual,
         five_and(vec![gone("e"), gone("d"), gone("c"), gone("b")]),
-        Request::Load("s", None),
+        Request::Latest("s"),
     );
-    add("load the latest of all that expired", &usual, five_gone(), Request::Load("s", None));
-    add("load the latest among all that can be wrong", &usual, wrong(), Request::Load("s", None));
-    add("load a document", &usual, five(), Request::LoadDocument("s", Some("b")));
-    add("load the latest document", &usual, wrong(), Request::LoadDocument("s", None));
+    add("load the latest of all that expired", &usual, five_gone(), Request::Latest("s"));
+    add("load the latest among all that can be wrong", &usual, wrong(), Request::Latest("s"));
+    add("load a document", &usual, five(), Request::LoadDocument("s", "b"));
+    add("load the latest document", &usual, wrong(), Request::LatestDocument("s"));
     add("list a session", &usual, five(), Request::List("s", None));
     add("list a session with all that can be wrong", &usual, wrong(), Request::List("s", None));
     add("list a part of it", &usual, wrong(), Request::List("s", Some(3)));
@@ -355,40 +380,40 @@ pub fn scenarios(ttl: Option<Duration>, layout: Layout) -> Vec<Scenario> {
     add("list documents", &usual, wrong(), Request::ListDocuments("s", None, None));
     add("list documents of a run", &usual, wrong(), Request::ListDocuments("s", Some("q"), Some(1)));
 
-    add("delete one", &usual, five(), Request::Delete("s", Some("a")));
-    add("delete one without a run", &usual, five(), Request::Delete("s", Some("c")));
-    add("delete one that is not there", &usual, five(), Request::Delete("s", Some("n")));
-    add("delete one that expired", &usual, wrong(), Request::Delete("s", Some("b")));
-    add("delete one of another session", &usual, wrong(), Request::Delete("s", Some("o")));
-    add("delete garbage", &usual, wrong(), Request::Delete("s", Some("g")));
-    add("delete the entry of another type", &usual, wrong(), Request::Delete("s", Some("x")));
+    add("delete one", &usual, five(), Request::DeleteCheckpoint("s", "a"));
+    add("delete one without a run", &usual, five(), Request::DeleteCheckpoint("s", "c"));
+    add("delete one that is not there", &usual, five(), Request::DeleteCheckpoint("s", "n"));
+    add("delete one that expired", &usual, wrong(), Request::DeleteCheckpoint("s", "b"));
+    add("delete one of another session", &usual, wrong(), Request::DeleteCheckpoint("s", "o"));
+    add("delete garbage", &usual, wrong(), Request::DeleteCheckpoint("s", "g"));
+    add("delete the entry of another type", &usual, wrong(), Request::DeleteCheckpoint("s", "x"));
     add(
         "delete one where two prefixes share the index",
         &under("app:"),
         shared(),
-        Request::Delete("session:s", Some("a")),
+        Request::DeleteCheckpoint("session:s", "a"),
     );
-    add("delete a session", &usual, five(), Request::Delete("s", None));
-    add("delete a session that is not there", &usual, five(), Request::Delete("other", None));
-    add("delete a session with all that can be wrong", &usual, wrong(), Request::Delete("s", None));
-    add("delete a session of which all expired", &usual, five_gone(), Request::Delete("s", None));
+    add("delete a session", &usual, five(), Request::DeleteSession("s"));
+    add("delete a session that is not there", &usual, five(), Request::DeleteSession("other"));
+    add("delete a session with all that can be wrong", &usual, wrong(), Request::DeleteSession("s"));
+    add("delete a session of which all expired", &usual, five_gone(), Request::DeleteSession("s"));
     add(
         "delete a session named like a run",
         &usual,
         five_and(vec![saved(checkpoint("s:run:r", "m", "r", 1)), saved(plain("s:run:r", "n", 2))]),
-        Request::Delete("s:run:r", None),
+        Request::DeleteSession("s:run:r"),
     );
     add(
         "delete a session whose run is named like a session",
         &usual,
         five_and(vec![saved(checkpoint("s:run:r", "m", "r", 1)), saved(plain("s:run:r", "n", 2))]),
-        Request::Delete("s", None),
+        Request::DeleteSession("s"),
     );
     add(
         "delete a session whose index two prefixes share",
         &under("app:session:"),
         shared(),
-        Request::Delete("s", None),
+        Request::DeleteSession("s"),
     );
 
     add("clear nothing", &usual, vec![], Request::ClearAll);
@@ -436,31 +461,32 @@ pub fn scenarios(ttl: Option<Duration>, layout: Layout) -> Vec<Scenario> {
         after(mine("n", 9), Some("e")),
     );
 
-    let pinned = |id| asked(&usual, Request::Pin("s", id));
-    add("pin one", &usual, five(), Request::Pin("s", Some("a")));
-    add("pin one that is not there", &usual, five(), Request::Pin("s", Some("n")));
-    add("pin one of another session", &usual, five(), Request::Pin("t", Some("a")));
-    add("pin a session", &usual, five(), Request::Pin("s", None));
-    add("pin a session with all that can be wrong", &usual, wrong(), Request::Pin("s", None));
-    add("pin nothing yet", &usual, vec![], Request::Pin("s", None));
-    add("unpin one", &usual, five_and(vec![pinned(Some("a"))]), Request::Unpin("s", Some("a")));
-    add("unpin a session", &usual, five_and(vec![pinned(None)]), Request::Unpin("s", None));
-    add("unpin what is not pinned", &usual, wrong(), Request::Unpin("s", None));
-    add("save into a pinned session", &usual, five_and(vec![pinned(None)]), save(mine("n", 9)));
-    add("save again what is pinned", &usual, five_and(vec![pinned(Some("a"))]), save(mine("a", 9)));
+    let pinned = |id| asked(&usual, Request::PinCheckpoint("s", id));
+    let pinned_session = || asked(&usual, Request::PinSession("s"));
+    add("pin one", &usual, five(), Request::PinCheckpoint("s", "a"));
+    add("pin one that is not there", &usual, five(), Request::PinCheckpoint("s", "n"));
+    add("pin one of another session", &usual, five(), Request::PinCheckpoint("t", "a"));
+    add("pin a session", &usual, five(), Request::PinSession("s"));
+    add("pin a session with all that can be wrong", &usual, wrong(), Request::PinSession("s"));
+    add("pin nothing yet", &usual, vec![], Request::PinSession("s"));
+    add("unpin one", &usual, five_and(vec![pinned("a")]), Request::UnpinCheckpoint("s", "a"));
+    add("unpin a session", &usual, five_and(vec![pinned_session()]), Request::UnpinSession("s"));
+    add("unpin what is not pinned", &usual, wrong(), Request::UnpinSession("s"));
+    add("save into a pinned session", &usual, five_and(vec![pinned_session()]), save(mine("n", 9)));
+    add("save again what is pinned", &usual, five_and(vec![pinned("a")]), save(mine("a", 9)));
     add(
         "save after the latest of a pinned session",
         &usual,
-        five_and(vec![pinned(None)]),
+        five_and(vec![pinned_session()]),
         after(mine("n", 9), Some("e")),
     );
-    add("delete a pinned session", &usual, five_and(vec![pinned(None)]), Request::Delete("s", None));
-    add("clear pinned sessions", &usual, five_and(vec![pinned(None)]), Request::ClearAll);
+    add("delete a pinned session", &usual, five_and(vec![pinned_session()]), Request::DeleteSession("s"));
+    add("clear pinned sessions", &usual, five_and(vec![pinned_session()]), Request::ClearAll);
 
     if ttl.is_some() {
-        let whole = Opening { of_session: true, ..usual.clone() };
-        let refreshing = Opening { refresh_on_read: true, ..usual.clone() };
-        let refreshing_whole = Opening { refresh_on_read: true, ..whole.clone() };
+        let whole = Options { session_ttl: true, ..usual.clone() };
+        let refreshing = Options { refresh_on_read: true, ..usual.clone() };
+        let refreshing_whole = Options { refresh_on_read: true, ..whole.clone() };
         add("save into a session that lives as a whole", &whole, five(), save(mine("n", 9)));
         add("save one that changes its run there", &whole, five(), save(mine("b", 9)));
         add("save there among all that can be wrong", &whole, wrong(), save(mine("n", 9)));
@@ -468,30 +494,30 @@ pub fn scenarios(ttl: Option<Duration>, layout: Layout) -> Vec<Scenario> {
         add("save after another there", &whole, five(), after(mine("n", 9), Some("d")));
         add(
             "save there at the limit",
-            &Opening { max_checkpoints: Some(2), ..whole },
+            &Options { max_checkpoints: Some(2), ..whole },
             five(),
             save(mine("n", 9)),
         );
         for opening in [&refreshing, &refreshing_whole] {
-            add("load and refresh", opening, five(), Request::Load("s", Some("b")));
-            add("load nothing to refresh", opening, five(), Request::Load("s", Some("n")));
-            add("load the latest and refresh", opening, five(), Request::Load("s", None));
-            add("load a document and refresh", opening, five(), Request::LoadDocument("s", None));
+            add("load and refresh", opening, five(), Request::Load("s", "b"));
+            add("load nothing to refresh", opening, five(), Request::Load("s", "n"));
+            add("load the latest and refresh", opening, five(), Request::Latest("s"));
+            add("load a document and refresh", opening, five(), Request::LatestDocument("s"));
             add("list and refresh", opening, five(), Request::List("s", None));
             add("list a run and refresh", opening, five(), Request::ListByRun("s", "r", None));
         }
     }
 
-    let mut add = |name, opening: &Opening, request| {
+    let mut add = |name, opening: &Options, request| {
         let (opening, given) = (opening.clone(), many());
         scenarios.push(Scenario { name, opening, given, request, is_large: true });
     };
     add("save with a limit that was lowered by very many", &limited(1), save(checkpoint("s", "n", "r", 999)));
     add("save one too old with very many over", &limited(1), save(checkpoint("s", "0001", "r", 0)));
-    add("delete a session of very many", &usual, Request::Delete("s", None));
-    add("pin a session of very many", &usual, Request::Pin("s", None));
+    add("delete a session of very many", &usual, Request::DeleteSession("s"));
+    add("pin a session of very many", &usual, Request::PinSession("s"));
     if ttl.is_some() {
-        let whole = Opening { of_session: true, ..usual.clone() };
+        let whole = Options { session_ttl: true, ..usual.clone() };
         add("save into a session of very many that lives as a whole", &whole, save(mine("n", 999)));
     }
     scenarios

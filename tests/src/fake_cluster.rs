@@ -12,11 +12,11 @@ use checkpointer::store::{
 use crate::names::hash_tag;
 
 /// Wraps a store.
-pub struct Spread {
+pub struct FakeCluster {
     inner: Arc<dyn Store>,
 }
 
-impl Spread {
+impl FakeCluster {
     /// Wraps `inner`.
     pub fn new(inner: Arc<dyn Store>) -> Arc<Self> {
         Arc::new(Self { inner })
@@ -24,7 +24,7 @@ impl Spread {
 }
 
 #[async_trait]
-impl Store for Spread {
+impl Store for FakeCluster {
     async fn get(&self, keys: Vec<String>, max_value_bytes: Option<u32>) -> Result<Vec<Value>, StorageError> {
         assert_together("get", keys.iter().map(String::as_str));
         self.inner.get(keys, max_value_bytes).await
@@ -47,6 +47,10 @@ impl Store for Spread {
 
     async fn scan(&self, prefix: String, after: Option<String>) -> Result<KeyPage, StorageError> {
         self.inner.scan(prefix, after).await
+    }
+
+    fn supports(&self, capability: &str) -> bool {
+        self.inner.supports(capability)
     }
 
     fn is_colocated(&self, prefix: &str) -> bool {
