@@ -1,15 +1,15 @@
-//! Builds the guest, makes it a component and compiles that for the target, so
-//! that the library carries both and compiles nothing when it runs.
+//! Builds the guest module, encodes it as a component, and compiles the component
+//! for the target. The library contains both, and compiles nothing at run time.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-#[path = "src/component/configuration.rs"]
-mod configuration;
+#[path = "src/component/engine_config.rs"]
+mod engine_config;
 
-use configuration::Caller;
+use engine_config::Trust;
 
 const WASM: &str = "wasm32-unknown-unknown";
 
@@ -20,33 +20,33 @@ fn main() -> Result<(), Box<dyn Error>> {
     for source in ["guest/src", "guest/Cargo.toml", "wit", "Cargo.lock", "Cargo.toml"] {
         println!("cargo:rerun-if-changed={}", root.join(source).display());
     }
-    println!("cargo:rerun-if-changed=src/component/configuration.rs");
+    println!("cargo:rerun-if-changed=src/component/engine_config.rs");
 
     let module = fs::read(build_guest(root, &out)?)?;
     let component = wit_component::ComponentEncoder::default().validate(true).module(&module)?.encode()?;
     fs::write(out.join("checkpointer.wasm"), &component)?;
 
-    compile(&component, Caller::Application, &out.join("checkpointer.cwasm"))?;
+    compile(&component, Trust::Trusted, &out.join("checkpointer.cwasm"))?;
     #[cfg(feature = "plugins")]
-    compile(&component, Caller::Plugin, &out.join("checkpointer-of-plugins.cwasm"))?;
+    compile(&component, Trust::Untrusted, &out.join("checkpointer-interruptible.cwasm"))?;
     Ok(())
 }
 
-fn compile(component: &[u8], caller: Caller, file: &Path) -> Result<(), Box<dyn Error>> {
-    let mut configuration = configuration::configuration(caller);
-    // Without this, the code would need the processor that it was built on.
-    configuration.target(&env::var("TARGET")?)?;
-    fs::write(file, wasmtime::Engine::new(&configuration)?.precompile_component(component)?)?;
+fn compile(component: &[u8], trust: Trust, file: &Path) -> Result<(), Box<dyn Error>> {
+    let mut config = engine_config::engine_config(trust);
+    // An explicit target has baseline features only. Without it, the code would use
+    // all features of the build machine's processor.
+    config.target(&env::var("TARGET")?)?;
+    fs::write(file, wasmtime::Engine::new(&config)?.precompile_component(component)?)?;
     Ok(())
 }
 
 fn build_guest(root: &Path, out: &Path) -> Result<PathBuf, Box<dyn Error>> {
-    // OUT_DIR is target/PROFILE/build/PACKAGE/out: one build of the guest
-    // serves every profile.
+    // OUT_DIR is target/PROFILE/build/PACKAGE/out. All profiles share one build of
+    // the guest.
     let target = out.ancestors().nth(4).unwrap_or(out).join("guest");
     let mut cargo = Command::new(env::var("CARGO")?);
-    // What was set for this build (flags, wrappers, the place of its output) is
-    // not meant for that one.
+    // The flags, wrappers and folders of this build do not apply to the guest.
     for (name, _) in env::vars().filter(|(name, _)| {
         name.starts_with("CARGO_") && !name.starts_with("CARGO_HOME") && !name.starts_with("CARGO_NET")
             || name.starts_with("RUSTC_")
@@ -56,7 +56,7 @@ fn build_guest(root: &Path, out: &Path) -> Result<PathBuf, Box<dyn Error>> {
     }
     let status = cargo
         .current_dir(root)
-        // Every host that there is has it, and `json/block.rs` is written for it.
+        // All hosts support SIMD, and `json/simd.rs` uses it.
         .env("RUSTFLAGS", "-C target-feature=+simd128")
         .args(["build", "--package", "checkpointer-guest", "--profile", "guest", "--target", WASM])
         .arg("--target-dir")
@@ -64,7 +64,7 @@ fn build_guest(root: &Path, out: &Path) -> Result<PathBuf, Box<dyn Error>> {
         .status()?;
     if !status.success() {
         return Err(format!(
-            "the guest could not be built; if its target is missing: rustup target add {WASM}"
+            "the guest can't be built; if its target is missing, run: rustup target add {WASM}"
         )
         .into());
     }

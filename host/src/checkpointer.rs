@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bindings::flow::checkpoint::types as wit;
-use crate::component::{Pool, Service, call};
+use crate::component::{Pool, PoolLimits, call, require_runtime};
 use crate::keyvalue::KeyvalueCtx;
 use crate::retry::Retry;
-use crate::store::{Store, StoreUrl};
+use crate::store::{ManualClock, SqliteStore, Store, StoreUrl};
+#[cfg(feature = "serde")]
+use crate::Timestamp;
 use crate::{
     Checkpoint, DocumentDump, Error, History, HistoryQuery, Layout, Metadata, RawHistory, SaveOutcome, ScanPage,
 };
@@ -22,8 +24,12 @@ const BUCKET: &str = "default";
 ///
 /// Clones are cheap and share instances and connections. Calls from many tasks
 /// run concurrently. Dropping the last clone closes the checkpointer, as does
-/// [`Checkpointer::close`]. Calls must run within a tokio runtime with time and
-/// I/O; different runtimes may use the same checkpointer.
+/// [`Checkpointer::close`].
+///
+/// Calls need a tokio runtime with time and I/O (`enable_all`); different runtimes may
+/// use the same checkpointer. Outside of a runtime, a call is an
+/// [`Error::NoRuntime`]. In a runtime without time or I/O, a call that needs them
+/// panics.
 ///
 /// Dropping the future of a call cancels it: a save that was cancelled has either
 /// taken effect as a whole or not at all.
@@ -31,6 +37,7 @@ const BUCKET: &str = "default";
 pub struct Checkpointer {
     pool: Arc<Pool>,
     retry: Retry,
+    clock: Option<ManualClock>,
 }
 
 /// Options of a [`Checkpointer`].
@@ -45,9 +52,10 @@ pub struct CheckpointerBuilder {
     compress: bool,
     max_checkpoints: Option<u32>,
     retry: Retry,
+    clock: Option<ManualClock>,
 }
 
-/// Calls an export of the component, again after a pause if the error allows it.
+/// Calls an export of the component, and retries as the options say.
 macro_rules! call_with_retry {
     ($self:ident.$function:ident($($argument:expr),*)) => {{
         let mut attempts = $self.retry.attempts();
@@ -65,15 +73,45 @@ impl Checkpointer {
     /// Opens the checkpointer over the store at this URL, for example
     /// `sqlite:checkpoints.db` or `redis://localhost`, with default options:
     /// llmfy's prefix and layout, no expiry. [`StoreUrl`] lists all forms of URLs.
+    /// A connection to Redis is made by the first call.
+    ///
+    /// ```
+    /// # use checkpointer::Checkpointer;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let checkpointer = Checkpointer::open("memory:").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
-    /// The URL is invalid, or the file can't be opened. Redis is connected to by
-    /// the first call.
+    /// [`Error::StoreUrl`] for an invalid URL; [`Error::Storage`] if the file can't be
+    /// opened.
     pub async fn open(url: &str) -> Result<Self, Error> {
         Self::builder().open(url).await
     }
 
     /// Starts a builder with the default options.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use checkpointer::{Checkpointer, Layout, Retry};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let checkpointer = Checkpointer::builder()
+    ///     .prefix("my-agent:")
+    ///     .layout(Layout::Partitioned)
+    ///     .session_ttl(Duration::from_secs(30 * 24 * 60 * 60))
+    ///     .refresh_on_read(true)
+    ///     .max_checkpoints(1000)
+    ///     .max_state_bytes(1_000_000)
+    ///     .compress(true)
+    ///     .retry(Retry::default())
+    ///     .open("memory:")
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn builder() -> CheckpointerBuilder {
         CheckpointerBuilder {
             prefix: DEFAULT_PREFIX.to_owned(),
@@ -84,6 +122,7 @@ impl Checkpointer {
             compress: false,
             max_checkpoints: None,
             retry: Retry::none(),
+            clock: None,
         }
     }
 
@@ -147,6 +186,21 @@ impl Checkpointer {
     /// Saves a checkpoint given as a stored document of format A or B. Returns its
     /// metadata.
     ///
+    /// ```
+    /// # use checkpointer::{Checkpoint, Checkpointer, Metadata, Run};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let checkpointer = Checkpointer::open("memory:").await?;
+    /// let metadata = Metadata::new("session-1", "checkpoint-1").run(Run::new("run-1"));
+    /// checkpointer.save(Checkpoint::new(metadata, "{}")).await?;
+    /// let document = checkpointer.latest_document("session-1").await?.expect("a document");
+    /// assert_eq!(checkpointer.load_document("session-1", "checkpoint-1").await?, Some(document.clone()));
+    /// let (metadata, _) = checkpointer.save_document(&document).await?;
+    /// assert_eq!(metadata.checkpoint_id, "checkpoint-1");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`Error::InvalidArgument`] if the document can't be read; otherwise as
     /// [`Checkpointer::save`].
@@ -159,6 +213,18 @@ impl Checkpointer {
     /// expire. The TTL of this checkpointer is ignored, and the TTLs of other
     /// checkpoints do not change. In a pinned session the checkpoint is pinned.
     /// Used to copy between stores, with [`Checkpointer::dump`].
+    ///
+    /// ```
+    /// # use checkpointer::Checkpointer;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (source, target) = (Checkpointer::open("memory:").await?, Checkpointer::open("memory:").await?);
+    /// if let Some(dump) = source.dump("session-1", "checkpoint-1").await? {
+    ///     target.restore(&dump.document, dump.expires_in).await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`Checkpointer::save_document`], and [`Error::InvalidArgument`] if the
@@ -194,13 +260,24 @@ impl Checkpointer {
     /// Returns the checkpoint with this id; `None` if the session has no such
     /// checkpoint.
     ///
+    /// ```
+    /// # use checkpointer::Checkpointer;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let checkpointer = Checkpointer::open("memory:").await?;
+    /// assert_eq!(checkpointer.load("session-1", "checkpoint-1").await?, None);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As [`Checkpointer::latest`].
     pub async fn load(&self, session_id: &str, checkpoint_id: &str) -> Result<Option<Checkpoint>, Error> {
         call_with_retry!(self.call_load(session_id, checkpoint_id))?.map(Checkpoint::try_from).transpose()
     }
 
-    /// Returns the stored document of the latest checkpoint of a session.
+    /// Returns the stored document of the latest checkpoint of a session. See
+    /// [`Checkpointer::save_document`] for an example.
     ///
     /// # Errors
     /// As [`Checkpointer::latest`].
@@ -208,7 +285,8 @@ impl Checkpointer {
         call_with_retry!(self.call_latest_document(session_id))
     }
 
-    /// Returns the stored document of the checkpoint with this id.
+    /// Returns the stored document of the checkpoint with this id. See
+    /// [`Checkpointer::save_document`] for an example.
     ///
     /// # Errors
     /// As [`Checkpointer::latest`].
@@ -256,7 +334,7 @@ impl Checkpointer {
     }
 
     /// Returns the stored documents of the newest checkpoints of a session, newest
-    /// first.
+    /// first. See [`Checkpointer::list`] for an example.
     ///
     /// # Errors
     /// As [`Checkpointer::list`].
@@ -302,6 +380,17 @@ impl Checkpointer {
     /// deleted, and removed by [`CheckpointerBuilder::max_checkpoints`]. Returns
     /// whether it exists.
     ///
+    /// ```
+    /// # use checkpointer::Checkpointer;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let checkpointer = Checkpointer::open("memory:").await?;
+    /// assert!(!checkpointer.pin_checkpoint("session-1", "checkpoint-1").await?);
+    /// assert!(!checkpointer.unpin_checkpoint("session-1", "checkpoint-1").await?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As [`Checkpointer::delete_session`].
     pub async fn pin_checkpoint(&self, session_id: &str, checkpoint_id: &str) -> Result<bool, Error> {
@@ -310,6 +399,18 @@ impl Checkpointer {
 
     /// Excludes all checkpoints of a session from expiry, and all that are saved in
     /// it until [`Checkpointer::unpin_session`]. Returns how many exist.
+    ///
+    /// ```
+    /// # use checkpointer::Checkpointer;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let checkpointer = Checkpointer::open("memory:").await?;
+    /// checkpointer.pin_session("session-1").await?;
+    /// assert_eq!(checkpointer.scan(None).await?.pinned_sessions, ["session-1"]);
+    /// checkpointer.unpin_session("session-1").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`Checkpointer::delete_session`].
@@ -336,6 +437,16 @@ impl Checkpointer {
     }
 
     /// Deletes a checkpoint. Returns whether it existed.
+    ///
+    /// ```
+    /// # use checkpointer::Checkpointer;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let checkpointer = Checkpointer::open("memory:").await?;
+    /// assert!(!checkpointer.delete_checkpoint("session-1", "checkpoint-1").await?);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`Error::InvalidArgument`], [`Error::Storage`].
@@ -366,6 +477,16 @@ impl Checkpointer {
     /// Deletes all checkpoints and pin markers under the prefix. Returns how many
     /// checkpoints existed.
     ///
+    /// ```
+    /// # use checkpointer::Checkpointer;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let checkpointer = Checkpointer::open("memory:").await?;
+    /// assert_eq!(checkpointer.clear_all().await?, 0);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As [`Checkpointer::delete_session`].
     pub async fn clear_all(&self) -> Result<u64, Error> {
@@ -373,9 +494,28 @@ impl Checkpointer {
     }
 
     /// Waits for the running calls of all clones, then closes the connections or
-    /// the file. Later calls fail with [`Error::Closed`].
+    /// the file. A store that other checkpointers use too, see
+    /// [`CheckpointerBuilder::open_store`], stays open. Later calls fail with
+    /// [`Error::Closed`].
+    ///
+    /// ```
+    /// # use checkpointer::{Checkpointer, Error};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let checkpointer = Checkpointer::open("memory:").await?;
+    /// checkpointer.close().await;
+    /// assert!(matches!(checkpointer.latest("session-1").await, Err(Error::Closed)));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn close(&self) {
         self.pool.close().await;
+    }
+
+    /// The time of the clock that the builder set, or else of the system.
+    #[cfg(feature = "serde")]
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.as_ref().map_or_else(Timestamp::now, |clock| clock.now().into())
     }
 }
 
@@ -449,18 +589,62 @@ impl CheckpointerBuilder {
         self
     }
 
+    /// Sets a clock for tests: TTLs in the store `memory:` and timestamps of sessions
+    /// use it in place of the system's clock. No other store accepts it.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use checkpointer::{Checkpoint, Checkpointer, Metadata, Run};
+    /// use checkpointer::store::ManualClock;
+    ///
+    /// const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let clock = ManualClock::new();
+    /// let checkpointer = Checkpointer::builder().ttl(DAY).clock(clock.clone()).open("memory:").await?;
+    /// let metadata = Metadata::new("session-1", "checkpoint-1").run(Run::new("run-1"));
+    /// checkpointer.save(Checkpoint::new(metadata, "{}")).await?;
+    /// clock.advance(DAY);
+    /// assert_eq!(checkpointer.latest("session-1").await?, None);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn clock(mut self, clock: ManualClock) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+
     /// Opens the checkpointer over the store at this URL.
     ///
     /// # Errors
     /// As [`Checkpointer::open`], and [`Error::InvalidArgument`] if an option is
     /// invalid.
     pub async fn open(self, url: &str) -> Result<Checkpointer, Error> {
+        require_runtime()?;
         let url: StoreUrl = url.parse()?;
-        self.open_store(url.open().await?).await
+        match self.clock.clone() {
+            Some(clock) if url == StoreUrl::Memory => {
+                self.open_over(Arc::new(SqliteStore::in_memory_with_clock(clock).await?)).await
+            }
+            _ => self.open_store(url.open().await?).await,
+        }
     }
 
     /// Opens the checkpointer over an open store. Several checkpointers may share a
     /// store.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use checkpointer::{Checkpointer, store::StoreUrl};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let store = "memory:".parse::<StoreUrl>()?.open().await?;
+    /// let first = Checkpointer::builder().prefix("tenant-1:").open_store(Arc::clone(&store)).await?;
+    /// let second = Checkpointer::builder().prefix("tenant-2:").open_store(store).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] if an option is invalid, or if the layout needs a
@@ -468,6 +652,15 @@ impl CheckpointerBuilder {
     /// [`StorageReason::Unsupported`](crate::StorageReason::Unsupported) if the
     /// store lacks a capability that the options need.
     pub async fn open_store(self, store: Arc<dyn Store>) -> Result<Checkpointer, Error> {
+        if self.clock.is_some() {
+            let message = "only the store memory: accepts a clock; open it by its URL";
+            return Err(Error::InvalidArgument(message.to_owned()));
+        }
+        self.open_over(store).await
+    }
+
+    async fn open_over(self, store: Arc<dyn Store>) -> Result<Checkpointer, Error> {
+        require_runtime()?;
         let options = wit::Options {
             bucket: BUCKET.to_owned(),
             prefix: Some(self.prefix),
@@ -483,7 +676,8 @@ impl CheckpointerBuilder {
             extra: Vec::new(),
         };
         let ctx = KeyvalueCtx::builder().bucket(BUCKET, store, "").build();
-        Ok(Checkpointer { pool: Pool::new(ctx, options, Service::default()).await?, retry: self.retry })
+        let pool = Pool::new(ctx, options, PoolLimits::default()).await?;
+        Ok(Checkpointer { pool, retry: self.retry, clock: self.clock })
     }
 }
 

@@ -1,95 +1,103 @@
-//! The component itself, compiled when this library was built, and instances of
-//! it that are ready for a call.
+//! The component, compiled when this library was built, and a pool of its
+//! instances.
 //!
-//! An instance keeps nothing between calls but the options it was opened with,
-//! so any instance of a pool serves any call. One that trapped is thrown away,
-//! and so is one whose caller went away in the middle of a call, or that grew
-//! large over a large state.
+//! An instance keeps no state between calls except the options it was opened with,
+//! so any idle instance of a pool serves any call. An instance is dropped instead of
+//! reused if it trapped, if the caller was cancelled during a call, or if a large
+//! state made its memory grow beyond [`MAX_RETAINED_MEMORY`].
 
 #[cfg(feature = "plugins")]
-pub mod clock;
-mod configuration;
+pub(crate) mod clock;
+mod engine_config;
 #[cfg(feature = "plugins")]
-pub mod memory_limiter;
+pub(crate) mod memory_limiter;
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 use wasmtime::component::{Component, Linker, ResourceAny, ResourceTable};
 use wasmtime::{Engine, ResourceLimiter, Store};
 
-pub use self::configuration::Caller;
+pub(crate) use self::engine_config::Trust;
+use self::engine_config::{MAX_INSTANCES, engine_config};
 use crate::Error;
 use crate::bindings::flow::checkpoint::types as wit;
 use crate::bindings::{self, ComponentPre};
 use crate::keyvalue::{KeyvalueCtx, KeyvalueCtxView, KeyvalueView, add_to_linker};
 use crate::{Effect, StorageError, StorageReason};
 
-/// The component, for hosts of other kinds: it imports `keyvalue` and exports
-/// `checkpointer`, see `wit/`.
+/// The component, for other hosts: it imports `keyvalue` and exports `checkpointer`
+/// of package `flow:checkpoint`.
+///
+/// ```
+/// use checkpointer::COMPONENT;
+/// use checkpointer::wasmtime::{Engine, component::Component};
+///
+/// # fn main() -> checkpointer::wasmtime::Result<()> {
+/// let component = Component::new(&Engine::default(), COMPONENT)?;
+/// # Ok(())
+/// # }
+/// ```
 pub const COMPONENT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/checkpointer.wasm"));
 
-/// The component as machine code of the target this library was built for, for
-/// an engine with the same settings.
+/// The component as machine code for [`Trust::Trusted`].
 const COMPILED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/checkpointer.cwasm"));
 
-/// The same as [`COMPILED`], such that it can be interrupted.
+/// The component as machine code for [`Trust::Untrusted`].
 #[cfg(feature = "plugins")]
-const COMPILED_FOR_PLUGINS: &[u8] =
-    include_bytes!(concat!(env!("OUT_DIR"), "/checkpointer-of-plugins.cwasm"));
+const COMPILED_INTERRUPTIBLE: &[u8] =
+    include_bytes!(concat!(env!("OUT_DIR"), "/checkpointer-interruptible.cwasm"));
 
-/// How many calls of one pool run at the same time; more wait their turn.
-const CALLS_AT_ONCE: usize = 64;
+/// The maximum number of concurrent calls of one pool. Further calls wait.
+const MAX_CONCURRENT_CALLS: u32 = 64;
 
-/// How long a call waits for its turn.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a call waits for an instance.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long to wait for room before looking for idle instances again.
-const MOMENT: Duration = Duration::from_millis(50);
+/// The default limit of bytes that one call may copy out of an instance: twice the
+/// largest value that Redis accepts.
+const HOSTCALL_FUEL: usize = 1024 * 1024 * 1024;
 
-/// The most bytes that one call may copy out of an instance: a document of the
-/// largest size that Redis takes, and again as much.
-const COPIED_BYTES: usize = 1024 * 1024 * 1024;
+/// The maximum memory of an idle instance, in bytes. An instance with more memory is
+/// dropped after its call, because a linear memory never shrinks.
+const MAX_RETAINED_MEMORY: usize = 16 * 1024 * 1024;
 
-/// An instance that needed more memory than this for a call is not kept: linear
-/// memory never shrinks.
-const KEPT_MEMORY: usize = 16 * 1024 * 1024;
-
-/// What all pools of the process share that serve the same kind of caller.
-struct Shared {
+/// The engine and the component for one [`Trust`], shared by all pools of the process.
+struct Runtime {
     engine: Engine,
     component: ComponentPre<Ctx>,
-    /// One permit for each instance there can be.
+    /// One permit for each instance that may exist.
     slots: Arc<Semaphore>,
-    /// How many calls wait for a slot while idle instances may hold some.
+    /// The number of calls that wait for a slot.
     waiting: AtomicUsize,
     pools: Mutex<Vec<Weak<Pool>>>,
 }
 
-static OF_APPLICATION: LazyLock<Result<Shared, String>> =
-    LazyLock::new(|| Shared::new(Caller::Application, COMPILED).map_err(unusable));
+static TRUSTED: LazyLock<Result<Runtime, String>> =
+    LazyLock::new(|| Runtime::new(Trust::Trusted, COMPILED).map_err(load_failure));
 
 #[cfg(feature = "plugins")]
-static OF_PLUGINS: LazyLock<Result<Shared, String>> = LazyLock::new(|| {
-    let shared = Shared::new(Caller::Plugin, COMPILED_FOR_PLUGINS).map_err(unusable)?;
-    clock::start(&shared.engine).map_err(|error| format!("no clock can be started: {error}"))?;
-    Ok(shared)
+static UNTRUSTED: LazyLock<Result<Runtime, String>> = LazyLock::new(|| {
+    let runtime = Runtime::new(Trust::Untrusted, COMPILED_INTERRUPTIBLE).map_err(load_failure)?;
+    clock::start(&runtime.engine).map_err(|error| format!("the epoch clock can't be started: {error}"))?;
+    Ok(runtime)
 });
 
-fn unusable(error: wasmtime::Error) -> String {
+fn load_failure(error: wasmtime::Error) -> String {
     format!("the component can't be loaded: {error:#}")
 }
 
-impl Shared {
-    fn new(caller: Caller, compiled: &[u8]) -> wasmtime::Result<Self> {
-        let engine = Engine::new(&configuration::configuration(caller))?;
-        // SAFETY: the bytes are what wasmtime made of the component when this
-        // library was built; they are part of the binary like its other code.
+impl Runtime {
+    fn new(trust: Trust, compiled: &[u8]) -> wasmtime::Result<Self> {
+        let engine = Engine::new(&engine_config(trust))?;
+        // SAFETY: wasmtime made these bytes from the component when this library was
+        // built, and they are a part of the binary like its other code.
         let component = match unsafe { Component::deserialize(&engine, compiled) } {
             Ok(component) => component,
             Err(error) => {
@@ -102,185 +110,196 @@ impl Shared {
         Ok(Self {
             component: ComponentPre::new(linker.instantiate_pre(&component)?)?,
             engine,
-            slots: Arc::new(Semaphore::new(configuration::INSTANCES as usize)),
+            slots: Arc::new(Semaphore::new(MAX_INSTANCES as usize)),
             waiting: AtomicUsize::new(0),
             pools: Mutex::new(Vec::new()),
         })
     }
 
-    fn of(caller: Caller) -> Result<&'static Self, Error> {
-        let shared = match caller {
-            Caller::Application => &OF_APPLICATION,
+    fn get(trust: Trust) -> Result<&'static Self, Error> {
+        let runtime = match trust {
+            Trust::Trusted => &TRUSTED,
             #[cfg(feature = "plugins")]
-            Caller::Plugin => &OF_PLUGINS,
+            Trust::Untrusted => &UNTRUSTED,
         };
-        shared.as_ref().map_err(|message| Error::Component(message.clone()))
+        runtime.as_ref().map_err(|message| Error::Component(message.clone()))
     }
 
-    /// Room for one more instance, if need be that of an idle one of any pool.
+    /// Acquires a slot for a new instance. Evicts an idle instance of any pool if all
+    /// slots are in use.
     async fn slot(&self) -> Result<OwnedSemaphorePermit, Error> {
         if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
             return Ok(slot);
         }
-        let _waiting = Waiting::new(&self.waiting);
-        let start = Instant::now();
-        while start.elapsed() < PATIENCE {
-            self.evict_one();
-            // Somebody quicker may take what was freed, so this asks again.
-            let slot = timeout(MOMENT, Arc::clone(&self.slots).acquire_owned()).await;
-            if let Ok(Ok(slot)) = slot {
-                return Ok(slot);
-            }
+        // Count this call before looking for an idle instance. A call that ends later
+        // sees the count after it returned its instance, and evicts one itself.
+        let _waiting = WaitGuard::new(&self.waiting);
+        self.evict_one();
+        match timeout(ACQUIRE_TIMEOUT, Arc::clone(&self.slots).acquire_owned()).await {
+            Ok(Ok(slot)) => Ok(slot),
+            _ => Err(Error::Busy),
         }
-        Err(Error::Busy)
     }
 
     /// Drops an idle instance of any pool, if there is one.
     fn evict_one(&self) {
         let pools: Vec<_> = lock(&self.pools).iter().filter_map(Weak::upgrade).collect();
-        for pool in pools {
-            let idle = lock(&pool.idle).pop();
-            if idle.is_some() {
-                return;
-            }
-        }
+        // The instance is dropped after the pool's lock is released.
+        let _evicted = pools.iter().find_map(|pool| lock(&pool.idle).pop());
     }
 }
 
-/// Counts one who waits, for as long as it lives.
-struct Waiting<'a>(&'a AtomicUsize);
+/// Counts a waiting call until it is dropped.
+struct WaitGuard<'a>(&'a AtomicUsize);
 
-impl<'a> Waiting<'a> {
+impl<'a> WaitGuard<'a> {
     fn new(count: &'a AtomicUsize) -> Self {
         count.fetch_add(1, Ordering::SeqCst);
         Self(count)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaitGuard<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
-/// Whom a pool serves, and what one instance may take for that. A call that wants
-/// more fails.
+/// The callers of a pool, and the limits of one instance. A call that exceeds a limit
+/// fails.
 #[derive(Clone, Copy)]
-pub struct Service {
-    /// Whose calls they are.
-    pub caller: Caller,
-    /// The most bytes of the memory of an instance.
-    pub memory: usize,
-    /// The most bytes that one call may copy out of it.
-    pub copied_bytes: usize,
+pub(crate) struct PoolLimits {
+    /// Whether the callers are trusted.
+    pub(crate) trust: Trust,
+    /// The maximum memory of an instance in bytes.
+    pub(crate) memory: usize,
+    /// The maximum number of bytes that one call copies out of an instance.
+    pub(crate) copied_bytes: usize,
 }
 
-impl Default for Service {
-    /// That of the application. Memory ends where 32-bit addresses do.
+impl Default for PoolLimits {
+    /// The limits for the application. The memory is limited by its 32-bit addresses
+    /// only.
     fn default() -> Self {
-        Self { caller: Caller::Application, memory: usize::MAX, copied_bytes: COPIED_BYTES }
+        Self { trust: Trust::Trusted, memory: usize::MAX, copied_bytes: HOSTCALL_FUEL }
     }
 }
 
-/// Instances for one set of buckets and options.
-pub struct Pool {
+/// Instances with the same buckets and options.
+pub(crate) struct Pool {
     /// None after the pool was closed.
     ctx: Mutex<Option<KeyvalueCtx>>,
     options: wit::Options,
-    service: Service,
-    shared: &'static Shared,
-    turns: Semaphore,
+    limits: PoolLimits,
+    runtime: &'static Runtime,
+    /// One permit for each concurrent call.
+    calls: Semaphore,
     idle: Mutex<Vec<Instance>>,
 }
 
-/// An instance with its checkpointer open.
-pub struct Instance {
-    /// The store that the instance lives in.
-    pub store: Store<Ctx>,
-    /// Its exports.
-    pub component: bindings::Component,
+/// An instance with an open checkpointer.
+pub(crate) struct Instance {
+    /// The wasmtime store of the instance.
+    pub(crate) store: Store<Ctx>,
+    /// The exports.
+    pub(crate) component: bindings::Component,
     /// The open checkpointer.
-    pub checkpointer: ResourceAny,
+    pub(crate) checkpointer: ResourceAny,
+    /// Released after the store is dropped.
     _slot: OwnedSemaphorePermit,
 }
 
 impl Pool {
-    /// A pool with one instance, so that options which are at fault show now.
-    pub async fn new(ctx: KeyvalueCtx, options: wit::Options, service: Service) -> Result<Arc<Self>, Error> {
+    /// Creates a pool with one instance, which validates the options.
+    pub(crate) async fn new(
+        ctx: KeyvalueCtx,
+        options: wit::Options,
+        limits: PoolLimits,
+    ) -> Result<Arc<Self>, Error> {
         let pool = Arc::new(Self {
             ctx: Mutex::new(Some(ctx)),
             options,
-            service,
-            shared: Shared::of(service.caller)?,
-            turns: Semaphore::new(CALLS_AT_ONCE),
+            limits,
+            runtime: Runtime::get(limits.trust)?,
+            calls: Semaphore::new(MAX_CONCURRENT_CALLS as usize),
             idle: Mutex::new(Vec::new()),
         });
         let first = pool.instance().await?;
         lock(&pool.idle).push(first);
-        let mut pools = lock(&pool.shared.pools);
+        let mut pools = lock(&pool.runtime.pools);
         pools.retain(|pool| pool.strong_count() > 0);
         pools.push(Arc::downgrade(&pool));
         drop(pools);
         Ok(pool)
     }
 
-    /// An instance for one call, when it is this caller's turn.
-    pub async fn turn(&self) -> Result<Turn<'_>, Error> {
-        let turn = match timeout(PATIENCE, self.turns.acquire()).await {
-            Ok(Ok(turn)) => turn,
-            Ok(Err(_)) => return Err(Error::Closed),
-            Err(_) => return Err(Error::Busy),
+    /// Acquires an instance for one call.
+    pub(crate) async fn acquire(&self) -> Result<PooledInstance<'_>, Error> {
+        require_runtime()?;
+        // A timeout needs a timer, which the runtime may lack. A free permit does not.
+        let permit = match self.calls.try_acquire() {
+            Ok(permit) => permit,
+            Err(_) => match timeout(ACQUIRE_TIMEOUT, self.calls.acquire()).await {
+                Ok(Ok(permit)) => permit,
+                Ok(Err(_)) => return Err(Error::Closed),
+                Err(_) => return Err(Error::Busy),
+            },
         };
         let idle = lock(&self.idle).pop();
         let instance = match idle {
             Some(instance) => instance,
             None => self.instance().await?,
         };
-        Ok(Turn { pool: self, instance, _turn: turn })
+        Ok(PooledInstance { pool: self, instance, _permit: permit })
     }
 
     /// Waits for the running calls, then drops the instances and the stores.
-    pub async fn close(&self) {
-        let turns = self.turns.acquire_many(CALLS_AT_ONCE as u32).await;
-        self.turns.close();
-        drop(turns);
+    pub(crate) async fn close(&self) {
+        let permits = self.calls.acquire_many(MAX_CONCURRENT_CALLS).await;
+        self.calls.close();
         lock(&self.idle).clear();
         lock(&self.ctx).take();
+        drop(permits);
     }
 
     async fn instance(&self) -> Result<Instance, Error> {
-        let shared = self.shared;
-        let slot = shared.slot().await?;
+        let runtime = self.runtime;
+        let slot = runtime.slot().await?;
         let ctx = Ctx {
             keyvalue: lock(&self.ctx).clone().ok_or(Error::Closed)?,
             table: ResourceTable::new(),
-            memory: Memory { size: 0, limit: self.service.memory, is_over: false },
+            memory: MemoryLimiter { size: 0, limit: self.limits.memory, is_over: false },
         };
-        let mut store = Store::new(&shared.engine, ctx);
+        let mut store = Store::new(&runtime.engine, ctx);
         store.limiter(|ctx| &mut ctx.memory);
-        store.set_hostcall_fuel(self.service.copied_bytes);
+        store.set_hostcall_fuel(self.limits.copied_bytes);
         #[cfg(feature = "plugins")]
-        if self.service.caller == Caller::Plugin {
+        if self.limits.trust == Trust::Untrusted {
             clock::interrupt(&mut store);
         }
-        let component = shared.component.instantiate_async(&mut store).await.map_err(trapped)?;
+        let component = runtime.component.instantiate_async(&mut store).await.map_err(trapped)?;
         let exports = component.flow_checkpoint_checkpointer().checkpointer();
         let opened = exports.call_open(&mut store, &self.options).await.map_err(trapped)?;
-        debug!("made an instance of the component");
+        debug!("created an instance of the component");
         Ok(Instance { checkpointer: opened?, store, component, _slot: slot })
     }
 }
 
-/// Calls an export of the component on an instance of a pool; the arguments follow
+/// Fails outside of a tokio runtime, where tokio's own functions would panic.
+pub(crate) fn require_runtime() -> Result<(), Error> {
+    Handle::try_current().map(drop).map_err(|_| Error::NoRuntime)
+}
+
+/// Calls an export of the component on an instance of a pool. The arguments follow
 /// the store and the handle of the checkpointer.
 macro_rules! call {
     ($pool:expr, $function:ident($($argument:expr),*)) => {
-        match $pool.turn().await {
-            Ok(mut turn) => {
-                let $crate::component::Instance { store, component, checkpointer, .. } = &mut turn.instance;
+        match $pool.acquire().await {
+            Ok(mut pooled) => {
+                let $crate::component::Instance { store, component, checkpointer, .. } = &mut pooled.instance;
                 let exports = component.flow_checkpoint_checkpointer().checkpointer();
                 let answer = exports.$function(store, *checkpointer, $($argument),*).await;
-                turn.end(answer)
+                pooled.finish(answer)
             }
             Err(error) => Err(error),
         }
@@ -295,25 +314,32 @@ impl fmt::Debug for Pool {
     }
 }
 
-/// The use of an instance for one call. Dropped before its end, the instance is
-/// thrown away.
-pub struct Turn<'a> {
+/// An instance that serves one call. If it is dropped before
+/// [`PooledInstance::finish`], the instance is not reused.
+pub(crate) struct PooledInstance<'a> {
     pool: &'a Pool,
-    /// The instance, which nobody else uses.
-    pub instance: Instance,
-    _turn: SemaphorePermit<'a>,
+    /// The instance.
+    pub(crate) instance: Instance,
+    _permit: SemaphorePermit<'a>,
 }
 
-impl Turn<'_> {
-    /// Ends the call with what it gave, and leaves the instance to the next.
-    pub fn end<T>(mut self, answer: wasmtime::Result<Result<T, wit::Error>>) -> Result<T, Error> {
+impl PooledInstance<'_> {
+    /// Converts the result of the call, and returns the instance to the pool.
+    pub(crate) fn finish<T>(
+        mut self,
+        answer: wasmtime::Result<Result<T, wit::Error>>,
+    ) -> Result<T, Error> {
         let memory = &self.instance.store.data().memory;
         let answer =
             answer.map_err(|error| if memory.is_over { memory.exceeded() } else { trapped(error) })?;
         let cause = self.instance.store.data_mut().keyvalue.take_last_error();
-        let others_wait = self.pool.shared.waiting.load(Ordering::SeqCst) > 0;
-        if self.instance.store.data().memory.size <= KEPT_MEMORY && !others_wait {
+        if self.instance.store.data().memory.size <= MAX_RETAINED_MEMORY {
             lock(&self.pool.idle).push(self.instance);
+            // In this order: a call that begins to wait after this check finds the
+            // instance.
+            if self.pool.runtime.waiting.load(Ordering::SeqCst) > 0 {
+                self.pool.runtime.evict_one();
+            }
         }
         answer.map_err(|error| match Error::from(error) {
             Error::Storage(error) => Error::Storage(error.with_context_of(cause)),
@@ -327,16 +353,17 @@ fn trapped(error: wasmtime::Error) -> Error {
     Error::Component(error.root_cause().to_string())
 }
 
-/// Nothing that runs under these locks can panic half-way.
+/// Locks a mutex. A poisoned one is still valid: no code panics halfway under these
+/// locks.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What an instance reaches of the host.
-pub struct Ctx {
+/// The data of an instance's wasmtime store.
+pub(crate) struct Ctx {
     keyvalue: KeyvalueCtx,
     table: ResourceTable,
-    memory: Memory,
+    memory: MemoryLimiter,
 }
 
 impl KeyvalueView for Ctx {
@@ -345,24 +372,24 @@ impl KeyvalueView for Ctx {
     }
 }
 
-/// Remembers how large an instance has grown, and how large it may.
-struct Memory {
+/// Limits and records the memory of an instance.
+struct MemoryLimiter {
     size: usize,
     limit: usize,
-    /// Whether it ever wanted more.
+    /// Whether the instance requested more than the limit.
     is_over: bool,
 }
 
-impl Memory {
+impl MemoryLimiter {
     fn exceeded(&self) -> Error {
         let limit = self.limit;
-        warn!(limit, "an instance of the component wanted more memory than it may have, and is replaced");
+        warn!(limit, "an instance of the component exceeded its memory limit and is replaced");
         let message = format!("the call needs more than its limit of {limit} bytes of memory");
         StorageError::new(StorageReason::TooLarge, Effect::Unknown, message).into()
     }
 }
 
-impl ResourceLimiter for Memory {
+impl ResourceLimiter for MemoryLimiter {
     fn memory_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
         let fits = desired <= self.limit;
         if fits {

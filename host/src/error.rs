@@ -59,15 +59,21 @@ pub enum Error {
     /// written.
     #[error("the checkpointer is closed")]
     Closed,
-    /// The state of a session can't be converted from or to JSON. Nothing was
-    /// written.
-    #[error("the state of session {session_id:?} can't be {action}: {message}")]
+    /// The call was polled outside of a tokio runtime. Nothing was written.
+    #[error("there is no tokio runtime; call from a task of a runtime built with enable_all()")]
+    NoRuntime,
+    /// A state can't be converted to the type of a [`Session`](crate::Session), or
+    /// from it. Nothing was written.
+    #[error("the state of {} can't be {action}: {message}", state_owner(.session_id, .checkpoint_id))]
     State {
         /// The id of the session.
         session_id: String,
-        /// `read` or `written`.
+        /// The id of the checkpoint whose state can't be read; none for a state that
+        /// can't be saved.
+        checkpoint_id: Option<String>,
+        /// `read` or `saved`.
         action: &'static str,
-        /// The reason.
+        /// The reason, with the line and column in the JSON text.
         message: String,
     },
 }
@@ -84,6 +90,13 @@ impl Error {
 
     /// Whether a retry of the same call may succeed: the store was unavailable or
     /// did not answer in time, or too many calls were running.
+    ///
+    /// ```
+    /// use checkpointer::{Effect, Error, StorageError, StorageReason};
+    ///
+    /// let error = Error::from(StorageError::new(StorageReason::Timeout, Effect::Unknown, "no answer"));
+    /// assert!(error.is_retryable());
+    /// ```
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Busy => true,
@@ -102,8 +115,8 @@ impl Error {
 
 /// A failure of a store.
 ///
-/// The message names no address and no credentials, and is all that a plugin
-/// learns. [`StorageError::address`] and the [source](std::error::Error::source)
+/// The message contains no address and no credentials; a plugin receives only the
+/// message. [`StorageError::address`] and the [source](std::error::Error::source)
 /// are for the application that opened the store.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -117,7 +130,7 @@ pub struct StorageError {
     context: Option<Arc<Context>>,
 }
 
-/// What only the application may learn of a failure.
+/// Details of a failure for the application only.
 #[derive(Debug)]
 struct Context {
     address: Option<String>,
@@ -125,12 +138,12 @@ struct Context {
 }
 
 impl StorageError {
-    /// A failure with a description that names no address and no credentials.
+    /// A failure. The message must contain no address and no credentials.
     pub fn new(reason: StorageReason, effect: Effect, message: impl Into<String>) -> Self {
         Self { reason, effect, message: message.into(), context: None }
     }
 
-    /// The same failure with another effect.
+    /// Replaces the effect.
     #[must_use]
     pub(crate) fn with_effect(self, effect: Effect) -> Self {
         Self { effect, ..self }
@@ -153,8 +166,7 @@ impl StorageError {
         self.context.as_ref()?.address.as_deref()
     }
 
-    /// This error with the context of `other`, if that is the error from which the
-    /// component made this one.
+    /// Adds the context of `other`, if the component made this error from it.
     pub(crate) fn with_context_of(mut self, other: Option<Self>) -> Self {
         if let Some(other) = other.filter(|other| other.message == self.message) {
             self.context = other.context;
@@ -163,8 +175,7 @@ impl StorageError {
     }
 }
 
-/// Two errors are equal if reason, effect and message are; the context does not
-/// count.
+/// Compares reason, effect and message, not the context.
 impl PartialEq for StorageError {
     fn eq(&self, other: &Self) -> bool {
         (self.reason, self.effect, &self.message) == (other.reason, other.effect, &other.message)
@@ -193,6 +204,13 @@ impl StdError for StorageError {
     }
 }
 
+fn state_owner(session_id: &str, checkpoint_id: &Option<String>) -> String {
+    match checkpoint_id {
+        Some(id) => format!("checkpoint {id:?} of session {session_id:?}"),
+        None => format!("session {session_id:?}"),
+    }
+}
+
 fn describe(conflict: &Conflict) -> String {
     match conflict {
         Conflict::IdInUse { checkpoint_id, reason } => {
@@ -209,7 +227,7 @@ impl From<wit::StorageError> for StorageError {
     }
 }
 
-/// StoreUrl and source stay in the host.
+/// Address and source stay in the host.
 impl From<StorageError> for wit::StorageError {
     fn from(error: StorageError) -> Self {
         Self { reason: error.reason.into(), effect: error.effect.into(), message: error.message }

@@ -1,11 +1,11 @@
-//! The import `keyvalue`, for a host that runs components: buckets by name, each
-//! a store and a key prefix that the component never sees.
+//! The import `keyvalue`, for a host that runs components. A bucket is a store and a
+//! key prefix under a name; the component sees neither store nor prefix.
 //!
 //! ```
 //! use checkpointer::keyvalue::{self, KeyvalueCtx, KeyvalueCtxView, KeyvalueView};
 //! use checkpointer::store::StoreUrl;
-//! use wasmtime::component::{Linker, ResourceTable};
-//! use wasmtime::{Engine, Store};
+//! use checkpointer::wasmtime::component::{Linker, ResourceTable};
+//! use checkpointer::wasmtime::{Engine, Store};
 //!
 //! struct Ctx {
 //!     keyvalue: KeyvalueCtx,
@@ -26,12 +26,15 @@
 //! let mut store = Store::new(&engine, Ctx { keyvalue, table: ResourceTable::new() });
 //! let mut linker = Linker::<Ctx>::new(&engine);
 //! keyvalue::add_to_linker(&mut linker)?;
-//! // ... instantiate a component that imports `keyvalue` within `store` ...
+//! // ... instantiate a component that imports `keyvalue` in `store` ...
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! `examples/own_linker.rs` is a complete host.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 
 use tracing::debug;
@@ -45,35 +48,36 @@ use crate::store::{
 };
 use crate::{Effect, StorageError, StorageReason};
 
-/// The most bytes of values that one call gives to a component, unless said.
+/// The default of [`KeyvalueCtxBuilder::answer_bytes`].
 const MAX_ANSWER_BYTES: usize = 256 * 1024 * 1024;
 
-/// The most entries of an index that one call gives to a component.
+/// The maximum number of index entries that one call returns to a component.
 const MAX_ENTRIES: u32 = 1000;
 
-/// Which buckets a component may open.
+/// The buckets that a component may open.
 #[derive(Clone, Default)]
 pub struct KeyvalueCtx {
     buckets: HashMap<String, Bucket>,
     answer_bytes: Option<usize>,
-    /// The last failure of a store, with the address and cause that the component
-    /// does not learn.
+    /// The last failure of a store, with its address and cause. The component
+    /// receives neither.
     last_error: Option<StorageError>,
 }
 
 /// Builds a [`KeyvalueCtx`].
-#[derive(Default)]
+#[derive(Debug, Default)]
+#[must_use = "a builder does nothing until it builds a context"]
 pub struct KeyvalueCtxBuilder {
     ctx: KeyvalueCtx,
 }
 
-/// A bucket: the part of a store that is reached through it.
+/// The part of a store that a component accesses through a bucket.
 #[derive(Clone)]
 pub struct Bucket {
     store: Arc<dyn Store>,
 }
 
-/// A [`KeyvalueCtx`] and the table for the handles that a component holds.
+/// A [`KeyvalueCtx`] and the table of a component's handles.
 pub struct KeyvalueCtxView<'a> {
     /// The buckets.
     pub ctx: &'a mut KeyvalueCtx,
@@ -81,27 +85,37 @@ pub struct KeyvalueCtxView<'a> {
     pub table: &'a mut ResourceTable,
 }
 
-/// What the data of a wasmtime store has to give for [`add_to_linker`].
+/// The data of a wasmtime store, as [`add_to_linker`] needs it.
 pub trait KeyvalueView: Send {
-    /// The buckets and the handles of this store.
+    /// The buckets and the handles of this wasmtime store.
     fn keyvalue(&mut self) -> KeyvalueCtxView<'_>;
 }
 
 impl KeyvalueCtx {
-    /// A builder that knows no bucket yet.
+    /// Starts a builder without buckets.
     pub fn builder() -> KeyvalueCtxBuilder {
         KeyvalueCtxBuilder::default()
     }
 
-    /// The last failure of a store since the previous call.
+    /// Takes the last failure of a store since the previous call.
     pub(crate) fn take_last_error(&mut self) -> Option<StorageError> {
         self.last_error.take()
     }
 }
 
 impl KeyvalueCtxBuilder {
-    /// Lets a component open `name`, to reach the keys of `store` that begin
-    /// with `prefix`, and no others.
+    /// Adds a bucket: the keys of `store` that begin with `prefix`. The component
+    /// accesses no other keys.
+    ///
+    /// ```
+    /// # use checkpointer::{keyvalue::KeyvalueCtx, store::StoreUrl};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let store = "memory:".parse::<StoreUrl>()?.open().await?;
+    /// let ctx = KeyvalueCtx::builder().bucket("default", store, "tenant-1/").answer_bytes(1 << 20).build();
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn bucket(
         mut self,
         name: impl Into<String>,
@@ -113,15 +127,16 @@ impl KeyvalueCtxBuilder {
         self
     }
 
-    /// The most bytes of values that one call gives to the component. Of a list, the
-    /// stores of this library measure them before they are read. Unless said, it is
-    /// 256 MiB, and what is read stands in the memory of the host first.
+    /// The maximum size in bytes of the values that one call returns to the
+    /// component. A call above it fails. With this option, the stores of this library
+    /// measure the values of an index page before they read them. The default is
+    /// 256 MiB, which is checked after the values were read.
     pub fn answer_bytes(mut self, bytes: usize) -> Self {
         self.ctx.answer_bytes = Some(bytes);
         self
     }
 
-    /// The context with the buckets named so far.
+    /// Builds the context.
     pub fn build(self) -> KeyvalueCtx {
         self.ctx
     }
@@ -130,10 +145,28 @@ impl KeyvalueCtxBuilder {
 /// Adds the interface `keyvalue` to a linker.
 ///
 /// # Errors
-/// The linker has it already.
+/// The linker has the interface already.
 pub fn add_to_linker<T: KeyvalueView + 'static>(linker: &mut Linker<T>) -> Result<()> {
     keyvalue::add_to_linker::<T, HasKeyvalue>(linker, T::keyvalue)?;
     types::add_to_linker::<T, HasKeyvalue>(linker, T::keyvalue)
+}
+
+impl fmt::Debug for KeyvalueCtx {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("KeyvalueCtx").field("buckets", &self.buckets.keys()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Bucket {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Bucket").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for KeyvalueCtxView<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.ctx.fmt(formatter)
+    }
 }
 
 struct HasKeyvalue;
@@ -161,8 +194,8 @@ impl KeyvalueCtxView<'_> {
         Ok(Arc::clone(&self.table.get(bucket)?.store))
     }
 
-    /// Keeps the error with its address and cause, and returns the part of it that
-    /// the component learns.
+    /// Keeps the error with its address and cause, and returns the error for the
+    /// component, which contains neither.
     fn answer<T>(&mut self, answer: Result<T, StorageError>) -> Result<Result<T, WitError>> {
         Ok(answer.map_err(|error| {
             self.ctx.last_error = Some(error.clone());
@@ -246,7 +279,7 @@ impl HostBucket for KeyvalueCtxView<'_> {
     }
 }
 
-/// Refuses an answer that is larger than the limit.
+/// Fails if the values are larger than the limit.
 fn check_size<'a>(values: impl IntoIterator<Item = &'a Value>, limit: usize) -> Result<(), StorageError> {
     if values.into_iter().map(size).sum::<usize>() <= limit { Ok(()) } else { Err(too_large(limit)) }
 }

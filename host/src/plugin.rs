@@ -47,7 +47,7 @@ pub use self::inspection::Inspection;
 pub use self::limits::Limits;
 pub use self::runner::{Plugin, PluginError, Plugins};
 use crate::bindings::flow::checkpoint::types as wit;
-use crate::component::{Caller, Pool, Service, call};
+use crate::component::{Pool, PoolLimits, Trust, call};
 use crate::keyvalue::KeyvalueCtx;
 use crate::store::Store;
 use crate::{Conflict, Effect, Error, StorageError, StorageReason};
@@ -239,14 +239,14 @@ impl HostCheckpointer for PluginCtxView<'_> {
             .bucket(&options.bucket, Arc::clone(&store) as Arc<dyn Store>, grant.settings.prefix.as_str())
             .answer_bytes(limits.max_bytes_per_call)
             .build();
-        let service = Service {
-            caller: Caller::Plugin,
+        let pool_limits = PoolLimits {
+            trust: Trust::Untrusted,
             memory: limits.max_memory_bytes,
             copied_bytes: limits.max_bytes_per_call.saturating_mul(COPIES),
         };
         let refreshes = options.ttl.is_some_and(|ttl| ttl.refresh_on_read);
         let read_effect = if refreshes { Effect::Unknown } else { Effect::None };
-        match timeout(limits.call_timeout, Pool::new(ctx, options, service)).await {
+        match timeout(limits.call_timeout, Pool::new(ctx, options, pool_limits)).await {
             Ok(Ok(pool)) => {
                 let handle = self.table.push(GrantedCheckpointer { pool, store, read_effect })?;
                 self.ctx.open_checkpointers += 1;
@@ -324,7 +324,11 @@ impl From<Error> for wit::Error {
             Error::TooLarge { size, limit } => Self::TooLarge(wit::SizeExcess { size, limit }),
             Error::Storage(error) => Self::Storage(error.into()),
             Error::Busy => storage(StorageReason::Unavailable, "too many concurrent calls; try again"),
-            Error::StoreUrl(_) | Error::Component(_) | Error::Closed | Error::State { .. } => {
+            Error::StoreUrl(_)
+            | Error::Component(_)
+            | Error::Closed
+            | Error::NoRuntime
+            | Error::State { .. } => {
                 storage(StorageReason::Other, "the checkpointer failed")
             }
         }

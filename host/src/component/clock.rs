@@ -1,4 +1,4 @@
-//! The clock by which code is interrupted while it computes.
+//! The epoch clock, by which computing code is interrupted.
 
 use std::io;
 use std::time::Duration;
@@ -6,11 +6,12 @@ use std::time::Duration;
 use tokio::task::yield_now;
 use wasmtime::{Engine, Store, UpdateDeadline};
 
-/// How often code is interrupted to let others run, and a time-out be seen.
+/// The time between two interruptions of computing code. Each lets other tasks run
+/// and timeouts expire.
 const TICK: Duration = Duration::from_millis(1);
 
-/// Starts the clock of an engine; it ends with the engine.
-pub fn start(engine: &Engine) -> io::Result<()> {
+/// Starts the epoch clock of an engine. Its thread ends after the engine is dropped.
+pub(crate) fn start(engine: &Engine) -> io::Result<()> {
     let clock = engine.weak();
     let tick = move || {
         while let Some(engine) = clock.upgrade() {
@@ -22,10 +23,9 @@ pub fn start(engine: &Engine) -> io::Result<()> {
     std::thread::Builder::new().name("checkpointer clock".to_owned()).spawn(tick).map(drop)
 }
 
-/// Lets what runs in `store` be interrupted at each tick, and go on when the others
-/// had their turn. It is tokio's way to yield: of wasmtime's own, tokio does not know
-/// that it should look at its timers and sockets meanwhile.
-pub fn interrupt<T: 'static>(store: &mut Store<T>) {
+/// Makes code in `store` yield at each tick. It yields through tokio: after a yield
+/// by wasmtime itself, tokio would not poll its timers and sockets.
+pub(crate) fn interrupt<T: 'static>(store: &mut Store<T>) {
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(|_| Ok(UpdateDeadline::YieldCustom(1, Box::pin(yield_now()))));
 }
