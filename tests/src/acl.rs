@@ -1,4 +1,4 @@
-//! The user of Redis that README.md describes, with the commands that stand there.
+//! The Redis user of README.md, with the permissions that README.md lists.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use crate::redis_server::RedisServer;
 /// The name of the user.
 pub const USER: &str = "checkpointer";
 
-/// The remarks on all that the contract needs.
+/// The comments of README.md on the lines that the contract needs.
 pub const CONTRACT: [&str; 6] = [
     "who it is, and where",
     "to read",
@@ -18,8 +18,8 @@ pub const CONTRACT: [&str; 6] = [
     "for plugins with a quota",
 ];
 
-/// What README.md has behind `ACL SETUSER checkpointer` on each of its lines, with
-/// the remark on what it is for.
+/// The rules of each line `ACL SETUSER checkpointer` in README.md, with the
+/// comment of the line.
 pub fn documented() -> Vec<(String, Vec<String>)> {
     let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
     let text = fs::read_to_string(readme).expect("README.md");
@@ -33,7 +33,7 @@ pub fn documented() -> Vec<(String, Vec<String>)> {
         .collect()
 }
 
-/// The rules of the lines with these remarks.
+/// The rules of the lines with these comments.
 pub fn rules(purposes: &[&str]) -> Vec<String> {
     let documented = documented();
     let of = |purpose: &&str| {
@@ -43,7 +43,7 @@ pub fn rules(purposes: &[&str]) -> Vec<String> {
     purposes.iter().flat_map(of).collect()
 }
 
-/// Makes the user anew by these rules, and gives the address for it.
+/// Creates the user again with these rules. Returns the URL for this user.
 pub async fn set_user(server: &RedisServer, rules: &[String]) -> String {
     let words: Vec<&str> =
         ["ACL", "SETUSER", USER, "reset"].into_iter().chain(rules.iter().map(String::as_str)).collect();

@@ -1,4 +1,4 @@
-//! All that a store holds, to be compared, judged and put back.
+//! All keys of a store with their values, to compare, check and restore.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,10 +7,10 @@ use checkpointer_guest::document;
 
 use crate::contract::TestStore;
 
-/// Long enough for any test.
+/// Longer than any test takes.
 const HOUR: Expiry = Expiry::AfterMs(3_600_000);
 
-/// The keys of a store and what stands at them.
+/// The keys of a store with their values.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Contents {
     keys: BTreeMap<String, Content>,
@@ -29,8 +29,8 @@ enum What {
     Index(BTreeMap<String, f64>),
 }
 
-/// A document with all that goes with it: its text, whether it expires, and the
-/// indexes that may mean it, with its score in each.
+/// A document with everything that belongs to it: its text, whether it expires,
+/// and its score in each index that may contain it.
 #[derive(Debug, PartialEq)]
 pub struct Kept<'a> {
     text: &'a str,
@@ -39,25 +39,25 @@ pub struct Kept<'a> {
 }
 
 impl Kept<'_> {
-    /// Its place in time, as the indexes have it.
+    /// Its highest score in the indexes.
     pub fn score(&self) -> f64 {
         self.named_by.iter().fold(f64::NEG_INFINITY, |highest, (_, score)| highest.max(*score))
     }
 }
 
 impl Contents {
-    /// Reads all that there is, but for the ledgers of quotas.
-    pub async fn of(place: &TestStore) -> Self {
-        let mut names = place.keys("").await;
+    /// Reads all keys except usage ledgers.
+    pub async fn of(store: &TestStore) -> Self {
+        let mut names = store.keys("").await;
         names.retain(|name| !name.ends_with("\0quota"));
-        let expiring = place.expiring().await;
-        let values = place.store.get(names.clone(), None).await.expect("the values");
+        let expiring = store.expiring().await;
+        let values = store.inner.get(names.clone(), None).await.expect("the values");
         let mut keys = BTreeMap::new();
         for (name, value) in names.into_iter().zip(values) {
             let what = match value {
                 Value::Text(text) => What::Text(text),
                 Value::Absent => continue,
-                Value::Truncated(_) | Value::Unreadable(_) => What::Index(members(place, &name).await),
+                Value::Truncated(_) | Value::Unreadable(_) => What::Index(members(store, &name).await),
             };
             let expires = expiring.contains(&name);
             keys.insert(name, Content { what, expires });
@@ -65,9 +65,9 @@ impl Contents {
         Self { keys }
     }
 
-    /// Makes this all that there is.
-    pub async fn restore(&self, place: &TestStore) {
-        place.clear().await;
+    /// Replaces the contents of the store with these.
+    pub async fn restore(&self, store: &TestStore) {
+        store.clear().await;
         let mut operations = Vec::new();
         for (key, Content { what, expires }) in &self.keys {
             let expiry = if *expires { HOUR } else { Expiry::Never };
@@ -81,21 +81,21 @@ impl Contents {
                 })),
             }
         }
-        let applied = place.store.commit(vec![Batch { conditions: Vec::new(), operations }]).await;
+        let applied = store.inner.commit(vec![Batch { conditions: Vec::new(), operations }]).await;
         assert_eq!(applied, Ok(vec![true]));
     }
 
-    /// How many texts there are.
+    /// The number of text values, without pin markers.
     pub fn count(&self) -> u64 {
         self.texts().count() as u64
     }
 
-    /// Whether every key goes away by itself.
+    /// Whether every key expires.
     pub fn all_expire(&self) -> bool {
         self.keys.values().all(|content| content.expires)
     }
 
-    /// Whether the key goes away by itself; none if nothing stands there.
+    /// Whether the key expires; none if it does not exist.
     pub fn expires(&self, key: &str) -> Option<bool> {
         self.keys.get(key).map(|content| content.expires)
     }
@@ -105,7 +105,7 @@ impl Contents {
         self.keys.keys().map(String::as_str)
     }
 
-    /// Every document by its key, with all that goes with it.
+    /// Every document by its key, with everything that belongs to it.
     pub fn kept(&self) -> BTreeMap<&str, Kept<'_>> {
         let texts =
             self.texts().map(|(key, text, expires)| (key, Kept { text, expires, named_by: Vec::new() }));
@@ -120,7 +120,7 @@ impl Contents {
         kept
     }
 
-    /// The entries of indexes that name nothing.
+    /// The dangling index entries.
     fn dead(&self) -> BTreeSet<(&str, &str)> {
         let dead = self
             .entries()
@@ -128,20 +128,19 @@ impl Contents {
         dead.map(|(index, member, _)| (index, member)).collect()
     }
 
-    /// The entries of indexes that name no document which says that it is of that
-    /// session or run: nothing is there, or something else. Each is an index and
-    /// a member.
+    /// The index entries whose document does not exist or belongs to another
+    /// session or run, each as index and member.
     pub fn wrong(&self) -> BTreeSet<(String, String)> {
         &self.entered() - &self.due()
     }
 
-    /// The entries that documents should have, in the index of their session and
-    /// in that of their run, and do not.
+    /// The index entries that are missing for existing documents: in the index of
+    /// the session and in the index of the run.
     pub fn missing(&self) -> BTreeSet<(String, String)> {
         &self.due() - &self.entered()
     }
 
-    /// The same without the entries of indexes that name nothing.
+    /// These contents without dangling index entries.
     pub fn without_dead(&self) -> Self {
         let mut without = self.clone();
         for (index, member) in self.dead() {
@@ -155,7 +154,7 @@ impl Contents {
         without
     }
 
-    /// Where the other one differs, for people.
+    /// The differences to other contents, as text.
     pub fn difference(&self, other: &Self) -> String {
         let keys: BTreeSet<&str> = self.keys().chain(other.keys()).collect();
         let differs = keys.into_iter().filter(|key| self.keys.get(*key) != other.keys.get(*key));
@@ -165,7 +164,7 @@ impl Contents {
         told.join("; ")
     }
 
-    /// All but the marks of pinned sessions.
+    /// All text values except pin markers.
     fn texts(&self) -> impl Iterator<Item = (&str, &str, bool)> {
         let is_mark = |key: &str| key.contains("pinned\0") || key.ends_with("}\0pinned");
         self.keys.iter().filter_map(move |(key, content)| match &content.what {
@@ -189,7 +188,7 @@ impl Contents {
         self.entries().map(|(index, member, _)| (index.to_owned(), member.to_owned())).collect()
     }
 
-    /// The entries that there have to be, by what the documents say of themselves.
+    /// The index entries that the existing documents require.
     fn due(&self) -> BTreeSet<(String, String)> {
         let mut due = BTreeSet::new();
         for (key, text, _) in self.texts() {
@@ -197,7 +196,7 @@ impl Contents {
             let Some(prefix) = key.strip_suffix(&format!("checkpoint:{}", owner.checkpoint_id)) else {
                 continue;
             };
-            // A partition ends with a NUL.
+            // The prefix of a partition ends with NUL.
             let (session, runs) = match prefix.ends_with('\0') {
                 true => (format!("{prefix}session"), format!("{prefix}run:")),
                 false => {
@@ -213,9 +212,9 @@ impl Contents {
     }
 }
 
-/// Where a document may stand that an index names: `{prefix}session:…` names
-/// `{prefix}checkpoint:…`, and where the prefix ends the name does not say. In a
-/// partition it does.
+/// The keys at which the document of an index entry may be: `{prefix}session:…`
+/// refers to `{prefix}checkpoint:…`, and the name of the index does not tell
+/// where the prefix ends. In a partition it does.
 fn meant_by(index: &str, member: &str) -> impl Iterator<Item = String> {
     let ends = match index.split_once("}\0") {
         Some((session, _)) => vec![session.len() + 2],
@@ -224,7 +223,7 @@ fn meant_by(index: &str, member: &str) -> impl Iterator<Item = String> {
     ends.into_iter().map(move |end| format!("{}checkpoint:{member}", &index[..end]))
 }
 
-async fn members(place: &TestStore, index: &str) -> BTreeMap<String, f64> {
+async fn members(store: &TestStore, index: &str) -> BTreeMap<String, f64> {
     let mut members = BTreeMap::new();
     let mut after = None;
     loop {
@@ -238,7 +237,7 @@ async fn members(place: &TestStore, index: &str) -> BTreeMap<String, f64> {
             with_next: true,
             with_count: false,
         };
-        let page = place.store.range(query).await.expect("a page of an index");
+        let page = store.inner.range(query).await.expect("a page of an index");
         members.extend(page.entries.into_iter().map(|entry| (entry.member, entry.score.expect("a score"))));
         after = page.next;
         if after.is_none() {

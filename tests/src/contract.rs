@@ -1,13 +1,13 @@
-//! The contract, as functions that every store passes, and for the checkpointer
-//! every store both natively and through the component. A new store is done
-//! when it passes.
+//! The contract of the stores and of the checkpointer, as functions. Every store
+//! passes it, and the checkpointer passes it over every store in both modes. A
+//! new store is complete when it passes.
 
 pub mod checkpointer;
 pub mod concurrency;
-pub mod lifetime;
-pub mod moving;
+pub mod expiry;
 pub mod partitioned;
 pub mod quota;
+pub mod scan_and_restore;
 pub mod store;
 
 use std::collections::BTreeSet;
@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use ::checkpointer::store::{
-    StoreUrl, Batch, Expiry, Operation, PrefixedStore, Put, RedisStore, SqliteStore, Store, Value,
+    Batch, Expiry, Operation, PrefixedStore, Put, RedisStore, SqliteStore, Store, StoreUrl, Value,
 };
 use ::checkpointer::{DEFAULT_PREFIX, Error, Layout};
 use rusqlite::Connection;
@@ -24,93 +24,94 @@ use tempfile::TempDir;
 use tokio::sync::OwnedMutexGuard;
 
 use crate::acl;
+use crate::checkpointer_under_test::{CheckpointerUnderTest, Mode, Options};
+use crate::fake_cluster::FakeCluster;
 use crate::names::Names;
 use crate::redis_cluster::RedisCluster;
 use crate::redis_server::RedisServer;
 use crate::sentinels::Sentinels;
-use crate::fake_cluster::FakeCluster;
-use crate::checkpointer_under_test::{Mode, Options, CheckpointerUnderTest};
 
-/// The stores that there are.
+/// The stores under test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backend {
     /// SQLite in memory.
     Memory,
-    /// The same, for checkpointers like a store that is spread over many machines.
+    /// SQLite in memory with the restrictions of a cluster.
     FakeCluster,
     /// SQLite in a file.
     File,
     /// A real redis-server.
     Redis,
-    /// The same for a user who may do what README.md says, and nothing else.
+    /// A real redis-server and a user with exactly the permissions of README.md.
     RedisUser,
-    /// A real redis-server with two replicas, which have every write that was
-    /// acknowledged.
+    /// A real redis-server with two replicas that must acknowledge every write.
     RedisReplicas,
     /// A real valkey-server.
     Valkey,
-    /// A real Redis Cluster, of which no two keys need be in one slot.
+    /// A real Redis Cluster. Keys may be in different slots.
     RedisCluster,
-    /// A part of one whose keys all carry a hash tag.
+    /// One slot of a real Redis Cluster: all keys have the same hash tag.
     RedisSlot,
-    /// A real master with two replicas, found through sentinels.
+    /// A real master with two replicas, discovered through Sentinels.
     RedisSentinel,
 }
 
-/// A new and empty store of some kind.
+/// A new and empty store.
 pub struct TestStore {
     /// The store.
-    pub store: Arc<dyn Store>,
-    /// The server, if there is one.
+    pub inner: Arc<dyn Store>,
+    /// The server, if there is exactly one master.
     pub server: Option<RedisServer>,
-    /// Its replicas.
+    /// The replicas of the server.
     pub replicas: Vec<RedisServer>,
-    /// The cluster, if it is one.
+    /// The cluster, if the store is one.
     pub cluster: Option<SharedCluster>,
-    /// The sentinels with their servers, if they are the way to the store.
+    /// The Sentinels with their servers, if the store is discovered through them.
     pub sentinels: Option<SharedSentinels>,
-    /// What all its keys begin with, unseen.
+    /// The prefix of all keys, which tests do not see.
     tag: &'static str,
-    /// The layout that checkpointers are opened with.
+    /// The layout of the checkpointers that [`TestStore::open`] opens.
     pub layout: Layout,
-    is_spread: bool,
+    is_fake_cluster: bool,
     file: Option<File>,
 }
 
-/// A cluster that nobody else uses meanwhile.
+/// A cluster with exclusive access.
 pub struct SharedCluster {
-    // Given back before the cluster may end.
+    // Dropped before the cluster.
     _guard: OwnedMutexGuard<()>,
     /// The cluster.
     pub cluster: Arc<RedisCluster>,
 }
 
-/// Sentinels that nobody else uses meanwhile.
+/// Sentinels with exclusive access.
 pub struct SharedSentinels {
-    // Given back before the sentinels may end.
+    // Dropped before the Sentinels.
     _guard: OwnedMutexGuard<()>,
-    /// The sentinels.
+    /// The Sentinels.
     pub sentinels: Arc<Sentinels>,
 }
 
-/// What the keys of [`Backend::RedisSlot`] begin with.
+/// The prefix of the keys of [`Backend::RedisSlot`].
 const TAG: &str = "{slot}";
 
-/// A database, and a way into it past the store.
+/// A database file, with a second connection to it.
 struct File {
     connection: Mutex<Connection>,
     _folder: TempDir,
 }
 
 impl TestStore {
-    /// Makes one.
-    pub async fn new(kind: Backend) -> Self {
-        match kind {
+    /// Creates a store.
+    pub async fn new(backend: Backend) -> Self {
+        match backend {
             Backend::Memory => {
                 let store = SqliteStore::in_memory().await.expect("a database in memory");
                 Self::of(Arc::new(store))
             }
-            Backend::FakeCluster => Self { is_spread: true, ..Box::pin(Self::new(Backend::Memory)).await },
+            Backend::FakeCluster => {
+                Self { is_fake_cluster: true, ..Box::pin(Self::new(Backend::Memory)).await }
+            }
             Backend::File => Self::in_folder(TempDir::new().expect("a temporary folder")).await,
             Backend::Redis => {
                 let server = RedisServer::start().await;
@@ -122,7 +123,7 @@ impl TestStore {
             }
             Backend::RedisUser => {
                 let server = RedisServer::start().await;
-                // What the contract's keys all begin with is nothing.
+                // The keys of the contract have no common prefix.
                 let rules = acl::rules(&acl::CONTRACT).into_iter();
                 let rules: Vec<_> =
                     rules.map(|rule| if rule.starts_with('~') { "~*".to_owned() } else { rule }).collect();
@@ -132,7 +133,7 @@ impl TestStore {
             Backend::RedisReplicas => {
                 let server = RedisServer::start().await;
                 let replicas = vec![server.start_replica().await, server.start_replica().await];
-                // Enough time for a busy machine.
+                // Long enough for a busy machine.
                 let url = format!("{}?replicas=2&replica_timeout=30", server.url());
                 Self::on(redis_store(&url), server, replicas)
             }
@@ -143,8 +144,8 @@ impl TestStore {
                 Self { cluster, ..Self::of(store) }
             }
             Backend::RedisSlot => {
-                let place = Box::pin(Self::new(Backend::RedisCluster)).await;
-                Self { store: Arc::new(PrefixedStore::new(Arc::clone(&place.store), TAG)), tag: TAG, ..place }
+                let store = Box::pin(Self::new(Backend::RedisCluster)).await;
+                Self { inner: Arc::new(PrefixedStore::new(Arc::clone(&store.inner), TAG)), tag: TAG, ..store }
             }
             Backend::RedisSentinel => {
                 let (sentinels, guard) = Sentinels::shared().await;
@@ -161,30 +162,31 @@ impl TestStore {
 
     fn of(store: Arc<dyn Store>) -> Self {
         Self {
-            store,
+            inner: store,
             server: None,
             replicas: Vec::new(),
             cluster: None,
             sentinels: None,
             tag: "",
             layout: Layout::Llmfy,
-            is_spread: false,
+            is_fake_cluster: false,
             file: None,
         }
     }
 
-    /// The same for checkpointers of another layout.
+    /// This store with another layout of checkpointers.
     pub fn in_layout(self, layout: Layout) -> Self {
         Self { layout, ..self }
     }
 
-    /// The names of keys under the usual prefix.
+    /// The names of keys under the default prefix.
     pub fn names(&self) -> Names<'static> {
         Names { prefix: DEFAULT_PREFIX, layout: self.layout }
     }
 
-    /// Makes one of the kind [`Backend::File`], but in memory where the system has
-    /// files there: it can be looked into, and costs no time.
+    /// Creates a store like [`Backend::File`], in a memory file system if there
+    /// is one: with a second connection to the database, and without waiting for
+    /// a disk.
     pub async fn in_memory_file() -> Self {
         let memory = Path::new("/dev/shm");
         let folder = if memory.is_dir() { TempDir::new_in(memory) } else { TempDir::new() };
@@ -198,24 +200,29 @@ impl TestStore {
         Self { file: Some(File { connection, _folder: folder }), ..Self::of(Arc::new(store)) }
     }
 
-    /// Opens a checkpointer over it, in its layout.
-    pub async fn open(&self, mode: Mode, opening: &Options) -> CheckpointerUnderTest {
-        self.try_open(mode, opening).await.expect("a checkpointer")
+    /// Opens a checkpointer over the store, in its layout.
+    pub async fn open(&self, mode: Mode, options: &Options) -> CheckpointerUnderTest {
+        self.try_open(mode, options).await.expect("a checkpointer")
     }
 
-    /// The same, which may be refused.
-    pub async fn try_open(&self, mode: Mode, opening: &Options) -> Result<CheckpointerUnderTest, Error> {
-        CheckpointerUnderTest::open(mode, self.reached(), &Options { layout: self.layout, ..opening.clone() }).await
+    /// Opens a checkpointer over the store, which may fail.
+    pub async fn try_open(&self, mode: Mode, options: &Options) -> Result<CheckpointerUnderTest, Error> {
+        CheckpointerUnderTest::open(
+            mode,
+            self.accessed(),
+            &Options { layout: self.layout, ..options.clone() },
+        )
+        .await
     }
 
-    /// The store as checkpointers reach it.
-    fn reached(&self) -> Arc<dyn Store> {
-        let store = Arc::clone(&self.store);
-        if self.is_spread { FakeCluster::new(store) } else { store }
+    /// The store as checkpointers access it.
+    fn accessed(&self) -> Arc<dyn Store> {
+        let store = Arc::clone(&self.inner);
+        if self.is_fake_cluster { FakeCluster::new(store) } else { store }
     }
 
-    /// Lets time pass for all that expires, as its store has noted it, without
-    /// waiting. A database in memory can't be reached for that.
+    /// Shortens the remaining TTL of every key, as if this time had passed. Not
+    /// for a database in memory, which has no second connection.
     pub async fn pass(&self, time: Duration) {
         let milliseconds = time.as_millis().to_string();
         let servers = self.servers().await;
@@ -235,28 +242,28 @@ impl TestStore {
         }
     }
 
-    /// Puts a text at a key, as anybody else might.
+    /// Puts a text at a key without the checkpointer.
     pub async fn put(&self, key: &str, value: &str) {
         let put = Put { key: key.to_owned(), value: value.to_owned(), expiry: Expiry::Never };
         self.write(vec![Operation::Put(put)]).await;
     }
 
-    /// Applies operations, as anybody else might.
+    /// Applies operations without the checkpointer.
     pub async fn write(&self, operations: Vec<Operation>) {
-        let applied = self.store.commit(vec![Batch { conditions: Vec::new(), operations }]).await;
+        let applied = self.inner.commit(vec![Batch { conditions: Vec::new(), operations }]).await;
         assert_eq!(applied, Ok(vec![true]));
     }
 
     /// The text at a key.
     pub async fn text(&self, key: &str) -> Option<String> {
-        match self.store.get(vec![key.to_owned()], None).await.expect("a value").remove(0) {
+        match self.inner.get(vec![key.to_owned()], None).await.expect("a value").remove(0) {
             Value::Text(text) => Some(text),
             Value::Absent => None,
             other => panic!("{other:?}"),
         }
     }
 
-    /// The keys that go away by themselves, which no call of a store tells.
+    /// The keys that expire. No call of a store returns them.
     pub async fn expiring(&self) -> BTreeSet<String> {
         let servers = self.servers().await;
         if !servers.is_empty() {
@@ -269,7 +276,7 @@ impl TestStore {
             for server in servers {
                 expiring.extend(server.command::<Vec<String>>(&["EVAL", script, "0"]).await);
             }
-            return self.of_this_place(expiring).collect();
+            return self.without_tag(expiring).collect();
         }
         let connection = self.connection();
         let mut statement = connection
@@ -282,7 +289,7 @@ impl TestStore {
         keys.map(|key| key.expect("a key")).collect()
     }
 
-    /// Removes all that there is.
+    /// Deletes all keys.
     pub async fn clear(&self) {
         let servers = self.servers().await;
         for server in &servers {
@@ -296,7 +303,7 @@ impl TestStore {
         }
     }
 
-    /// The servers that keep something, if there are any.
+    /// The masters, if the store has servers.
     async fn servers(&self) -> Vec<&RedisServer> {
         match (&self.cluster, &self.sentinels) {
             (Some(SharedCluster { cluster, .. }), _) => cluster.masters().await,
@@ -305,8 +312,8 @@ impl TestStore {
         }
     }
 
-    /// The keys as the store names them.
-    fn of_this_place(&self, keys: BTreeSet<String>) -> impl Iterator<Item = String> {
+    /// The names of keys without the hidden prefix.
+    fn without_tag(&self, keys: BTreeSet<String>) -> impl Iterator<Item = String> {
         keys.into_iter().map(|key| key.strip_prefix(self.tag).map(str::to_owned).unwrap_or(key))
     }
 
@@ -315,13 +322,13 @@ impl TestStore {
         file.connection.lock().expect("nobody panics while holding it")
     }
 
-    /// All keys that begin with `prefix`, in order.
+    /// All keys with this prefix, in order.
     pub async fn keys(&self, prefix: &str) -> Vec<String> {
-        keys_after(&self.store, prefix, None).await
+        keys_after(&self.inner, prefix, None).await
     }
 }
 
-/// All keys that begin with `prefix` and that a scan still gives from here, in order.
+/// All keys with this prefix that a scan returns from a cursor on, in order.
 pub async fn keys_after(store: &Arc<dyn Store>, prefix: &str, mut after: Option<String>) -> Vec<String> {
     let mut keys = BTreeSet::new();
     loop {

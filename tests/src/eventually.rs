@@ -1,8 +1,8 @@
-//! Waiting for what happens by itself.
+//! Waits for conditions that become true without an action of the test.
 
 use std::time::{Duration, Instant};
 
-/// Waits until something holds, which it will.
+/// Waits until a condition holds, at most a minute.
 pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let start = Instant::now();
     while !holds().await {

@@ -1,6 +1,6 @@
-//! A store that keeps together what has the same hash tag and nothing else, as a
-//! Redis Cluster does. It panics where more is touched at once: nobody can take
-//! that for a failure that may be passed over.
+//! A store with the restrictions of a Redis Cluster: only keys with the same hash
+//! tag are colocated. It panics if a call uses keys that are not, since no code
+//! handles a panic as a failure.
 
 use std::sync::Arc;
 

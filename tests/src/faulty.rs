@@ -1,4 +1,4 @@
-//! A store in which any call can be made to fail, in every way that there is.
+//! A store in which any call can fail, in every way.
 
 use std::future::{Future, pending};
 use std::panic::resume_unwind;
@@ -10,44 +10,44 @@ use checkpointer::store::{
 };
 use tokio::sync::Notify;
 
-/// What a caller asked of the store.
+/// A call of the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
     /// [`Store::get`] and [`Store::ttl`].
     Get,
     /// [`Store::range`].
     Range,
-    /// [`Store::commit`], [`Store::commit_with_quota`] and [`Store::settle`], the only
-    /// ones that write.
+    /// The calls that write: [`Store::commit`], [`Store::commit_with_quota`] and
+    /// [`Store::reconcile_quota`].
     Commit,
     /// [`Store::scan`].
     Scan,
 }
 
 /// How a call fails: each way once before the call took effect, and once after
-/// that, so that only the answer is lost.
+/// it, so that only the answer is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The store refuses, and says that nothing happened.
+    /// The store fails and reports that nothing was written.
     RefusedBefore,
-    /// The connection breaks once the call took effect.
+    /// The connection breaks after the call took effect.
     BrokenAfter,
-    /// No answer comes in time, and nothing happened.
+    /// The call times out and has no effect.
     TimedOutBefore,
-    /// No answer comes in time, and it happened all the same.
+    /// The call times out after it took effect.
     TimedOutAfter,
-    /// The store panics, which takes the instance with it.
+    /// The store panics before the call took effect, and the instance is lost.
     PanicBefore,
-    /// The same once the call took effect.
+    /// The store panics after the call took effect.
     PanicAfter,
-    /// The call hangs until its caller is killed.
+    /// The call hangs before it took effect, until its caller is dropped.
     CutBefore,
-    /// The same once the call took effect.
+    /// The call hangs after it took effect, until its caller is dropped.
     CutAfter,
 }
 
 impl Fault {
-    /// All of them.
+    /// All faults.
     pub const ALL: [Self; 8] = [
         Self::RefusedBefore,
         Self::BrokenAfter,
@@ -59,8 +59,8 @@ impl Fault {
         Self::CutAfter,
     ];
 
-    /// Those that do not need a caller who can be killed while he waits: native
-    /// logic blocks its thread.
+    /// The faults for callers that can't be dropped while they wait: native logic
+    /// blocks its thread.
     pub const OF_BLOCKING_CALLERS: [Self; 6] = [
         Self::RefusedBefore,
         Self::BrokenAfter,
@@ -75,8 +75,9 @@ impl Fault {
         matches!(self, Self::BrokenAfter | Self::TimedOutAfter | Self::PanicAfter | Self::CutAfter)
     }
 
-    /// What the caller is told, if he lives to hear it. A store says that
-    /// nothing was written where it knows that, and of each call that reads.
+    /// The error that the caller receives; none if the caller does not continue.
+    /// A store reports the effect `none` if it knows that nothing was written,
+    /// and for every read.
     pub fn error(self, call: Call) -> Option<StorageError> {
         let (reason, effect) = match self {
             Self::RefusedBefore => (StorageReason::Unavailable, Effect::None),
@@ -89,25 +90,24 @@ impl Fault {
     }
 }
 
-/// Wraps a store: counts the calls made to it, and has the one fail that it was
-/// told to.
+/// Wraps a store. Counts its calls, and lets the planned one fail.
 pub struct Faulty {
     inner: Arc<dyn Store>,
-    /// The calls since it was last told what to do.
+    /// The calls since the last plan.
     calls: Mutex<Vec<Call>>,
-    /// Which call is to fail, counted from 0, and how.
+    /// The number of the call that fails, counted from 0, and its fault.
     plan: Mutex<Option<(usize, Fault)>>,
     hanging: Notify,
 }
 
 impl Faulty {
-    /// Wraps `inner`; nothing fails yet.
+    /// Wraps `inner` without a plan.
     pub fn new(inner: Arc<dyn Store>) -> Arc<Self> {
         let (calls, plan) = (Mutex::new(Vec::new()), Mutex::new(None));
         Arc::new(Self { inner, calls, plan, hanging: Notify::new() })
     }
 
-    /// Begins to count anew, and has that call fail, or none.
+    /// Restarts the count, and lets one call fail, or none.
     pub fn plan(&self, plan: Option<(usize, Fault)>) {
         lock(&self.calls).clear();
         *lock(&self.plan) = plan;
@@ -118,7 +118,7 @@ impl Faulty {
         lock(&self.calls).clone()
     }
 
-    /// Returns once a call hangs: it is time to kill its caller.
+    /// Returns when a call hangs, so that its caller can be dropped.
     pub async fn hangs(&self) {
         self.hanging.notified().await;
     }
@@ -136,11 +136,11 @@ impl Faulty {
         let planned = lock(&self.plan).filter(|(planned, _)| *planned == number);
         let Some((_, fault)) = planned else { return effect.await };
         if fault.takes_effect() {
-            // Whatever the answer, it is lost.
+            // The answer is lost.
             let _ = effect.await;
         }
         match fault {
-            // A panic without the message, which is none of anybody's interest.
+            // Without a panic message.
             Fault::PanicBefore | Fault::PanicAfter => resume_unwind(Box::new(fault)),
             Fault::CutBefore | Fault::CutAfter => {
                 self.hanging.notify_one();
@@ -177,7 +177,11 @@ impl Store for Faulty {
         self.call(Call::Commit, self.inner.commit_with_quota(quota, batches)).await
     }
 
-    async fn reconcile_quota(&self, quota: &Quota, after: Option<String>) -> Result<Option<String>, StorageError> {
+    async fn reconcile_quota(
+        &self,
+        quota: &Quota,
+        after: Option<String>,
+    ) -> Result<Option<String>, StorageError> {
         self.call(Call::Commit, self.inner.reconcile_quota(quota, after)).await
     }
 

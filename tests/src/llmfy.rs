@@ -1,4 +1,4 @@
-//! The real llmfy, as `tests/run` installs it, driven over a pipe.
+//! The real llmfy, as `tests/run` installs it, controlled through a pipe.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -8,21 +8,21 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
-/// The two generations of stored documents, neither of which llmfy reads with
-/// the version that writes the other.
+/// The formats of stored documents. The llmfy version that writes one does not
+/// read the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Generation {
-    /// Without a run: up to llmfy 0.10.1.
+    /// Format A, without a run: llmfy up to 0.10.1.
     A,
-    /// With a run: from llmfy 0.11.0.
+    /// Format B, with a run: llmfy from 0.11.0.
     B,
 }
 
-/// Both generations.
+/// Both formats.
 pub const GENERATIONS: [Generation; 2] = [Generation::A, Generation::B];
 
 impl Generation {
-    /// The version of llmfy that stands for it.
+    /// The llmfy version that writes this format.
     pub fn version(self) -> &'static str {
         match self {
             Self::A => "0.10.1",
@@ -31,7 +31,8 @@ impl Generation {
     }
 }
 
-/// llmfy's `RedisCheckpointer` in a process of its own. Dropping it kills it.
+/// llmfy's `RedisCheckpointer` in a process of its own. Dropping it kills the
+/// process.
 pub struct Llmfy {
     _child: Child,
     calls: ChildStdin,
@@ -39,12 +40,12 @@ pub struct Llmfy {
 }
 
 impl Llmfy {
-    /// Starts one over the Redis at `url`.
+    /// Starts a process over the Redis server at `url`.
     pub async fn start(generation: Generation, url: &str) -> Self {
         Self::start_with(generation, url, json!({})).await
     }
 
-    /// Starts one with options, by their names in Python.
+    /// Starts a process with options, by their names in Python.
     pub async fn start_with(generation: Generation, url: &str, mut options: Value) -> Self {
         options["redis_url"] = url.into();
         let mut child = script(generation, "peer.py")
@@ -64,8 +65,8 @@ impl Llmfy {
         self.call("save", json!([document(checkpoint)])).await;
     }
 
-    /// `load`, with an id or for the latest. The state is what Python's
-    /// `json.dumps` makes of it.
+    /// `load`, with an id or for the latest. The state is the output of Python's
+    /// `json.dumps`.
     pub async fn load(&mut self, session: &str, id: Option<&str>) -> Option<Checkpoint> {
         match self.call("load", json!([session, id])).await {
             Value::Null => None,
@@ -73,7 +74,7 @@ impl Llmfy {
         }
     }
 
-    /// `list`, with the limit that llmfy takes if none is said.
+    /// `list` with the default limit of llmfy.
     pub async fn list(&mut self, session: &str) -> Vec<Checkpoint> {
         checkpoints(&self.call("list", json!([session])).await)
     }
@@ -83,12 +84,12 @@ impl Llmfy {
         checkpoints(&self.call("list", json!([session, limit])).await)
     }
 
-    /// `list_by_run`, which generation A does not have.
+    /// `list_by_run`, which does not exist for format A.
     pub async fn list_by_run(&mut self, session: &str, run: &str) -> Vec<Checkpoint> {
         checkpoints(&self.call("list_by_run", json!([session, run])).await)
     }
 
-    /// `delete`, of one checkpoint or of the session.
+    /// `delete`, of a checkpoint or of the session.
     pub async fn delete(&mut self, session: &str, id: Option<&str>) {
         self.call("delete", json!([session, id])).await;
     }
@@ -115,8 +116,8 @@ impl Llmfy {
     }
 }
 
-/// Has the FlowEngine of llmfy 0.11.0 take one turn of a session in a process
-/// of its own, and gives the state that it ends with.
+/// Runs one turn of a session in the FlowEngine of llmfy 0.11.0, in a process of
+/// its own. Returns the resulting state.
 pub async fn take_turn(url: &str, session: &str, text: &str) -> Value {
     let mut script = script(Generation::B, "flow.py");
     let output = script.args([url, session, text]).output().await.expect("a Python that runs");
@@ -124,8 +125,8 @@ pub async fn take_turn(url: &str, session: &str, text: &str) -> Value {
     serde_json::from_slice(&output.stdout).expect("a state as JSON")
 }
 
-/// A script of `tests/data/llmfy`, about to be run by the Python that has the
-/// llmfy of this generation.
+/// A script of `tests/data/llmfy` with the Python environment of this llmfy
+/// version.
 fn script(generation: Generation, name: &str) -> Command {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let python: PathBuf =
@@ -134,13 +135,13 @@ fn script(generation: Generation, name: &str) -> Command {
     assert!(python.exists(), "run tests/run, which installs llmfy");
     let mut command = Command::new(python);
     command.arg(here.join("data/llmfy").join(name));
-    // The component takes a timestamp without an offset for UTC, llmfy for
-    // local time: they agree where local time is UTC.
+    // A timestamp without an offset is UTC for the component and local time for
+    // llmfy: both are equal if local time is UTC.
     command.env("TZ", "UTC").env("PYTHONUTF8", "1");
     command
 }
 
-/// What the pipe takes for a checkpoint.
+/// A checkpoint in the form in which the pipe transports it.
 fn document(checkpoint: &Checkpoint) -> Value {
     let Checkpoint { metadata, state, .. } = checkpoint;
     match &metadata.run {
@@ -176,7 +177,8 @@ fn checkpoint(document: &Value) -> Checkpoint {
     let run = document.get("run_id").map(|run_id| {
         let mut run = Run::new(text(run_id));
         run.prev_node = text(&document["prev_node"]);
-        run.updated_fields = document["updated_fields"].as_array().expect("a list").iter().map(text).collect();
+        run.updated_fields =
+            document["updated_fields"].as_array().expect("a list").iter().map(text).collect();
         run.attempt = document["attempt"].as_i64();
         run.dispatch_id = document["dispatch_id"].as_str().map(str::to_owned);
         run

@@ -1,5 +1,5 @@
-//! Where things stand, in both layouts: written down a second time, apart from
-//! what is tested.
+//! The names of keys in both layouts, written independently of the code under
+//! test.
 
 use checkpointer::Layout;
 
@@ -9,14 +9,14 @@ pub const LAYOUTS: [Layout; 2] = [Layout::Llmfy, Layout::Partitioned];
 /// The names of keys under one prefix.
 #[derive(Clone, Copy, Debug)]
 pub struct Names<'a> {
-    /// What every key begins with.
+    /// The prefix of every key.
     pub prefix: &'a str,
-    /// How the keys go on.
+    /// The layout.
     pub layout: Layout,
 }
 
 impl Names<'_> {
-    /// The document of a checkpoint of a session.
+    /// The key of a checkpoint's document.
     pub fn document(&self, session: &str, id: &str) -> String {
         if self.is_partitioned() {
             format!("{}checkpoint:{id}", self.partition(session))
@@ -47,7 +47,7 @@ impl Names<'_> {
         self.layout == Layout::Partitioned
     }
 
-    /// What all keys of a session begin with, in the partitioned layout.
+    /// The prefix of all keys of a session, in the layout `partitioned`.
     fn partition(&self, session: &str) -> String {
         let escape = |character| match character {
             '%' => "%25".to_owned(),
@@ -59,8 +59,8 @@ impl Names<'_> {
     }
 }
 
-/// What a Redis Cluster looks at to find the slot of a key: what stands in its
-/// first braces, unless that is nothing; else all of it.
+/// The part of a key that determines its slot in a Redis Cluster: the text in the
+/// first braces, or the whole key if there is none.
 pub fn hash_tag(key: &str) -> &str {
     let tag = key.split_once('{').and_then(|(_, behind)| behind.split_once('}')).map(|(tag, _)| tag);
     tag.filter(|tag| !tag.is_empty()).unwrap_or(key)

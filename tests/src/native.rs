@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use checkpointer::store as host;
-use checkpointer::{Checkpoint, Conflict, Error, ExtraMember, Layout, Metadata, Run, SaveOutcome, StorageError};
+use checkpointer::{
+    Checkpoint, Conflict, Error, ExtraMember, Layout, Metadata, Run, SaveOutcome, StorageError,
+};
 use checkpointer_guest::{self as guest, keyvalue};
 use tokio::runtime::{Handle, Runtime};
 

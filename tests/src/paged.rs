@@ -1,5 +1,4 @@
-//! A store that gives no more than a few entries or keys at once, as a host may:
-//! so that what goes page by page does so with a handful of checkpoints.
+//! A store with small pages, so that paging is tested with few checkpoints.
 
 use std::sync::Arc;
 
@@ -13,7 +12,7 @@ pub struct Paged {
 }
 
 impl Paged {
-    /// Wraps `inner`, with pages of `size` at the most.
+    /// Wraps `inner` with pages of at most `size` entries.
     pub fn new(inner: Arc<dyn Store>, size: usize) -> Arc<Self> {
         Arc::new(Self { inner, size })
     }
@@ -30,7 +29,7 @@ impl Store for Paged {
     }
 
     async fn range(&self, query: Query) -> Result<IndexPage, StorageError> {
-        // Whoever can't go on gets all at once.
+        // Without `with_next` the caller can't continue, so it receives all entries.
         let limit = if query.with_next { query.limit.min(self.size as u32) } else { query.limit };
         self.inner.range(Query { limit, ..query }).await
     }
@@ -43,7 +42,11 @@ impl Store for Paged {
         self.inner.commit_with_quota(quota, batches).await
     }
 
-    async fn reconcile_quota(&self, quota: &Quota, after: Option<String>) -> Result<Option<String>, StorageError> {
+    async fn reconcile_quota(
+        &self,
+        quota: &Quota,
+        after: Option<String>,
+    ) -> Result<Option<String>, StorageError> {
         self.inner.reconcile_quota(quota, after).await
     }
 

@@ -1,9 +1,12 @@
-//! Plugins to run. Those in Rust are built when they are first asked for.
+//! Plugins for the tests. Those in Rust are built on first use.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
+
+use checkpointer::plugin::{Grant, Grants};
+use checkpointer::store::Store;
 
 /// The sample plugin in Rust.
 pub fn rust() -> &'static [u8] {
@@ -11,37 +14,42 @@ pub fn rust() -> &'static [u8] {
     PLUGIN.get_or_init(|| build("plugins/rust", "plugin", PLAIN))
 }
 
-/// A plugin that does every harm it is asked for.
+/// A plugin that performs the attack that its input names.
 pub fn hostile() -> &'static [u8] {
     static PLUGIN: OnceLock<Vec<u8>> = OnceLock::new();
     PLUGIN.get_or_init(|| build("tests/plugins/hostile", "hostile", PLAIN))
 }
 
-/// A plugin that imports the raw store as well.
+/// A plugin that also imports `keyvalue`.
 pub fn thief() -> &'static [u8] {
     static PLUGIN: OnceLock<Vec<u8>> = OnceLock::new();
     PLUGIN.get_or_init(|| build("tests/plugins/thief", "thief", PLAIN))
 }
 
-/// A plugin that looks for what WASI gives it.
+/// A plugin that reports what WASI provides.
 pub fn curious() -> &'static [u8] {
     static PLUGIN: OnceLock<Vec<u8>> = OnceLock::new();
     PLUGIN.get_or_init(|| build("tests/plugins/curious", "curious", WASI))
 }
 
-/// A plugin that never ends; its text is beside it.
+/// A grant of the bucket `default`: the keys of `store` with this prefix.
+pub fn granted(store: &Arc<dyn Store>, prefix: &str) -> Grants {
+    Grants::new().bucket("default", Grant::new(Arc::clone(store), prefix))
+}
+
+/// A plugin that never ends; its source is beside it.
 pub const ENDLESS: &[u8] = include_bytes!("../data/plugins/endless.wasm");
 
-/// The target without WASI, whose modules are yet to be made components.
+/// The target without WASI. Its modules must be encoded as components.
 const PLAIN: &str = "wasm32-unknown-unknown";
 
-/// The target with WASI, which gives components.
+/// The target with WASI. It produces components.
 const WASI: &str = "wasm32-wasip2";
 
 /// Builds the crate in a folder of the project as a component.
 fn build(folder: &str, name: &str, kind: &str) -> Vec<u8> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    // One for all, since they are made of the same crates.
+    // Shared, since the crates have the same dependencies.
     let target = root.join("target/plugins/rust");
     let status = Command::new("cargo")
         .args(["build", "--quiet", "--locked", "--release", "--target", kind])

@@ -1,5 +1,4 @@
-//! A way to a server that can fail: it passes bytes on, until it is told to do
-//! something else.
+//! A proxy before a server. It forwards bytes until it is told to fail.
 
 use std::sync::{Arc, Mutex};
 
@@ -7,20 +6,20 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-/// What to do when the next request comes. It happens once. What comes in one
-/// piece is taken for a request, so a large one may be several.
+/// The reaction to the next request. It happens once. All bytes of one read count
+/// as one request, so a large request may count as several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Cut the connection; the server does not see the request.
+    /// Close the connection before the server receives the request.
     LoseRequest,
-    /// Let the server answer, and cut the connection in place of the answer.
+    /// Let the server answer, and close the connection instead of forwarding the
+    /// answer.
     LoseAnswer,
-    /// Pass nothing on over this connection any more, and leave it open.
+    /// Forward nothing on this connection any more, and keep it open.
     Stall,
 }
 
-/// A proxy on a free port of the loopback interface, for as long as the value
-/// lives.
+/// A proxy on a free port of the loopback interface. It runs until it is dropped.
 pub struct Proxy {
     port: u16,
     fault: Arc<Mutex<Option<Fault>>>,
@@ -28,7 +27,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Starts one before the server at `port`.
+    /// Starts a proxy before the server at `port`.
     pub async fn before(port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let own_port = listener.local_addr().expect("an address").port();
@@ -42,17 +41,17 @@ impl Proxy {
         Self { port: own_port, fault, listener }
     }
 
-    /// The address of the proxy, as people write that of a Redis server.
+    /// The URL of the proxy.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// Has the next request fail.
+    /// Lets the next request fail.
     pub fn fail(&self, fault: Fault) {
         *self.fault.lock().expect("a fault") = Some(fault);
     }
 
-    /// Whether what was to fail has failed.
+    /// Whether the planned fault has happened.
     pub fn has_failed(&self) -> bool {
         self.fault.lock().expect("a fault").is_none()
     }
@@ -64,7 +63,7 @@ impl Drop for Proxy {
     }
 }
 
-/// Passes on what both sides send, until one of them or a fault ends it.
+/// Forwards bytes in both directions, until one side closes or a fault ends it.
 async fn pass_on(mut client: TcpStream, port: u16, fault: Arc<Mutex<Option<Fault>>>) -> std::io::Result<()> {
     let mut server = TcpStream::connect(("127.0.0.1", port)).await?;
     let (mut request, mut answer) = (vec![0; 1 << 16], vec![0; 1 << 16]);

@@ -1,4 +1,5 @@
-//! A real Redis Cluster on loopback: three masters, each with a replica.
+//! A real Redis Cluster on the loopback interface: three masters, each with a
+//! replica.
 
 use std::process::Stdio;
 use std::sync::{Arc, Weak};
@@ -10,11 +11,11 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use crate::eventually::eventually;
 use crate::redis_server::{FREE_PORT, RedisServer};
 
-/// How many of the servers are masters; the others are their replicas.
+/// The number of masters; the other servers are their replicas.
 const MASTERS: usize = 3;
 
-/// How long a server must be silent to count as failed, in milliseconds: so long
-/// that a busy machine does not look like a failure.
+/// After how many milliseconds without an answer a server counts as failed: more
+/// than a busy machine needs to answer.
 const NODE_TIMEOUT: &str = "2000";
 
 /// A running cluster. Dropping it kills its servers.
@@ -23,12 +24,12 @@ pub struct RedisCluster {
 }
 
 impl RedisCluster {
-    /// Starts six servers and makes them a cluster.
+    /// Starts six servers and joins them to a cluster.
     pub async fn start() -> Self {
         Self::start_of(async |arguments| RedisServer::start_with(arguments).await).await
     }
 
-    /// The same of Valkey.
+    /// Starts a cluster of Valkey servers.
     pub async fn start_valkey() -> Self {
         Self::start_of(async |arguments| RedisServer::start_valkey_with(arguments).await).await
     }
@@ -54,8 +55,8 @@ impl RedisCluster {
         cluster
     }
 
-    /// A cluster that others use too, but nobody else as long as the guard lives. It
-    /// is empty.
+    /// An empty cluster that several tests share. Access is exclusive while the
+    /// guard exists.
     pub async fn shared() -> (Arc<Self>, OwnedMutexGuard<()>) {
         static SHARED: Mutex<Weak<RedisCluster>> = Mutex::const_new(Weak::new());
         static IN_USE: std::sync::OnceLock<Arc<Mutex<()>>> = std::sync::OnceLock::new();
@@ -77,7 +78,7 @@ impl RedisCluster {
         (cluster, guard)
     }
 
-    /// Waits until every server knows of a whole cluster with all its replicas.
+    /// Waits until every server reports a complete cluster with all replicas.
     pub async fn wait_until_whole(&self) {
         for server in &self.servers {
             eventually("the cluster is whole", async || {
@@ -95,26 +96,25 @@ impl RedisCluster {
         }
     }
 
-    /// The address of the cluster, as people write it: that of two servers.
+    /// The URL of the cluster, with two of its servers.
     pub fn url(&self) -> String {
         format!("redis-cluster://127.0.0.1:{},127.0.0.1:{}", self.servers[0].port(), self.servers[1].port())
     }
 
-    /// The servers that are masters in the beginning, and behind them their
-    /// replicas.
+    /// The servers: first the initial masters, then their replicas.
     pub fn servers(&self) -> &[RedisServer] {
         &self.servers
     }
 
-    /// The same, to be killed and restarted.
+    /// The servers, to be killed and restarted.
     pub fn servers_mut(&mut self) -> &mut [RedisServer] {
         &mut self.servers
     }
 
-    /// Which of the servers is the master of a key now.
+    /// The number of the current master of a key.
     pub async fn master_of(&self, key: &str) -> usize {
         for (number, server) in self.servers.iter().enumerate() {
-            // A master of other slots says MOVED, and so does a replica.
+            // A master of other slots and a replica answer MOVED.
             match server.try_command::<Value>(&["EXISTS", key]).await {
                 Ok(_) => return number,
                 Err(error) => assert!(error.code() == Some("MOVED") || error.is_io_error(), "{error}"),
@@ -123,7 +123,7 @@ impl RedisCluster {
         panic!("nobody is the master of {key}");
     }
 
-    /// Which of the servers is the replica of a master.
+    /// The number of the replica of a master.
     pub async fn replica_of(&self, master: usize) -> usize {
         let port = self.servers[master].port().to_string();
         for (number, server) in self.servers.iter().enumerate() {
@@ -134,7 +134,7 @@ impl RedisCluster {
         panic!("nobody is the replica of {port}");
     }
 
-    /// The servers that are masters now.
+    /// The current masters.
     pub async fn masters(&self) -> Vec<&RedisServer> {
         let mut masters = Vec::new();
         for server in &self.servers {
@@ -145,12 +145,12 @@ impl RedisCluster {
         masters
     }
 
-    /// Moves some slots of a master to another one, as an operator does.
+    /// Migrates slots from one master to another, as an operator does.
     pub async fn move_slots(&self, from: usize, to: usize, count: u32) {
         let id = async |server: &RedisServer| server.command::<String>(&["CLUSTER", "MYID"]).await;
         let (from, to) = (id(&self.servers[from]).await, id(&self.servers[to]).await);
         let address = format!("127.0.0.1:{}", self.servers[0].port());
-        // What was moved before has to have come round, or redis-cli refuses.
+        // redis-cli fails until all servers know the result of the previous migration.
         eventually("the servers agree about the slots", async || {
             try_redis_cli(&["--cluster", "check", &address]).await.is_ok()
         })
@@ -166,14 +166,14 @@ impl RedisCluster {
     }
 }
 
-/// Runs redis-cli, which has to succeed.
+/// Runs redis-cli, which must succeed.
 async fn redis_cli(words: &[&str]) {
     if let Err(printed) = try_redis_cli(words).await {
         panic!("redis-cli {words:?}: {printed}");
     }
 }
 
-/// Runs redis-cli; if it fails, gives what it printed.
+/// Runs redis-cli. Returns its output if it fails.
 async fn try_redis_cli(words: &[&str]) -> Result<(), String> {
     let mut cli = Command::new("redis-cli");
     let output = cli.args(words).stdin(Stdio::null()).output().await.expect("redis-cli is installed");

@@ -1,5 +1,5 @@
-//! A real redis-server or valkey-server on a free port of the loopback interface,
-//! for as long as the value lives.
+//! A real redis-server or valkey-server on a free port of the loopback interface.
+//! It runs until it is dropped.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
-/// As an argument of a server, some port that nobody listens on.
+/// An argument of a server that is replaced by a free port.
 pub const FREE_PORT: &str = "a free port";
 
 /// A running server. Dropping it kills it by its process id.
@@ -31,19 +31,20 @@ impl RedisServer {
         Self::start_with(&[]).await
     }
 
-    /// Starts a server with more arguments, as `redis-server` takes them.
+    /// Starts a server with additional arguments of `redis-server`.
     pub async fn start_with(arguments: &[&str]) -> Self {
         Self::start_program("redis-server".into(), arguments).await
     }
 
-    /// Starts a Valkey server, which `tests/run` gets, with more arguments.
+    /// Starts a Valkey server, which `tests/run` installs, with additional
+    /// arguments.
     pub async fn start_valkey_with(arguments: &[&str]) -> Self {
         let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/valkey/valkey-server");
         Self::start_program(program, arguments).await
     }
 
     async fn start_program(program: PathBuf, arguments: &[&str]) -> Self {
-        // Somebody else may take a port before the server does.
+        // Another process may take the port before the server does.
         for _ in 0..10 {
             let folder = TempDir::new().expect("a temporary folder");
             let port = free_port();
@@ -61,14 +62,14 @@ impl RedisServer {
         panic!("{} does not start", program.display());
     }
 
-    /// Starts a server with more arguments, several words in each text.
+    /// Starts a server with additional arguments, several words in each text.
     pub async fn start_with_words(arguments: &[&str]) -> Self {
         let words: Vec<&str> = arguments.iter().flat_map(|argument| argument.split(' ')).collect();
         Self::start_with(&words).await
     }
 
-    /// Starts a replica of this server with the same arguments, and waits until it
-    /// gets what is written.
+    /// Starts a replica of this server with the same arguments, and waits until
+    /// it receives writes.
     pub async fn start_replica(&self) -> Self {
         self.command::<Value>(&["CONFIG", "SET", "repl-diskless-sync-delay", "0"]).await;
         let port = self.port.to_string();
@@ -84,56 +85,56 @@ impl RedisServer {
         replica
     }
 
-    /// The port that the server listens on.
+    /// The port of the server.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The address of the server, as people write it.
+    /// The URL of the server.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// The Unix socket that the server listens on as well.
+    /// The Unix socket of the server.
     pub fn socket(&self) -> PathBuf {
         self.folder().join("redis.sock")
     }
 
-    /// Where the server keeps what it writes to disk.
+    /// The folder of the server's files.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Kills the server without warning.
+    /// Kills the server with SIGKILL.
     pub async fn kill(&mut self) {
         self.child.kill().await.expect("the server can be killed");
     }
 
-    /// Starts the server again on the same port, with what it had on disk.
+    /// Restarts the server on the same port with the data that it had on disk.
     pub async fn restart(&mut self) {
         self.begin_restart(&[]);
         self.wait_until_ready().await;
     }
 
-    /// The same with more arguments, and without waiting for anything.
+    /// Restarts the server with additional arguments, without waiting.
     pub fn begin_restart(&mut self, arguments: &[&str]) {
         self.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         self.child = spawn(&self.program, &self.folder, self.port, &self.arguments);
     }
 
-    /// Stops the server's process without ending it, or lets it go on.
+    /// Sends a signal to the server's process.
     pub async fn signal(&self, signal: &str) {
         let id = self.child.id().expect("the server runs").to_string();
         let status = Command::new("kill").args([signal, &id]).status().await.expect("kill runs");
         assert!(status.success());
     }
 
-    /// Sends one command of words, and gives the answer.
+    /// Sends a command and returns its reply.
     pub async fn command<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
         self.try_command(words).await.expect("the server answers")
     }
 
-    /// Sends one command of words, and gives the answer or what was wrong.
+    /// Sends a command and returns its reply or its error.
     pub async fn try_command<T: redis::FromRedisValue>(&self, words: &[&str]) -> redis::RedisResult<T> {
         let mut connection = self.connect().await?;
         let mut command = redis::cmd(words[0]);
@@ -143,30 +144,30 @@ impl RedisServer {
         command.query_async(&mut connection).await
     }
 
-    /// A connection to keep, where each command of [`RedisServer::command`] has
-    /// one of its own.
+    /// A connection for several commands; [`RedisServer::command`] opens one per
+    /// command.
     pub async fn connect(&self) -> redis::RedisResult<MultiplexedConnection> {
-        // A server that is busy is no failure.
+        // A busy server is not a failure.
         let patient = AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(60)));
         redis::Client::open(self.url())?.get_multiplexed_async_connection_with_config(&patient).await
     }
 
-    /// What the server says of itself under a name in a section of `INFO`;
-    /// nothing, if it does not know the name.
+    /// The value of a field in a section of `INFO`; empty if the server does not
+    /// know the field.
     pub async fn information(&self, section: &str, name: &str) -> String {
         let information: String = self.command(&["INFO", section]).await;
         let line = information.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         line.unwrap_or_default().to_owned()
     }
 
-    /// How often a command was called, by clients or in scripts.
+    /// The number of calls of a command, by clients and scripts.
     pub async fn calls(&self, command: &str) -> u64 {
         let statistics = self.information("commandstats", &format!("cmdstat_{command}")).await;
         let calls = statistics.split(',').find_map(|part| part.strip_prefix("calls="));
         calls.map_or(0, |calls| calls.parse().expect("a number"))
     }
 
-    /// All that the server holds: each key with its type and what stands there.
+    /// All keys of the server, each with its type and value.
     pub async fn keyspace(&self) -> Vec<(String, String, String)> {
         let mut keys: Vec<String> = self.command(&["KEYS", "*"]).await;
         keys.sort();
@@ -186,7 +187,7 @@ impl RedisServer {
         keyspace
     }
 
-    /// Begins to watch which commands clients send.
+    /// Starts to record the commands that clients send.
     pub async fn watch(&self) -> Watch {
         let mut stream =
             BufReader::new(TcpStream::connect(("127.0.0.1", self.port)).await.expect("a connection"));
@@ -197,18 +198,18 @@ impl RedisServer {
         Watch { stream }
     }
 
-    /// Waits until the server answers, and has loaded what it had on disk.
+    /// Waits until the server answers and has loaded its data.
     pub async fn wait_until_ready(&mut self) {
         assert!(self.is_ready().await, "the server has ended");
     }
 
-    /// The same; says if the server has ended instead.
+    /// Waits until the server answers. Returns false if it has ended.
     async fn is_ready(&mut self) -> bool {
         let start = Instant::now();
         loop {
             match self.try_command::<Value>(&["PING"]).await {
                 Ok(_) => return true,
-                // It answers, and wants a password: it is ready.
+                // The server answers and requires a password: it is ready.
                 Err(error) if error.code() == Some("NOAUTH") => return true,
                 Err(error) => {
                     assert!(start.elapsed() < Duration::from_secs(20), "the server does not start: {error}");
@@ -221,41 +222,73 @@ impl RedisServer {
         }
     }
 
-    /// The argument of the server behind another one.
+    /// The value that follows an argument of the server.
     pub fn argument(&self, name: &str) -> Option<&str> {
         let at = self.arguments.iter().position(|argument| argument == name)?;
         self.arguments.get(at + 1).map(String::as_str)
     }
 }
 
-/// The commands that clients send to a server.
+/// Records the commands that clients send to a server.
 pub struct Watch {
     stream: BufReader<TcpStream>,
 }
 
 impl Watch {
-    /// The names of the commands so far, in capitals. What a script does, and
-    /// what a client says of itself when it connects, is not among them.
-    pub async fn commands(mut self, server: &RedisServer) -> Vec<String> {
+    /// The names of the recorded commands in upper case.
+    pub async fn commands(self, server: &RedisServer) -> Vec<String> {
+        self.calls(server).await.into_iter().map(|mut words| words.swap_remove(0)).collect()
+    }
+
+    /// The recorded commands with their arguments, the name in upper case. Commands
+    /// of scripts, and those of clients that connect, are left out.
+    pub async fn calls(mut self, server: &RedisServer) -> Vec<Vec<String>> {
         server.command::<String>(&["ECHO", "end of watch"]).await;
-        let mut commands = Vec::new();
+        let mut calls = Vec::new();
         loop {
             let mut line = String::new();
             self.stream.read_line(&mut line).await.expect("a line");
             if line.contains("end of watch") {
-                return commands;
+                return calls;
             }
             // +1763840000.123456 [0 127.0.0.1:50000] "GET" "key"
             let (from, command) = line.split_once("] ").expect("a command");
-            let name = command.split('"').nth(1).expect("a name").to_uppercase();
-            if !from.ends_with(" lua") && !["HELLO", "CLIENT", "AUTH", "SELECT"].contains(&name.as_str()) {
-                commands.push(name);
+            let mut words = words(command);
+            words[0] = words[0].to_uppercase();
+            if !from.ends_with(" lua") && !["HELLO", "CLIENT", "AUTH", "SELECT"].contains(&&*words[0]) {
+                calls.push(words);
             }
         }
     }
 }
 
-/// A port that nobody listens on.
+/// The quoted words of a line of MONITOR. Bytes that are not printable ASCII are
+/// replaced.
+fn words(line: &str) -> Vec<String> {
+    let (mut words, mut word) = (Vec::new(), None::<String>);
+    let mut characters = line.chars();
+    while let Some(character) = characters.next() {
+        match (&mut word, character) {
+            (None, '"') => word = Some(String::new()),
+            (None, _) => {}
+            (Some(_), '"') => words.extend(word.take()),
+            (Some(text), '\\') => text.push(match characters.next().expect("an escape") {
+                'n' => '\n',
+                't' => '\t',
+                'r' => '\r',
+                'x' => {
+                    characters.nth(1).expect("two digits");
+                    char::REPLACEMENT_CHARACTER
+                }
+                other => other,
+            }),
+            (Some(text), other) => text.push(other),
+        }
+    }
+    words
+}
+
+/// A port on which no process listens.
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("an address").port()

@@ -1,4 +1,4 @@
-//! Checkpoints to save.
+//! Sample checkpoints.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -34,8 +34,8 @@ pub fn timestamp(second: u32) -> Timestamp {
     Timestamp::from_unix_micros((START_OF_2026 + i64::from(second)) * 1_000_000)
 }
 
-/// The files of a folder of `tests/data`, in order of their names, each with
-/// its text.
+/// The JSON files of a folder in `tests/data`, ordered by name, each with its
+/// text.
 pub fn data(folder: &str) -> Vec<(PathBuf, String)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("data").join(folder);
     let files = fs::read_dir(&folder).expect("a folder of tests/data");

@@ -1,5 +1,5 @@
-//! A real master with two replicas, and three sentinels that watch over them, on
-//! loopback.
+//! A real master with two replicas, monitored by three Sentinels, on the loopback
+//! interface.
 
 use std::fs;
 use std::process::Stdio;
@@ -13,20 +13,20 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use crate::eventually::eventually;
 use crate::redis_server::{RedisServer, free_port};
 
-/// What the sentinels call the master.
+/// The name of the master for the Sentinels.
 pub const NAME: &str = "mymaster";
 
-/// What the sentinels want to be told.
+/// The password of the Sentinels.
 pub const PASSWORD: &str = "of-the-sentinels";
 
-/// How long a master must be silent to count as failed, in milliseconds: so long
-/// that a busy machine does not look like a failure.
+/// After how many milliseconds without an answer a master counts as failed: more
+/// than a busy machine needs to answer.
 const DOWN_AFTER: u32 = 2000;
 
-/// How many sentinels there are.
+/// The number of Sentinels.
 const SENTINELS: usize = 3;
 
-/// Running servers and sentinels. Dropping it kills them by their process ids.
+/// Running servers and Sentinels. Dropping it kills them by their process ids.
 pub struct Sentinels {
     servers: Vec<RedisServer>,
     sentinels: Vec<Sentinel>,
@@ -51,8 +51,8 @@ impl Sentinels {
         it
     }
 
-    /// Servers that others use too, but nobody else as long as the guard lives. They
-    /// are empty.
+    /// Empty servers that several tests share. Access is exclusive while the
+    /// guard exists.
     pub async fn shared() -> (Arc<Self>, OwnedMutexGuard<()>) {
         static SHARED: Mutex<Weak<Sentinels>> = Mutex::const_new(Weak::new());
         static IN_USE: std::sync::OnceLock<Arc<Mutex<()>>> = std::sync::OnceLock::new();
@@ -72,8 +72,8 @@ impl Sentinels {
         (it, guard)
     }
 
-    /// Waits until every sentinel knows the other ones and a master with two
-    /// replicas that can take its place.
+    /// Waits until every Sentinel knows the other ones and a master with two
+    /// replicas that can be promoted.
     pub async fn wait_until_whole(&self) {
         for sentinel in &self.sentinels {
             eventually("a sentinel knows the others", async || {
@@ -95,30 +95,29 @@ impl Sentinels {
         }
     }
 
-    /// The address of the store, as people write it.
+    /// The URL of the store.
     pub fn url(&self) -> String {
         let of = |sentinel: &Sentinel| format!("127.0.0.1:{}", sentinel.port);
         let sentinels: Vec<_> = self.sentinels.iter().map(of).collect();
         format!("redis+sentinel://{}/{NAME}?sentinel_password={PASSWORD}", sentinels.join(","))
     }
 
-    /// The servers; the first one is the master in the beginning.
+    /// The servers; the first one is the initial master.
     pub fn servers(&self) -> &[RedisServer] {
         &self.servers
     }
 
-    /// The same, to be killed and restarted.
+    /// The servers, to be killed and restarted.
     pub fn servers_mut(&mut self) -> &mut [RedisServer] {
         &mut self.servers
     }
 
-    /// The master that all sentinels name, which takes itself for one too.
+    /// The server that all Sentinels and it itself report as master.
     pub async fn master(&self) -> &RedisServer {
         &self.servers[self.master_other_than(None).await]
     }
 
-    /// Waits until all sentinels name a master other than this one, and gives its
-    /// number.
+    /// Waits until all Sentinels report another master. Returns its number.
     pub async fn successor_of(&self, former: usize) -> usize {
         self.master_other_than(Some(former)).await
     }
@@ -141,14 +140,14 @@ impl Sentinels {
         master.expect("a master")
     }
 
-    /// Kills the master without warning, and gives its number.
+    /// Kills the master with SIGKILL. Returns its number.
     pub async fn kill_master(&mut self) -> usize {
         let master = self.master_other_than(None).await;
         self.servers[master].kill().await;
         master
     }
 
-    /// Waits until a server is a replica that has what the master has.
+    /// Waits until a server is a replica with the data of the master.
     pub async fn wait_until_replica(&self, number: usize) {
         eventually("a server is a replica", async || {
             let about = self.servers[number].try_command::<String>(&["INFO", "replication"]).await;
@@ -157,12 +156,12 @@ impl Sentinels {
         .await;
     }
 
-    /// Has the sentinels choose another master, as an operator does.
+    /// Starts a manual failover, as an operator does.
     pub async fn fail_over(&self) {
         self.sentinels[0].command::<Value>(&["FAILOVER", NAME]).await.expect("a failover begins");
     }
 
-    /// Kills all sentinels.
+    /// Kills all Sentinels.
     pub async fn kill_sentinels(&mut self) {
         for sentinel in &mut self.sentinels {
             sentinel.child.kill().await.expect("a sentinel can be killed");
@@ -193,7 +192,7 @@ impl Sentinel {
         Self { child, port, _folder: folder }
     }
 
-    /// Sends `SENTINEL` with some words.
+    /// Sends a `SENTINEL` command.
     async fn command<T: FromRedisValue>(&self, words: &[&str]) -> RedisResult<T> {
         let address = format!("redis://:{PASSWORD}@127.0.0.1:{}", self.port);
         let mut connection = redis::Client::open(address)?.get_multiplexed_async_connection().await?;
@@ -201,7 +200,7 @@ impl Sentinel {
     }
 }
 
-/// What a sentinel says under a name, from its list of names and values.
+/// The value of a field in the answer of a Sentinel, a list of names and values.
 fn said<'a>(about: &'a [String], name: &str) -> &'a str {
     about.chunks(2).find(|pair| pair[0] == name).map_or("", |pair| &pair[1])
 }

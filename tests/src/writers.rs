@@ -1,5 +1,5 @@
-//! Tasks that save for as long as they are told to, each in a session of its own,
-//! and remember what was acknowledged.
+//! Tasks that save until they are stopped, each in a session of its own, and
+//! record the acknowledged saves.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use crate::eventually::eventually;
 use crate::samples::checkpoint;
 
-/// Tasks at work.
+/// Running tasks.
 pub struct Writers {
     checkpointer: Checkpointer,
     tasks: Vec<JoinHandle<()>>,
@@ -19,7 +19,7 @@ pub struct Writers {
     stop: Arc<AtomicBool>,
 }
 
-/// What a task has saved: `c0`, `c1` and so on.
+/// The saves of a task: `c0`, `c1` and so on.
 #[derive(Default)]
 struct Session {
     tried: AtomicU64,
@@ -29,16 +29,16 @@ struct Session {
 /// How a task saves.
 #[derive(Clone, Copy)]
 pub enum Saving {
-    /// Each checkpoint after the one before, and nothing may go wrong.
+    /// With `save_after` the previous checkpoint. Every save must succeed.
     OneAfterAnother,
-    /// Each by itself, and nothing may go wrong.
+    /// With `save`. Every save must succeed.
     EachByItself,
-    /// Each by itself; those that are refused with this message count for nothing.
+    /// With `save`. Failures of the store with such a message are allowed.
     UnlessRefused(fn(&str) -> bool),
 }
 
 impl Writers {
-    /// Starts so many.
+    /// Starts this many tasks.
     pub fn start(checkpointer: &Checkpointer, count: usize, saving: Saving) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let sessions: Vec<Arc<Session>> = (0..count).map(|_| Arc::default()).collect();
@@ -63,7 +63,7 @@ impl Writers {
         Self { checkpointer: checkpointer.clone(), tasks: tasks.collect(), sessions, stop }
     }
 
-    /// Waits until every task has had so many more saves acknowledged.
+    /// Waits until this many more saves of every task are acknowledged.
     pub async fn make_progress(&self, saves: usize) {
         let counts =
             || self.sessions.iter().map(|session| session.acknowledged.lock().expect("no panic").len());
@@ -75,9 +75,9 @@ impl Writers {
         .await;
     }
 
-    /// Ends the tasks; says how many saves were acknowledged, and how many of them
-    /// are not listed. What is listed has to be in order; what else is there, for
-    /// instance what was tried and refused, counts for nothing.
+    /// Stops the tasks. Returns the number of acknowledged saves, and how many of
+    /// them are not listed. Lists must be in order. They may contain more, for
+    /// example saves that failed with effect `unknown`.
     pub async fn stop(self) -> (usize, usize) {
         self.stop.store(true, Ordering::Relaxed);
         for task in self.tasks {
@@ -86,8 +86,11 @@ impl Writers {
         let (mut saved, mut lost) = (0, 0);
         for (number, session) in self.sessions.iter().enumerate() {
             let acknowledged = session.acknowledged.lock().expect("no panic").clone();
-            let history =
-                self.checkpointer.list(HistoryQuery::new(session_name(number)).limit(u32::MAX)).await.expect("a list");
+            let history = self
+                .checkpointer
+                .list(HistoryQuery::new(session_name(number)).limit(u32::MAX))
+                .await
+                .expect("a list");
             let found: Vec<u64> = history
                 .checkpoints
                 .iter()
@@ -118,7 +121,7 @@ async fn save(checkpointer: &Checkpointer, session: &str, number: u64, saving: S
     if number.is_multiple_of(8) && matches!(saving, Saving::OneAfterAnother) {
         assert_eq!(checkpointer.latest(session).await?.as_ref(), Some(&next));
     }
-    // So that there are not too many to look at in the end.
+    // Limits the number of checkpoints to check at the end.
     tokio::time::sleep(Duration::from_millis(2)).await;
     Ok(())
 }

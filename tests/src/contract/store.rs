@@ -1,11 +1,11 @@
-//! What every store keeps to, as `wit/keyvalue.wit` says it.
+//! The contract of every store, as `keyvalue.wit` describes it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use checkpointer::store::{
-    Batch, Condition, Effect, Entry, Expire, ExpireMode, Expiry, IndexMax, IndexMember, IndexPut, IndexSize, ValuePrefix,
-    Operation, Order, Position, Put, Query, StorageReason, Value,
+    Batch, Condition, Effect, Entry, Expire, ExpireMode, Expiry, IndexMax, IndexMember, IndexPut, IndexSize,
+    Operation, Order, Position, Put, Query, StorageReason, Value, ValuePrefix,
 };
 
 use super::TestStore;
@@ -39,28 +39,33 @@ fn query(index: &str, order: Order, limit: u32) -> Query {
     }
 }
 
-async fn members(place: &TestStore, query: Query) -> Vec<String> {
-    let page = place.store.range(query).await.expect("a page");
+async fn members(store: &TestStore, query: Query) -> Vec<String> {
+    let page = store.inner.range(query).await.expect("a page");
     page.entries.into_iter().map(|entry| entry.member).collect()
 }
 
-async fn get(place: &TestStore, keys: &[&str], max_value_bytes: Option<u32>) -> Vec<Value> {
-    place.store.get(keys.iter().map(|key| (*key).to_owned()).collect(), max_value_bytes).await.expect("values")
+async fn get(store: &TestStore, keys: &[&str], max_value_bytes: Option<u32>) -> Vec<Value> {
+    store
+        .inner
+        .get(keys.iter().map(|key| (*key).to_owned()).collect(), max_value_bytes)
+        .await
+        .expect("values")
 }
 
-/// Values are given in the order of their keys, whole or as heads.
-pub async fn gives_values_in_order_and_heads_at_characters(place: &TestStore) {
-    place.write(vec![put("a", "é☀x", Expiry::Never), put("b", "", Expiry::Never)]).await;
+/// Values are returned in the order of the keys, whole or truncated.
+pub async fn get_returns_values_in_key_order_and_truncates_at_characters(store: &TestStore) {
+    store.write(vec![put("a", "é☀x", Expiry::Never), put("b", "", Expiry::Never)]).await;
     let (a, b) = (Value::Text("é☀x".into()), Value::Text(String::new()));
-    assert_eq!(get(place, &["b", "none", "a"], None).await, [b.clone(), Value::Absent, a.clone()]);
-    assert_eq!(get(place, &["a", "b"], Some(4)).await, [Value::Truncated("é".into()), b]);
-    assert_eq!(get(place, &["a"], Some(6)).await, std::slice::from_ref(&a));
-    assert_eq!(get(place, &["a"], None).await, [a]);
-    assert_eq!(get(place, &[], None).await, []);
+    assert_eq!(get(store, &["b", "none", "a"], None).await, [b.clone(), Value::Absent, a.clone()]);
+    assert_eq!(get(store, &["a", "b"], Some(4)).await, [Value::Truncated("é".into()), b]);
+    assert_eq!(get(store, &["a"], Some(6)).await, std::slice::from_ref(&a));
+    assert_eq!(get(store, &["a"], None).await, [a]);
+    assert_eq!(get(store, &[], None).await, []);
 }
 
-/// Entries come by score, then by the bytes of members, either way round.
-pub async fn keeps_an_index_in_order_of_scores_then_bytes(place: &TestStore) {
+/// Entries are ordered by score, then by the bytes of the member, in both
+/// directions.
+pub async fn range_orders_entries_by_score_then_by_bytes(store: &TestStore) {
     let entries = [
         ("b", 1.5),
         ("é", 1.5),
@@ -69,18 +74,18 @@ pub async fn keeps_an_index_in_order_of_scores_then_bytes(place: &TestStore) {
         ("a", 1767323045.123456),
         ("c", 1.5000000000000002),
     ];
-    place
+    store
         .write(entries.iter().map(|(member, score)| index_put("i", member, *score, Expiry::Never)).collect())
         .await;
-    place.put("v:b", "value of b").await;
+    store.put("v:b", "value of b").await;
     let ascending = ["z", "B", "b", "é", "c", "a"];
-    assert_eq!(members(place, query("i", Order::Ascending, 10)).await, ascending);
+    assert_eq!(members(store, query("i", Order::Ascending, 10)).await, ascending);
     let mut descending = ascending;
     descending.reverse();
-    assert_eq!(members(place, query("i", Order::Descending, 10)).await, descending);
+    assert_eq!(members(store, query("i", Order::Descending, 10)).await, descending);
     for with_next in [true, false] {
-        let page = place
-            .store
+        let page = store
+            .inner
             .range(Query { with_next, ..query("i", Order::Descending, 10) })
             .await
             .expect("a page");
@@ -90,28 +95,29 @@ pub async fn keeps_an_index_in_order_of_scores_then_bytes(place: &TestStore) {
         assert!(page.entries.iter().all(|entry| entry.member == "b" || entry.value == Value::Absent));
         assert_eq!((page.next, page.count), (None, None));
         let counted = Query { with_next, with_count: true, ..query("i", Order::Descending, 2) };
-        assert_eq!(place.store.range(counted).await.expect("a page").count, Some(6));
+        assert_eq!(store.inner.range(counted).await.expect("a page").count, Some(6));
     }
     let counted = Query { with_count: true, ..query("none", Order::Descending, 2) };
-    assert_eq!(place.store.range(counted).await.expect("a page").count, Some(0));
-    assert_eq!(members(place, query("i", Order::Descending, 0)).await, [""; 0]);
-    assert_eq!(members(place, query("none", Order::Descending, 5)).await, [""; 0]);
+    assert_eq!(store.inner.range(counted).await.expect("a page").count, Some(0));
+    assert_eq!(members(store, query("i", Order::Descending, 0)).await, [""; 0]);
+    assert_eq!(members(store, query("none", Order::Descending, 5)).await, [""; 0]);
 }
 
-/// Pages of any size put together are the whole, also from a place that is gone.
-pub async fn goes_on_behind_any_place_in_an_index(place: &TestStore) {
+/// Pages of any size together return all entries, also from a position whose
+/// entry does not exist.
+pub async fn range_continues_after_any_position(store: &TestStore) {
     let all: Vec<String> = (0..50).map(|number| format!("{:02}", number * 7 % 50)).collect();
     let score = |member: &str| f64::from(member.parse::<u32>().unwrap_or(0) / 20);
-    place
+    store
         .write(all.iter().map(|member| index_put("i", member, score(member), Expiry::Never)).collect())
         .await;
     for order in [Order::Ascending, Order::Descending] {
-        let whole = members(place, query("i", order, 100)).await;
+        let whole = members(store, query("i", order, 100)).await;
         for size in [1, 7, 49, 50, 51] {
             let (mut pages, mut after) = (Vec::new(), None);
             loop {
                 let page =
-                    place.store.range(Query { after, ..query("i", order, size) }).await.expect("a page");
+                    store.inner.range(Query { after, ..query("i", order, size) }).await.expect("a page");
                 pages.extend(page.entries.into_iter().map(|entry| entry.member));
                 after = page.next;
                 if after.is_none() {
@@ -130,18 +136,17 @@ pub async fn goes_on_behind_any_place_in_an_index(place: &TestStore) {
                 })
                 .cloned()
                 .collect();
-            assert_eq!(members(place, Query { after, ..query("i", order, 100) }).await, expected);
+            assert_eq!(members(store, Query { after, ..query("i", order, 100) }).await, expected);
         }
     }
 }
 
-/// Values that are more than asked for are refused, and whoever asks for one fewer
-/// has them.
-pub async fn gives_no_more_bytes_than_asked_for(place: &TestStore) {
+/// A range of more bytes than the limit is rejected; one entry fewer succeeds.
+pub async fn range_enforces_its_byte_limit(store: &TestStore) {
     let entries = ["a", "b", "c"].map(|member| index_put("i", member, 1.0, Expiry::Never));
-    place.write(entries.into()).await;
-    place.write(vec![put("v:a", "12345", Expiry::Never), put("v:b", "é☀", Expiry::Never)]).await;
-    place.write(vec![index_put("v:c", "no text", 1.0, Expiry::Never)]).await;
+    store.write(entries.into()).await;
+    store.write(vec![put("v:a", "12345", Expiry::Never), put("v:b", "é☀", Expiry::Never)]).await;
+    store.write(vec![index_put("v:c", "no text", 1.0, Expiry::Never)]).await;
     for (limit, max_value_bytes, most, fits) in [
         (3, None, 10, true),
         (3, None, 9, false),
@@ -152,9 +157,9 @@ pub async fn gives_no_more_bytes_than_asked_for(place: &TestStore) {
         (0, None, 0, true),
     ] {
         let query = Query { max_value_bytes, ..query("i", Order::Ascending, limit) };
-        let page = place.store.range_with_byte_limit(query.clone(), most).await;
+        let page = store.inner.range_with_byte_limit(query.clone(), most).await;
         if fits {
-            assert_eq!(page, place.store.range(query).await, "{limit} of {most} bytes");
+            assert_eq!(page, store.inner.range(query).await, "{limit} of {most} bytes");
         } else {
             let error = page.expect_err("refused");
             assert_eq!((error.reason, error.effect), (StorageReason::TooLarge, Effect::None));
@@ -162,10 +167,11 @@ pub async fn gives_no_more_bytes_than_asked_for(place: &TestStore) {
     }
 }
 
-/// A batch is applied as a whole if its conditions hold, and not at all if not.
-pub async fn applies_a_batch_only_if_its_conditions_hold(place: &TestStore) {
-    place.write(vec![put("a", "text*of?a", Expiry::Never), index_put("i", "m", 1.0, Expiry::Never)]).await;
-    place.put("empty", "").await;
+/// A batch is applied completely if its conditions hold, and otherwise not at
+/// all.
+pub async fn a_batch_is_applied_only_if_its_conditions_hold(store: &TestStore) {
+    store.write(vec![put("a", "text*of?a", Expiry::Never), index_put("i", "m", 1.0, Expiry::Never)]).await;
+    store.put("empty", "").await;
     let has = |member: &str| Condition::IndexHas(IndexMember { index: "i".into(), member: member.into() });
     let at_most = |index: &str, size| Condition::IndexSizeAtMost(IndexSize { index: index.into(), size });
     let absent = |key: &str| Condition::Absent(key.into());
@@ -198,21 +204,22 @@ pub async fn applies_a_batch_only_if_its_conditions_hold(place: &TestStore) {
     ] {
         let operations = vec![put("seen", "yes", Expiry::Never), index_put("i", "x", 1.0, Expiry::Never)];
         let batch = Batch { conditions: conditions.clone(), operations };
-        assert_eq!(place.store.commit(vec![batch]).await, Ok(vec![expected]), "{conditions:?}");
-        assert_eq!(place.text("seen").await.is_some(), expected, "{conditions:?}");
-        place.write(vec![Operation::Delete("seen".into()), index_delete("i", "x")]).await;
+        assert_eq!(store.inner.commit(vec![batch]).await, Ok(vec![expected]), "{conditions:?}");
+        assert_eq!(store.text("seen").await.is_some(), expected, "{conditions:?}");
+        store.write(vec![Operation::Delete("seen".into()), index_delete("i", "x")]).await;
     }
 }
 
-/// The highest entry that counts is the one that is told, and no higher.
-pub async fn knows_the_highest_entry_that_counts(place: &TestStore) {
+/// The condition compares the highest entry that is neither dangling nor
+/// excluded.
+pub async fn index_max_finds_the_highest_qualifying_entry(store: &TestStore) {
     for (member, score) in [("a", 1.0), ("b", 2.0), ("B", 2.0), ("dead", 3.0), ("other", 4.0)] {
-        place.write(vec![index_put("i", member, score, Expiry::Never)]).await;
+        store.write(vec![index_put("i", member, score, Expiry::Never)]).await;
     }
     for member in ["a", "b", "B", "other"] {
-        place.put(&format!("v:{member}"), "").await;
+        store.put(&format!("v:{member}"), "").await;
     }
-    place.put("text", "").await;
+    store.put("text", "").await;
     let holds = async |index: &str, excluding: &[&str], member: Option<&str>, upper_bound: (f64, &str)| {
         let highest = Condition::IndexMax(IndexMax {
             index: index.into(),
@@ -222,7 +229,7 @@ pub async fn knows_the_highest_entry_that_counts(place: &TestStore) {
             upper_bound: Position { score: upper_bound.0, member: upper_bound.1.into() },
         });
         let batch = Batch { conditions: vec![vec![highest]], operations: Vec::new() };
-        place.store.commit(vec![batch]).await.expect("an outcome")[0]
+        store.inner.commit(vec![batch]).await.expect("an outcome")[0]
     };
     let far = (9.0, "");
     for (index, excluding, member, upper_bound, expected) in [
@@ -246,21 +253,21 @@ pub async fn knows_the_highest_entry_that_counts(place: &TestStore) {
         let found = holds(index, excluding, member, upper_bound).await;
         assert_eq!(found, expected, "{index} {excluding:?} {member:?} {upper_bound:?}");
     }
-    // A store looks at 1,000 entries.
+    // A store examines 1,000 entries.
     let dead = |count: u32| {
         (0..count).map(|number| index_put("long", &format!("{number:04}"), 5.0, Expiry::Never)).collect()
     };
-    place.write(vec![index_put("long", "a", 1.0, Expiry::Never)]).await;
-    place.write(dead(999)).await;
+    store.write(vec![index_put("long", "a", 1.0, Expiry::Never)]).await;
+    store.write(dead(999)).await;
     assert!(holds("long", &[], Some("a"), far).await);
-    place.write(dead(1000)).await;
+    store.write(dead(1000)).await;
     assert!(!holds("long", &[], Some("a"), far).await);
-    place.write(vec![index_delete("long", "a"), index_delete("long", "0000")]).await;
+    store.write(vec![index_delete("long", "a"), index_delete("long", "0000")]).await;
     assert!(holds("long", &[], None, far).await);
 }
 
-/// A life is made longer, and shorter only where that is said.
-pub async fn a_life_is_cut_short_only_where_that_is_said(place: &TestStore) {
+/// A TTL is extended in both modes, and shortened only by the mode `set`.
+pub async fn only_expire_mode_set_shortens_a_ttl(store: &TestStore) {
     use ExpireMode::{ExtendOnly, Set};
     let (soon, late) = (Expiry::AfterMs(500), Expiry::AfterMs(60_000));
     for (number, (before, then, mode, is_there)) in [
@@ -281,48 +288,48 @@ pub async fn a_life_is_cut_short_only_where_that_is_said(place: &TestStore) {
             (format!("value {number}"), put(&format!("value {number}"), "1", before)),
             (format!("index {number}"), index_put(&format!("index {number}"), "m", 1.0, before)),
         ] {
-            place.write(vec![made]).await;
-            place.write(vec![Operation::Expire(Expire { key: key.clone(), expiry: then, mode })]).await;
+            store.write(vec![made]).await;
+            store.write(vec![Operation::Expire(Expire { key: key.clone(), expiry: then, mode })]).await;
             if !is_there {
                 tokio::time::sleep(Duration::from_millis(700)).await;
             }
-            assert_eq!(place.keys(&key).await.len(), usize::from(is_there), "{key}");
+            assert_eq!(store.keys(&key).await.len(), usize::from(is_there), "{key}");
         }
     }
     tokio::time::sleep(Duration::from_millis(700)).await;
-    assert_eq!(place.keys("").await.len(), 12);
+    assert_eq!(store.keys("").await.len(), 12);
     for mode in [Set, ExtendOnly] {
-        place.write(vec![Operation::Expire(Expire { key: "none".into(), expiry: late, mode })]).await;
+        store.write(vec![Operation::Expire(Expire { key: "none".into(), expiry: late, mode })]).await;
     }
-    assert_eq!(place.keys("none").await, [""; 0]);
+    assert_eq!(store.keys("none").await, [""; 0]);
 }
 
-/// The batches of one call see what those before them wrote.
-pub async fn applies_the_batches_of_a_call_in_order(place: &TestStore) {
+/// The batches of one call see the writes of earlier ones.
+pub async fn batches_are_applied_in_order(store: &TestStore) {
     let first_come = |value: &str| Batch {
         conditions: vec![vec![Condition::Absent("a".into())]],
         operations: vec![put("a", value, Expiry::Never)],
     };
-    assert_eq!(place.store.commit(vec![first_come("1"), first_come("2")]).await, Ok(vec![true, false]));
-    assert_eq!(place.text("a").await.as_deref(), Some("1"));
-    assert_eq!(place.store.commit(Vec::new()).await, Ok(Vec::new()));
+    assert_eq!(store.inner.commit(vec![first_come("1"), first_come("2")]).await, Ok(vec![true, false]));
+    assert_eq!(store.text("a").await.as_deref(), Some("1"));
+    assert_eq!(store.inner.commit(Vec::new()).await, Ok(Vec::new()));
 }
 
-/// A value is gone when its time has come, and setting it says what is next.
-pub async fn values_expire_and_setting_them_again_sets_the_expiry(place: &TestStore) {
+/// A value expires at its time; another put sets a new expiry.
+pub async fn a_put_replaces_the_expiry(store: &TestStore) {
     let soon = Expiry::AfterMs(60);
-    place.write(vec![put("a", "1", soon), put("b", "1", soon), put("c", "1", Expiry::AfterMs(60_000))]).await;
-    place.write(vec![put("b", "2", Expiry::Never)]).await;
+    store.write(vec![put("a", "1", soon), put("b", "1", soon), put("c", "1", Expiry::AfterMs(60_000))]).await;
+    store.write(vec![put("b", "2", Expiry::Never)]).await;
     tokio::time::sleep(Duration::from_millis(120)).await;
-    let left = get(place, &["a", "b", "c"], None).await;
+    let left = get(store, &["a", "b", "c"], None).await;
     assert_eq!(left, [Value::Absent, Value::Text("2".into()), Value::Text("1".into())]);
-    assert_eq!(place.keys("").await, ["b", "c"]);
+    assert_eq!(store.keys("").await, ["b", "c"]);
     let batch = Batch { conditions: vec![vec![Condition::Absent("a".into())]], operations: Vec::new() };
-    assert_eq!(place.store.commit(vec![batch]).await, Ok(vec![true]));
+    assert_eq!(store.inner.commit(vec![batch]).await, Ok(vec![true]));
 }
 
-/// An index lives as long as the longest-lived thing ever put into it.
-pub async fn an_index_lives_as_long_as_its_longest_lived_member(place: &TestStore) {
+/// The expiry of an index is that of the member with the longest TTL so far.
+pub async fn an_index_keeps_its_longest_ttl(store: &TestStore) {
     let (soon, late) = (Expiry::AfterMs(60), Expiry::AfterMs(60_000));
     for (index, expiries) in [
         ("soon", vec![soon]),
@@ -332,87 +339,87 @@ pub async fn an_index_lives_as_long_as_its_longest_lived_member(place: &TestStor
         ("soon, never, soon", vec![soon, Expiry::Never, soon]),
     ] {
         for (number, expiry) in expiries.into_iter().enumerate() {
-            place.write(vec![index_put(index, &number.to_string(), 1.0, expiry)]).await;
+            store.write(vec![index_put(index, &number.to_string(), 1.0, expiry)]).await;
         }
     }
     tokio::time::sleep(Duration::from_millis(120)).await;
-    let left = place.keys("").await;
+    let left = store.keys("").await;
     assert_eq!(left, ["late, soon", "never, soon", "soon, late", "soon, never, soon"]);
-    assert_eq!(members(place, query("soon", Order::Ascending, 10)).await, [""; 0]);
-    assert_eq!(members(place, query("soon, never, soon", Order::Ascending, 10)).await, ["0", "1", "2"]);
-    // A new index of the name knows nothing of the old one.
-    place.write(vec![index_put("soon", "new", 1.0, Expiry::Never)]).await;
-    assert_eq!(members(place, query("soon", Order::Ascending, 10)).await, ["new"]);
+    assert_eq!(members(store, query("soon", Order::Ascending, 10)).await, [""; 0]);
+    assert_eq!(members(store, query("soon, never, soon", Order::Ascending, 10)).await, ["0", "1", "2"]);
+    // A new index with the same name does not have the entries of the old one.
+    store.write(vec![index_put("soon", "new", 1.0, Expiry::Never)]).await;
+    assert_eq!(members(store, query("soon", Order::Ascending, 10)).await, ["new"]);
 }
 
-/// A store says of each key, in their order, when it goes away.
-pub async fn says_how_long_each_key_has_left(place: &TestStore) {
+/// `ttl` returns the remaining TTLs in the order of the keys.
+pub async fn ttl_returns_the_remaining_ttl_of_each_key(store: &TestStore) {
     let (start, hour) = (Instant::now(), Expiry::AfterMs(3_600_000));
-    place.write(vec![put("hour", "1", hour)]).await;
-    place.write(vec![put("never", "", Expiry::Never)]).await;
-    place.write(vec![put("gone", "1", Expiry::AfterMs(50))]).await;
-    place.write(vec![index_put("index", "a", 1.0, hour)]).await;
-    place.write(vec![index_put("endless index", "a", 1.0, Expiry::Never)]).await;
+    store.write(vec![put("hour", "1", hour)]).await;
+    store.write(vec![put("never", "", Expiry::Never)]).await;
+    store.write(vec![put("gone", "1", Expiry::AfterMs(50))]).await;
+    store.write(vec![index_put("index", "a", 1.0, hour)]).await;
+    store.write(vec![index_put("endless index", "a", 1.0, Expiry::Never)]).await;
     tokio::time::sleep(Duration::from_millis(150)).await;
     let keys = ["never", "hour", "nothing", "endless index", "gone", "index", "hour"].map(str::to_owned);
-    let left = place.store.ttl(keys.into()).await.expect("lives");
+    let left = store.inner.ttl(keys.into()).await.expect("lives");
     let elapsed = start.elapsed().as_millis() as u64;
-    // 150 have passed, if not more; a store counts whole milliseconds.
+    // At least 150 ms have passed; stores count whole milliseconds.
     let is_of_hour = |life: &Option<Expiry>| matches!(life, Some(Expiry::AfterMs(left)) if (3_599_998 - elapsed..=3_599_850).contains(left));
     let never = Some(Expiry::Never);
     assert_eq!([left[0], left[2], left[3], left[4]], [never, None, never, None]);
     assert!([left[1], left[5], left[6]].iter().all(is_of_hour), "{left:?}");
     assert_eq!(left.len(), 7);
-    assert_eq!(place.store.ttl(vec!["never".to_owned()]).await, Ok(vec![never]));
-    assert_eq!(place.store.ttl(Vec::new()).await, Ok(Vec::new()));
+    assert_eq!(store.inner.ttl(vec!["never".to_owned()]).await, Ok(vec![never]));
+    assert_eq!(store.inner.ttl(Vec::new()).await, Ok(Vec::new()));
 }
 
-/// An index without members is gone, and so is what is deleted.
-pub async fn what_is_deleted_is_gone(place: &TestStore) {
-    place.write(vec![put("a", "1", Expiry::Never), index_put("i", "m", 1.0, Expiry::Never)]).await;
-    place
+/// Deleted values do not exist, nor do indexes without members.
+pub async fn deleted_keys_do_not_exist(store: &TestStore) {
+    store.write(vec![put("a", "1", Expiry::Never), index_put("i", "m", 1.0, Expiry::Never)]).await;
+    store
         .write(vec![Operation::Delete("a".into()), index_delete("i", "m"), Operation::Delete("none".into())])
         .await;
-    place.write(vec![index_delete("i", "m"), index_delete("none", "m")]).await;
-    assert_eq!(place.keys("").await, [""; 0]);
-    place.write(vec![index_put("i", "m", 1.0, Expiry::Never), index_put("i", "n", 1.0, Expiry::Never)]).await;
-    place.write(vec![Operation::Delete("i".into())]).await;
-    assert_eq!(place.keys("").await, [""; 0]);
-    assert_eq!(members(place, query("i", Order::Ascending, 10)).await, [""; 0]);
+    store.write(vec![index_delete("i", "m"), index_delete("none", "m")]).await;
+    assert_eq!(store.keys("").await, [""; 0]);
+    store.write(vec![index_put("i", "m", 1.0, Expiry::Never), index_put("i", "n", 1.0, Expiry::Never)]).await;
+    store.write(vec![Operation::Delete("i".into())]).await;
+    assert_eq!(store.keys("").await, [""; 0]);
+    assert_eq!(members(store, query("i", Order::Ascending, 10)).await, [""; 0]);
 }
 
-/// A key holds a value or an index, and nobody takes one for the other.
-pub async fn a_value_is_no_index_and_an_index_no_value(place: &TestStore) {
-    place.write(vec![put("value", "1", Expiry::Never), index_put("v:index", "m", 1.0, Expiry::Never)]).await;
+/// A key has a value or an index, and using one as the other is an error.
+pub async fn values_and_indexes_are_distinct_types(store: &TestStore) {
+    store.write(vec![put("value", "1", Expiry::Never), index_put("v:index", "m", 1.0, Expiry::Never)]).await;
     for operation in [index_put("value", "m", 1.0, Expiry::Never), put("v:index", "1", Expiry::Never)] {
-        // What stands before it in the batch is not written either.
+        // Operations before it in the batch are not applied either.
         let operations = vec![put("other", "1", Expiry::Never), operation];
-        let error = place
-            .store
+        let error = store
+            .inner
             .commit(vec![Batch { conditions: Vec::new(), operations }])
             .await
             .expect_err("refused");
         assert_eq!((error.reason, error.effect), (StorageReason::WrongType, Effect::None));
     }
-    place.write(vec![index_delete("value", "m")]).await;
-    assert_eq!(place.keys("").await, ["v:index", "value"]);
-    let error = place.store.range(query("value", Order::Ascending, 1)).await.expect_err("refused");
+    store.write(vec![index_delete("value", "m")]).await;
+    assert_eq!(store.keys("").await, ["v:index", "value"]);
+    let error = store.inner.range(query("value", Order::Ascending, 1)).await.expect_err("refused");
     assert_eq!((error.reason, error.effect), (StorageReason::WrongType, Effect::None));
-    place.write(vec![index_put("names", "index", 1.0, Expiry::Never)]).await;
+    store.write(vec![index_put("names", "index", 1.0, Expiry::Never)]).await;
     for (with_next, max_value_bytes) in [(true, None), (false, None), (true, Some(1))] {
         let query = Query { with_next, max_value_bytes, ..query("names", Order::Descending, 1) };
-        let page = place.store.range(query).await.expect("a page");
+        let page = store.inner.range(query).await.expect("a page");
         assert!(matches!(page.entries[0].value, Value::Unreadable(_)), "{page:?}");
-        assert!(matches!(get(place, &["v:index"], max_value_bytes).await[0], Value::Unreadable(_)));
+        assert!(matches!(get(store, &["v:index"], max_value_bytes).await[0], Value::Unreadable(_)));
     }
 }
 
-/// A scan gives all keys that begin with a text, whatever characters it has.
-pub async fn a_scan_takes_its_prefix_literally(place: &TestStore) {
+/// A scan returns the keys with a prefix, with any characters in it.
+pub async fn a_scan_takes_its_prefix_literally(store: &TestStore) {
     let prefixes = ["app:", "app:eu:", "app[1]:", "app1:", "a*", "a?", "\\", "%", "_", "app^-:", "é"];
     for prefix in prefixes {
-        place.put(&format!("{prefix}x"), "1").await;
-        place.write(vec![index_put(&format!("{prefix}i"), "m", 1.0, Expiry::Never)]).await;
+        store.put(&format!("{prefix}x"), "1").await;
+        store.write(vec![index_put(&format!("{prefix}i"), "m", 1.0, Expiry::Never)]).await;
     }
     for prefix in prefixes {
         let mut expected: Vec<String> = prefixes
@@ -421,17 +428,17 @@ pub async fn a_scan_takes_its_prefix_literally(place: &TestStore) {
             .filter(|key| key.starts_with(prefix))
             .collect();
         expected.sort();
-        assert_eq!(place.keys(prefix).await, expected, "{prefix}");
+        assert_eq!(store.keys(prefix).await, expected, "{prefix}");
     }
     let operations = (0..2500).map(|number| put(&format!("many:{number}"), "1", Expiry::Never)).collect();
-    place.write(operations).await;
-    assert_eq!(place.keys("many:").await.len(), 2500);
-    place.put("\u{10ffff}x", "1").await;
-    assert_eq!(place.keys("\u{10ffff}").await, ["\u{10ffff}x"]);
+    store.write(operations).await;
+    assert_eq!(store.keys("many:").await.len(), 2500);
+    store.put("\u{10ffff}x", "1").await;
+    assert_eq!(store.keys("\u{10ffff}").await, ["\u{10ffff}x"]);
 }
 
-/// What no store can keep is refused, and nothing is written.
-pub async fn refuses_what_it_cannot_keep(place: &TestStore) {
+/// Operations that no store can execute are rejected, and nothing is written.
+pub async fn invalid_operations_are_rejected(store: &TestStore) {
     for operation in [
         put("a", "1", Expiry::AfterMs(0)),
         put("a", "1", Expiry::AfterMs(u64::MAX)),
@@ -442,19 +449,19 @@ pub async fn refuses_what_it_cannot_keep(place: &TestStore) {
         index_delete("before", "m"),
     ] {
         let operations = vec![put("before", "1", Expiry::Never), operation];
-        let error = place
-            .store
+        let error = store
+            .inner
             .commit(vec![Batch { conditions: Vec::new(), operations }])
             .await
             .expect_err("refused");
         assert_eq!((error.reason, error.effect), (StorageReason::InvalidArgument, Effect::None));
     }
-    assert_eq!(place.keys("").await, [""; 0]);
+    assert_eq!(store.keys("").await, [""; 0]);
 }
 
-/// Of many that want the same key at once, one gets it.
-pub async fn of_many_at_once_one_wins(place: &TestStore) {
-    let store = &place.store;
+/// Of concurrent commits with the same condition, exactly one is applied.
+pub async fn concurrent_conditional_puts_have_exactly_one_winner(store: &TestStore) {
+    let store = &store.inner;
     let tasks: Vec<_> = (0..50)
         .map(|number| {
             let store = Arc::clone(store);

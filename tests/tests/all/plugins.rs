@@ -1,4 +1,4 @@
-//! Other people's components, with what they were granted and nothing else.
+//! Plugins access what they were granted, and nothing else.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -8,9 +8,9 @@ use checkpointer::plugin::{self, CompositionError, Grant, Grants, Limits, Plugin
 use checkpointer::store::{SqliteStore, Store};
 use checkpointer::{COMPONENT, Checkpointer};
 use checkpointer_tests::contract::redis_store;
-use checkpointer_tests::plugins;
-use checkpointer_tests::redis_server::RedisServer;
 use checkpointer_tests::fake_cluster::FakeCluster;
+use checkpointer_tests::plugins::{self, granted};
+use checkpointer_tests::redis_server::RedisServer;
 use wasmtime::component::{Component, Linker, ResourceTable};
 
 fn agent() -> Plugin {
@@ -21,16 +21,12 @@ async fn store() -> Arc<dyn Store> {
     Arc::new(SqliteStore::in_memory().await.expect("a database in memory"))
 }
 
-fn granted(store: &Arc<dyn Store>, prefix: &str) -> Grants {
-    Grants::new().bucket("default", Grant::new(Arc::clone(store), prefix))
-}
-
 async fn answer(plugin: &Plugin, grants: &Grants, input: &str) -> Result<String, String> {
     plugin.run(grants, input).await.expect("it ends")
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_plugin_goes_on_from_what_was_saved_and_the_library_reads_it() {
+async fn a_plugin_continues_from_its_checkpoint_and_the_library_reads_it() {
     let (agent, store) = (agent(), store().await);
     let grants = granted(&store, "tenant-1/");
     assert_eq!(answer(&agent, &grants, "s").await, Ok("1 rust s-1-rust".to_owned()));
@@ -46,7 +42,7 @@ async fn a_plugin_goes_on_from_what_was_saved_and_the_library_reads_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_at_once_in_one_session_each_come_after_another() {
+async fn concurrent_runs_in_one_session_follow_each_other() {
     let server = RedisServer::start().await;
     let (agent, store) = (agent(), redis_store(&server.url()));
     let runs: Vec<_> = (0..8)
@@ -64,7 +60,7 @@ async fn many_at_once_in_one_session_each_come_after_another() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_granted_does_not_exist() {
+async fn a_plugin_accesses_only_granted_buckets() {
     let (agent, store) = (agent(), store().await);
     let one = granted(&store, "tenant-1/");
     answer(&agent, &one, "s").await.expect("a step");
@@ -86,7 +82,7 @@ async fn what_is_not_granted_does_not_exist() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_plugin_scans_what_it_was_granted_and_restores_it_where_it_may_write() {
+async fn a_plugin_scans_and_restores_within_its_grant() {
     let (agent, store) = (agent(), store().await);
     let (one, other) = (granted(&store, "tenant-1/"), granted(&store, "tenant-2/"));
     answer(&agent, &one, "s").await.expect("a step");
@@ -99,7 +95,7 @@ async fn a_plugin_scans_what_it_was_granted_and_restores_it_where_it_may_write()
         answer(&hostile, &to_read, "restore").await,
         Err("StorageReason::ReadOnly, Effect::None: the bucket takes no writes".to_owned())
     );
-    // It lives for a minute now; others live as they did.
+    // The restored checkpoint has a TTL of a minute; others do not change.
     let lives = async |prefix: &str| {
         let opened = Checkpointer::builder().prefix(format!("{prefix}llmfy_checkpoint:"));
         let opened = opened.open_store(Arc::clone(&store)).await.expect("opened");
@@ -109,10 +105,10 @@ async fn a_plugin_scans_what_it_was_granted_and_restores_it_where_it_may_write()
     assert_eq!(lives("tenant-2/").await, None);
 }
 
-/// As a cluster tells them apart: what counts is the whole of a key, with what was
-/// granted before it.
+/// As on a cluster: the hash tag of the whole key counts, including the granted
+/// prefix.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_layout_is_refused_where_a_store_would_not_keep_its_keys_together() {
+async fn a_layout_is_rejected_if_its_keys_are_not_colocated() {
     let agent = agent();
     let store: Arc<dyn Store> = FakeCluster::new(store().await);
     assert_eq!(
@@ -124,15 +120,14 @@ async fn a_layout_is_refused_where_a_store_would_not_keep_its_keys_together() {
     );
     let tagged = granted(&store, "{tenant-1}/");
     assert_eq!(answer(&agent, &tagged, "s").await, Ok("1 rust s-1-rust".to_owned()));
-    // Of 31 prefixes that a checkpointer takes, one has a hash tag; in the other
-    // layout each will do.
+    // Of 31 valid prefixes one has a hash tag; in the other layout all are valid.
     let hostile = Plugins::new().and_then(|all| all.load(plugins::hostile())).expect("a plugin");
     let reached = answer(&hostile, &granted(&store, "tenant-2/"), "prefixes").await;
     assert_eq!(reached, Ok(format!("{} taken, {} refused; []", 56 + 31 * 56, 5 + 30 + 5)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn wasi_is_there_and_empty_but_for_a_clock_and_chance() {
+async fn wasi_provides_only_a_clock_and_random_numbers() {
     let curious = Plugins::new().and_then(|all| all.load(plugins::curious())).expect("a plugin");
     let found = answer(&curious, &Grants::new(), "look").await.expect("an answer");
     let expected = [
@@ -159,7 +154,7 @@ async fn wasi_is_there_and_empty_but_for_a_clock_and_chance() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_plugin_wants_of_wasi_has_limits_that_are_named() {
+async fn limits_of_wasi_resources_are_reported() {
     let log = Arc::new(Mutex::new(Vec::new()));
     let sink = Arc::clone(&log);
     let limits =
@@ -192,7 +187,7 @@ async fn what_a_plugin_wants_of_wasi_has_limits_that_are_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_grant_has_limits_that_are_named() {
+async fn limits_of_a_grant_are_reported() {
     let (agent, store) = (agent(), store().await);
     let limited = |limit: fn(Grant) -> Grant| {
         Grants::new().bucket("default", limit(Grant::new(Arc::clone(&store), "tenant-1/")))
@@ -201,13 +196,13 @@ async fn a_grant_has_limits_that_are_named() {
     let small = answer(&agent, &limited(|grant| grant.value_bytes(200)), "s").await;
     let expected = "the store failed: a checkpoint of 273 bytes is larger than the 200 it may have";
     assert_eq!(small, Err(expected.to_owned()));
-    // The agent asks for as many as are usual, which is no more than it may have.
+    // The agent lists with the default limit, which the grant reduces.
     let one = answer(&agent, &limited(|grant| grant.results_per_call(1)), "step s").await;
     assert_eq!(one, Ok("2 rust s-2-rust".to_owned()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_takes_too_long_fails_and_the_plugin_goes_on() {
+async fn a_call_timeout_fails_the_call_and_the_plugin_continues() {
     let server = RedisServer::start().await;
     let grants = granted(&redis_store(&server.url()), "");
     let limits = Limits { call_time: Duration::from_millis(300), ..Limits::default() };
@@ -221,7 +216,7 @@ async fn a_call_that_takes_too_long_fails_and_the_plugin_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_composed_plugin_needs_no_more_than_the_keyvalue_of_a_host() {
+async fn a_composed_plugin_imports_only_keyvalue_and_types() {
     let composed = plugin::compose(plugins::rust()).expect("composed");
     let mut config = wasmtime::Config::new();
     config.wasm_component_model(true);
@@ -242,12 +237,12 @@ async fn a_composed_plugin_needs_no_more_than_the_keyvalue_of_a_host() {
         .expect("its export");
     let (told,) = run.call_async(&mut instances, ("s",)).await.expect("it ends");
     assert_eq!(told, Ok("1 rust s-1-rust".to_owned()));
-    // Run by itself the plugin goes on from there.
+    // A normal run continues from the checkpoint of the composed plugin.
     let told = answer(&agent(), &granted(&store, "tenant-1/"), "step s").await;
     assert_eq!(told, Ok("2 rust s-2-rust\n1 rust s-1-rust".to_owned()));
 }
 
-/// A host that knows nothing of checkpoints.
+/// A host without the library's checkpointer.
 struct Host {
     ctx: KeyvalueCtx,
     table: ResourceTable,
@@ -260,7 +255,7 @@ impl KeyvalueView for Host {
 }
 
 #[test]
-fn only_what_a_plugin_may_import_is_composed() {
+fn composition_rejects_disallowed_imports() {
     let refused = plugin::compose(COMPONENT).expect_err("refused");
     let names = ["flow:checkpoint/keyvalue@0.1.0"];
     assert!(matches!(&refused, CompositionError::Imports(found) if found == &names), "{refused}");
@@ -271,7 +266,7 @@ fn only_what_a_plugin_may_import_is_composed() {
 }
 
 #[test]
-fn a_plugin_that_imports_more_than_the_checkpointer_is_not_run() {
+fn loading_rejects_disallowed_imports() {
     let refused = Plugins::new().and_then(|all| all.load(COMPONENT)).err().expect("refused");
     assert!(matches!(&refused, PluginError::Imports(names) if names == &["flow:checkpoint/keyvalue@0.1.0"]));
     let refused = Plugins::new().and_then(|all| all.load(b"no component")).err().expect("refused");
@@ -279,7 +274,7 @@ fn a_plugin_that_imports_more_than_the_checkpointer_is_not_run() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_plugin_that_takes_too_long_is_ended_and_others_go_on() {
+async fn a_run_timeout_stops_the_plugin_and_no_other() {
     let all = Plugins::new().expect("an engine");
     let limits = Limits { run_time: Duration::from_millis(300), ..Limits::default() };
     let endless = all.load(plugins::ENDLESS).expect("a plugin").limits(limits.clone());
@@ -298,7 +293,8 @@ async fn a_plugin_that_takes_too_long_is_ended_and_others_go_on() {
         assert!(matches!(ended, Err(PluginError::Time(_))), "{ended:?}");
     }
     assert!(start.elapsed() < Duration::from_secs(20));
-    // Waiting for the store counts as well, and the next run is a new one.
+    // Waiting for the store counts as time of the run. The next run has a new
+    // instance.
     let server = RedisServer::start().await;
     let grants = granted(&redis_store(&server.url()), "");
     let agent = agent.limits(limits);
@@ -312,7 +308,7 @@ async fn a_plugin_that_takes_too_long_is_ended_and_others_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_plugin_that_wants_too_much_memory_is_ended() {
+async fn the_memory_limit_stops_the_plugin() {
     let limits = Limits { memory: 128 << 10, ..Limits::default() };
     let ended = agent().limits(limits).run(&Grants::new(), "s").await;
     assert!(matches!(ended, Err(PluginError::Memory(_))), "{ended:?}");

@@ -1,5 +1,5 @@
-//! The user that README.md describes has all that is needed, and nothing that is
-//! not: each permission that is missing is named, and nothing was written.
+//! The Redis user of README.md has all permissions that are needed and no others.
+//! A missing permission is reported by name, and nothing is written.
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
@@ -17,10 +17,10 @@ use checkpointer_tests::redis_cluster::RedisCluster;
 use checkpointer_tests::redis_server::RedisServer;
 use checkpointer_tests::samples::checkpoint;
 
-/// The remark on what spares a scan to begin again.
+/// The comment of README.md on the permission with which a scan continues.
 const GO_ON: &str = "to go on clearing or copying after a connection was cut";
 
-/// What a user does, over a new connection to a server that forgot its scripts.
+/// An operation over a new connection to a server without cached scripts.
 type Action = fn(Arc<dyn Store>) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
 
 macro_rules! action {
@@ -29,7 +29,7 @@ macro_rules! action {
     };
 }
 
-/// All that there is to do, such that each command is needed for something.
+/// Operations of which at least one needs each permission.
 const ACTIONS: [(&str, Action); 18] = [
     ("save", action!(|store| open(store).await.save(&checkpoint("s", "new", "r", 9)).await)),
     ("save in another run", action!(|store| open(store).await.save(&checkpoint("s", "a", "r2", 9)).await)),
@@ -93,8 +93,8 @@ async fn put_within(store: &Arc<dyn Store>) -> Result<Vec<bool>, StorageError> {
     store.commit_with_quota(&quota(), vec![batch]).await
 }
 
-/// Empties a server and puts two checkpoints there, one value within a quota, and
-/// a checkpoint of somebody else.
+/// Clears a server. Then saves two checkpoints, a value within a quota, and a
+/// checkpoint of another prefix.
 async fn furnish(server: &RedisServer) {
     server.command::<redis::Value>(&["FLUSHALL"]).await;
     server.command::<redis::Value>(&["SCRIPT", "FLUSH"]).await;
@@ -108,8 +108,8 @@ async fn furnish(server: &RedisServer) {
     server.command::<redis::Value>(&["SCRIPT", "FLUSH"]).await;
 }
 
-/// What a user with these rules may not do, each action with what it is told.
-/// Nothing was written where something is missing.
+/// The operations that fail for a user with these rules, each with its error. A
+/// failed operation must not write.
 async fn refusals(server: &RedisServer, rules: &[String]) -> Vec<(&'static str, String)> {
     let mut refusals = Vec::new();
     for (name, action) in ACTIONS {
@@ -126,13 +126,13 @@ async fn refusals(server: &RedisServer, rules: &[String]) -> Vec<(&'static str, 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_user_of_the_readme_may_do_all() {
+async fn the_user_of_the_readme_has_all_permissions() {
     let server = RedisServer::start().await;
     assert_eq!(refusals(&server, &rules(&CONTRACT)).await, []);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_permission_is_needed_and_named_where_it_is_missing() {
+async fn each_permission_is_needed_and_reported_if_missing() {
     let server = RedisServer::start().await;
     let all = rules(&CONTRACT);
     let commands: BTreeSet<&str> = all.iter().filter_map(|rule| rule.strip_prefix('+')).collect();
@@ -149,7 +149,7 @@ async fn each_permission_is_needed_and_named_where_it_is_missing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_line_of_the_readme_is_for_what_it_says() {
+async fn each_line_of_the_readme_grants_what_its_comment_says() {
     let server = RedisServer::start().await;
     let mut purposes = vec!["who it is, and where", "to read"];
     let reading = ["load the latest", "load", "list", "list a run", "go on in an index"];
@@ -185,7 +185,7 @@ async fn each_line_of_the_readme_is_for_what_it_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_without_the_prefix_is_out_of_reach() {
+async fn keys_without_the_prefix_are_not_accessible() {
     let server = RedisServer::start().await;
     furnish(&server).await;
     let store = redis_store(&set_user(&server, &rules(&CONTRACT)).await);
@@ -206,7 +206,7 @@ async fn a_key_without_the_prefix_is_out_of_reach() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn to_connect_takes_no_permission_but_for_another_database() {
+async fn connecting_needs_a_permission_only_for_another_database() {
     let server = RedisServer::start().await;
     furnish(&server).await;
     let least = rules(&["who it is, and where"]);
@@ -222,7 +222,7 @@ async fn to_connect_takes_no_permission_but_for_another_database() {
         assert_eq!((error.reason, error.effect), (StorageReason::AccessDenied, Effect::None), "{error:?}");
         assert_eq!(error.message, "the store's user lacks a permission: select");
     }
-    // Nobody has to open anything again once it is allowed.
+    // The open checkpointer works as soon as the permission is granted.
     set_user(&server, &[rules(&CONTRACT), rules(&["for a database other than 0"])].concat()).await;
     in_another.save(&checkpoint("s", "c", "r", 1)).await.expect("saved");
     let beyond = open(redis_store(&format!("{}/99", server.url()))).await;
@@ -233,7 +233,7 @@ async fn to_connect_takes_no_permission_but_for_another_database() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_may_not_ask_for_the_process_scans_again_after_a_connection_was_cut() {
+async fn without_info_a_scan_restarts_after_a_lost_connection() {
     let server = RedisServer::start().await;
     let keys: Vec<String> = (0..5000).map(|number| format!("{DEFAULT_PREFIX}{number:04}")).collect();
     let mut mset = vec!["MSET"];
@@ -252,7 +252,7 @@ async fn who_may_not_ask_for_the_process_scans_again_after_a_connection_was_cut(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn on_a_cluster_it_takes_one_line_more() {
+async fn a_cluster_needs_one_more_permission_line() {
     let (cluster, _guard) = RedisCluster::shared().await;
     let all = rules(&[&CONTRACT[..], &["for a cluster"]].concat());
     let set_user_without = async |missing: &str| {

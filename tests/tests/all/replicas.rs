@@ -1,64 +1,65 @@
-//! Saves that are only acknowledged when replicas have them, or a disk.
+//! Saves that are acknowledged only when replicas have them, or have them on
+//! disk.
 
 use std::time::Duration;
 
 use checkpointer::store::{Effect, StorageReason};
 use checkpointer::{Checkpointer, Error, HistoryQuery};
 use checkpointer_tests::acl::{CONTRACT, rules, set_user};
+use checkpointer_tests::checkpointer_under_test::Mode;
 use checkpointer_tests::contract::{self, Backend, TestStore, redis_store};
 use checkpointer_tests::errors::{reason_and_effect, storage_error, storage_fields};
 use checkpointer_tests::redis_server::RedisServer;
 use checkpointer_tests::samples::checkpoint;
-use checkpointer_tests::checkpointer_under_test::Mode;
 
 macro_rules! contract_of_saves {
     ($($part:ident: { $($promise:ident,)* })*) => {
         $($(
             #[tokio::test(flavor = "multi_thread")]
             async fn $promise() {
-                let place = TestStore::new(Backend::RedisReplicas).await;
-                contract_of_saves!(@ $part $promise place);
-                assert_replicated(&place).await;
+                let store = TestStore::new(Backend::RedisReplicas).await;
+                contract_of_saves!(@ $part $promise store);
+                assert_replicated(&store).await;
             }
         )*)*
     };
-    (@ store $promise:ident $place:ident) => { contract::store::$promise(&$place).await };
-    (@ quota $promise:ident $place:ident) => { contract::quota::$promise(&$place).await };
-    (@ $part:ident $promise:ident $place:ident) => {
-        contract::$part::$promise(&$place, Mode::Component).await
+    (@ store $promise:ident $store:ident) => { contract::store::$promise(&$store).await };
+    (@ quota $promise:ident $store:ident) => { contract::quota::$promise(&$store).await };
+    (@ $part:ident $promise:ident $store:ident) => {
+        contract::$part::$promise(&$store, Mode::Component).await
     };
 }
 
 contract_of_saves! {
     store: {
-        applies_a_batch_only_if_its_conditions_hold,
-        applies_the_batches_of_a_call_in_order,
-        of_many_at_once_one_wins,
+        a_batch_is_applied_only_if_its_conditions_hold,
+        batches_are_applied_in_order,
+        concurrent_conditional_puts_have_exactly_one_winner,
     }
     quota: {
-        a_full_bucket_refuses_and_writes_nothing,
-        many_writers_never_exceed_a_limit,
+        a_full_bucket_rejects_a_commit_and_writes_nothing,
+        concurrent_writers_never_exceed_a_quota,
     }
     checkpointer: {
-        a_saved_checkpoint_is_loaded_as_it_was,
-        saving_an_id_again_moves_it,
-        sessions_keep_apart,
-        deleting_counts_and_leaves_nothing_behind,
-        a_session_keeps_no_more_than_its_limit,
+        a_loaded_checkpoint_equals_the_saved_one,
+        saving_an_id_again_moves_its_index_entries,
+        sessions_are_isolated,
+        deletion_returns_the_count_and_leaves_no_key,
+        max_checkpoints_removes_the_oldest,
     }
     concurrency: {
-        a_save_that_races_a_delete_leaves_nothing_unnamed,
-        saves_of_different_ids_never_disturb_each_other,
-        a_save_after_another_latest_is_told_which_it_is,
-        of_many_that_extend_a_session_each_comes_after_another,
-        a_limit_holds_for_many_at_once,
+        a_save_racing_a_delete_leaves_consistent_indexes,
+        concurrent_saves_of_different_ids_succeed_at_the_first_attempt,
+        save_after_reports_the_actual_latest,
+        concurrent_save_after_has_exactly_one_winner,
+        max_checkpoints_holds_under_concurrency,
     }
 }
 
-/// What was acknowledged is there without waiting for it.
-async fn assert_replicated(place: &TestStore) {
-    let server = place.server.as_ref().expect("a server");
-    for replica in &place.replicas {
+/// An acknowledged save is in the replicas without further waiting.
+async fn assert_replicated(store: &TestStore) {
+    let server = store.server.as_ref().expect("a server");
+    for replica in &store.replicas {
         assert_eq!(replica.keyspace().await, server.keyspace().await);
     }
 }
@@ -75,20 +76,20 @@ async fn open(server: &RedisServer, options: &str) -> Checkpointer {
     Checkpointer::open(&format!("{}?{options}", server.url())).await.expect("a checkpointer")
 }
 
-/// What a save is told that too few replicas have.
+/// The message of a save that too few replicas acknowledged.
 fn too_few(error: Error) -> String {
     let (reason, effect, message) = storage_fields(error);
     assert_eq!((reason, effect), (StorageReason::Unavailable, Effect::Unknown), "{message}");
     message
 }
 
-/// With time enough on a busy machine.
+/// Long enough for a busy machine.
 const PATIENT: &str = "replicas=2&replica_timeout=30";
 const ONE: &str = "only 1 of 2 replicas has the write; it may be lost if the server fails";
 const NONE: &str = "only 0 of 2 replicas have the write; it may be lost if the server fails";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_save_is_there_in_the_replicas_when_it_is_acknowledged() {
+async fn an_acknowledged_save_is_in_the_replicas() {
     let (server, replicas) = servers().await;
     let checkpointer = open(&server, PATIENT).await;
     for number in 0..100 {
@@ -102,7 +103,7 @@ async fn a_save_is_there_in_the_replicas_when_it_is_acknowledged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_save_that_a_replica_has_not_in_time_is_told_and_can_be_repeated() {
+async fn a_save_without_replica_acknowledgement_fails_and_can_be_retried() {
     let (server, replicas) = servers().await;
     let checkpointer = open(&server, "replicas=2&replica_timeout=0.2").await;
     replicas[0].signal("-STOP").await;
@@ -111,7 +112,8 @@ async fn a_save_that_a_replica_has_not_in_time_is_told_and_can_be_repeated() {
         assert_eq!(too_few(checkpointer.save(&b).await.expect_err("not in both")), ONE);
         assert_eq!(checkpointer.latest("s").await.expect("loaded").as_ref(), Some(&b));
     }
-    // It finds itself there the second time, which is no reason to be sure.
+    // The second attempt finds the checkpoint of the first one, which does not
+    // prove that replicas have it.
     for _ in 0..2 {
         assert_eq!(too_few(checkpointer.save_after(&c, Some("b")).await.expect_err("not in both")), ONE);
     }
@@ -130,7 +132,7 @@ async fn a_save_that_a_replica_has_not_in_time_is_told_and_can_be_repeated() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_but_saves_waits_for_a_replica() {
+async fn only_saves_wait_for_replicas() {
     let (server, replicas) = servers().await;
     let checkpointer = open(&server, "replicas=2&replica_timeout=5").await;
     replicas[0].signal("-STOP").await;
@@ -146,9 +148,9 @@ async fn nothing_but_saves_waits_for_a_replica() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_saves_wait_together() {
+async fn concurrent_saves_share_one_wait() {
     let (server, replicas) = servers().await;
-    // One after another they would wait for a minute.
+    // One after another the saves would wait for a minute.
     let checkpointer = open(&server, "replicas=2&replica_timeout=1&response_timeout=5").await;
     replicas[0].signal("-STOP").await;
     let saves: Vec<_> = (0..60)
@@ -162,11 +164,14 @@ async fn many_saves_wait_together() {
     for save in saves {
         assert_eq!(too_few(save.await.expect("a task").expect_err("not in both")), ONE);
     }
-    assert_eq!(checkpointer.list(HistoryQuery::new("s").limit(99)).await.expect("listed").checkpoints.len(), 61);
+    assert_eq!(
+        checkpointer.list(HistoryQuery::new("s").limit(99)).await.expect("listed").checkpoints.len(),
+        61
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_save_is_a_script_and_a_wait_and_without_replicas_only_the_script() {
+async fn a_save_is_one_script_and_with_replicas_one_wait() {
     let (server, _replicas) = servers().await;
     for (options, expected) in [(PATIENT, &["EVALSHA", "WAIT"][..]), ("replicas=0", &["EVALSHA"])] {
         let checkpointer = open(&server, options).await;
@@ -182,7 +187,7 @@ async fn a_save_is_a_script_and_a_wait_and_without_replicas_only_the_script() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_who_may_not_wait_writes_nothing() {
+async fn a_user_without_the_wait_permission_writes_nothing() {
     let (server, _replicas) = servers().await;
     let before = server.keyspace().await;
     for (more, is_allowed) in [(&[][..], false), (&["for replicas=N"], true)] {
@@ -202,10 +207,10 @@ async fn a_user_who_may_not_wait_writes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_fails_is_told_as_it_is_and_used_again() {
+async fn a_failed_server_with_replicas_is_reported_and_used_again() {
     let (mut server, replicas) = servers().await;
-    let place = redis_store(&format!("{}?replicas=2&replica_timeout=1&response_timeout=1", server.url()));
-    let checkpointer = Checkpointer::builder().open_store(place).await.expect("a checkpointer");
+    let store = redis_store(&format!("{}?replicas=2&replica_timeout=1&response_timeout=1", server.url()));
+    let checkpointer = Checkpointer::builder().open_store(store).await.expect("a checkpointer");
     let saved = checkpoint("s", "a", "r", 1);
     let failure = async || reason_and_effect(checkpointer.save(&saved).await.expect_err("not saved"));
     let of_a_replica = open(&replicas[0], "replicas=1").await;
@@ -218,7 +223,7 @@ async fn a_server_that_fails_is_told_as_it_is_and_used_again() {
     server.kill().await;
     assert_eq!(failure().await, (StorageReason::Unavailable, Effect::None));
     server.restart().await;
-    // The replicas come back by themselves.
+    // The replicas reconnect without an action of the test.
     let start = std::time::Instant::now();
     while let Err(error) = checkpointer.save(&saved).await {
         let message = too_few(error);
@@ -231,7 +236,7 @@ async fn a_server_that_fails_is_told_as_it_is_and_used_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn on_valkey_a_save_can_wait_for_the_disks_of_the_server_and_of_replicas() {
+async fn on_valkey_a_save_waits_for_the_disks_of_server_and_replicas() {
     let mut server =
         RedisServer::start_valkey_with(&["--appendonly", "yes", "--appendfsync", "everysec"]).await;
     let mut replica = server.start_replica().await;
@@ -267,7 +272,7 @@ async fn on_valkey_a_save_can_wait_for_the_disks_of_the_server_and_of_replicas()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_cannot_say_what_is_on_disk_is_told_before_anything_is_written() {
+async fn a_server_without_waitaof_is_reported_before_any_write() {
     let old = RedisServer::start().await;
     let error = open(&old, "on_disk=true").await.save(&checkpoint("s", "c", "r", 1)).await;
     let (reason, effect, message) = storage_fields(error.expect_err("not saved"));
@@ -277,7 +282,7 @@ async fn a_server_that_cannot_say_what_is_on_disk_is_told_before_anything_is_wri
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn on_valkey_a_server_without_a_log_on_disk_is_told_before_anything_is_written() {
+async fn on_valkey_a_server_without_appendonly_is_reported_before_any_write() {
     let server = RedisServer::start_valkey_with(&[]).await;
     let error = open(&server, "on_disk=true").await.save(&checkpoint("s", "c", "r", 1)).await;
     let (reason, effect, message) = storage_fields(error.expect_err("not saved"));

@@ -1,11 +1,12 @@
-//! A Redis Cluster of three masters with a replica each. It passes the whole contract
-//! in `contract.rs`.
+//! A Redis Cluster of three masters with a replica each. It also passes the
+//! contract in `contract.rs`.
 //!
-//! - `moving`: slots that go from one master to another.
-//! - `failover`: masters that die, hang or are replaced, and what replicas are for.
+//! - `migration`: slots that migrate from one master to another.
+//! - `failover`: masters that are killed, stall or are replaced, and replica
+//!   acknowledgements.
 
 mod failover;
-mod moving;
+mod migration;
 
 use checkpointer::store::{Batch, Condition, Effect, Expiry, Operation, Put, Quota, StorageReason};
 use checkpointer::{Checkpointer, Error, Layout};
@@ -47,7 +48,7 @@ fn batch(conditions: Vec<Condition>, operations: Vec<Operation>) -> Batch {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn llmfys_layout_is_refused_unless_the_prefix_has_a_hash_tag() {
+async fn layout_llmfy_is_rejected_without_a_hash_tag() {
     let (cluster, _guard) = RedisCluster::shared().await;
     let open = async |prefix: &str| Checkpointer::builder().prefix(prefix).open(&cluster.url()).await;
     let Err(Error::InvalidArgument(message)) = open("app:").await else { panic!("it is not refused") };
@@ -60,7 +61,7 @@ async fn llmfys_layout_is_refused_unless_the_prefix_has_a_hash_tag() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sessions_are_spread_over_all_masters_and_cleared_from_all() {
+async fn sessions_are_distributed_over_all_masters_and_cleared_on_all() {
     let (cluster, _guard) = RedisCluster::shared().await;
     let checkpointer = open(&cluster.url()).await;
     for number in 0..60 {
@@ -77,48 +78,48 @@ async fn sessions_are_spread_over_all_masters_and_cleared_from_all() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_on_different_machines_cannot_be_in_one_commit() {
-    let place = TestStore::new(Backend::RedisCluster).await;
+async fn keys_in_different_slots_are_rejected_in_one_commit() {
+    let store = TestStore::new(Backend::RedisCluster).await;
     let put = |key: &str| {
         let put = Put { key: key.to_owned(), value: String::new(), expiry: Expiry::Never };
         Operation::Put(put)
     };
     let batch = |keys: [&str; 2]| vec![Batch { conditions: Vec::new(), operations: keys.map(put).to_vec() }];
-    let error = place.store.commit(batch(["a", "b"])).await.expect_err("refused");
+    let error = store.inner.commit(batch(["a", "b"])).await.expect_err("refused");
     assert_eq!((error.reason, error.effect), (StorageReason::Unsupported, Effect::None));
     assert!(error.message.contains("partitioned"), "{}", error.message);
-    assert_eq!(place.keys("").await, [""; 0]);
-    assert_eq!(place.store.commit(batch(["{a}", "a"])).await, Ok(vec![true]));
-    // What is only read need not be together.
+    assert_eq!(store.keys("").await, [""; 0]);
+    assert_eq!(store.inner.commit(batch(["{a}", "a"])).await, Ok(vec![true]));
+    // Keys of a read may be in different slots.
     let values =
-        place.store.get(["a", "b", "{a}"].map(String::from).to_vec(), Some(9)).await.expect("values");
+        store.inner.get(["a", "b", "{a}"].map(String::from).to_vec(), Some(9)).await.expect("values");
     assert_eq!(values.len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_quota_is_kept_to_where_its_ledger_is_in_the_same_slot() {
-    let place = TestStore::new(Backend::RedisCluster).await;
+async fn a_quota_is_enforced_if_its_ledger_is_in_the_same_slot() {
+    let store = TestStore::new(Backend::RedisCluster).await;
     let put = |key: &str| {
         let put = Put { key: key.to_owned(), value: String::new(), expiry: Expiry::Never };
         vec![Batch { conditions: Vec::new(), operations: vec![Operation::Put(put)] }]
     };
     let two = |ledger: &str| Quota { ledger: ledger.to_owned(), values: Some(2), bytes: None };
-    let apart = place.store.commit_with_quota(&two("tenant:\0quota"), put("tenant:{s}")).await;
+    let apart = store.inner.commit_with_quota(&two("tenant:\0quota"), put("tenant:{s}")).await;
     assert_eq!(apart.expect_err("refused").reason, StorageReason::Unsupported);
-    assert_eq!(place.keys("").await, [""; 0]);
+    assert_eq!(store.keys("").await, [""; 0]);
     let together = two("{tenant}:\0quota");
     for (key, expected) in [("{tenant}:a", true), ("{tenant}:b", true), ("{tenant}:c", false)] {
-        let applied = place.store.commit_with_quota(&together, put(key)).await;
+        let applied = store.inner.commit_with_quota(&together, put(key)).await;
         assert_eq!(
             applied.map_err(|error| error.reason),
             expected.then(|| vec![true]).ok_or(StorageReason::Full)
         );
     }
-    assert_eq!(place.store.reconcile_quota(&together, None).await, Ok(None));
+    assert_eq!(store.inner.reconcile_quota(&together, None).await, Ok(None));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cluster_that_is_not_there_is_told_as_it_is() {
+async fn an_unreachable_or_missing_cluster_is_reported() {
     let (cluster, _guard) = RedisCluster::shared().await;
     let failure = async |url: &str| {
         let checkpointer = open(url).await;
@@ -133,7 +134,7 @@ async fn a_cluster_that_is_not_there_is_told_as_it_is() {
     let expected =
         (StorageReason::Unsupported, Effect::None, "the store is one server and no cluster".to_owned());
     assert_eq!(failure(&format!("redis-cluster://127.0.0.1:{}", alone.port())).await, expected);
-    // One server that can be reached is enough to find the others.
+    // One reachable server is enough to discover the others.
     let url = cluster.url().replace("redis-cluster://", "redis-cluster://127.0.0.1:1,");
     let store = redis_store(&url);
     assert_eq!(store.get(vec!["k".to_owned()], None).await.expect("an answer").len(), 1);

@@ -1,4 +1,4 @@
-//! A server that is killed in the middle of writes, again and again.
+//! A server that is killed repeatedly while tasks save.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -6,19 +6,19 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use checkpointer::store::StorageReason;
-use checkpointer::{StorageError, Checkpoint, Checkpointer, Error};
-use checkpointer_tests::chance::milliseconds;
+use checkpointer::{Checkpoint, Checkpointer, Error, StorageError};
+use checkpointer_tests::random::milliseconds;
 use checkpointer_tests::redis_server::RedisServer;
 use checkpointer_tests::samples::checkpoint;
 
 const WRITERS: usize = 4;
 const KILLS: usize = 10;
 
-/// How long a writer may go without an acknowledgement once the server is back.
+/// Maximum time without an acknowledged save after the server has restarted.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_acknowledged_survives_every_kill_and_nothing_is_half_saved() {
+async fn acknowledged_saves_survive_kills_of_the_server() {
     let mut server = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]).await;
     let checkpointer =
         Checkpointer::builder().ttl(Duration::from_secs(600)).open(&server.url()).await.expect("opened");
@@ -28,7 +28,7 @@ async fn what_was_acknowledged_survives_every_kill_and_nothing_is_half_saved() {
         writers.iter().map(|writer| tokio::spawn(Arc::clone(writer).write_until_told())).collect();
 
     for kill in 0..KILLS {
-        // Each kill meets writers that have found the server again by themselves.
+        // The server is killed only after every writer has reconnected.
         for writer in &writers {
             writer.wait_for_another().await;
         }
@@ -61,13 +61,13 @@ async fn what_was_acknowledged_survives_every_kill_and_nothing_is_half_saved() {
         assert_eq!(loaded.expect("loaded").as_ref(), Some(&saved));
         acknowledged += 1;
     }
-    // Each writer repeated what was not acknowledged until it was.
+    // Each writer retried every save until it was acknowledged.
     assert_eq!(kept.documents.len(), acknowledged);
     let failures: usize = writers.iter().map(|writer| writer.failures.load(Ordering::SeqCst)).sum();
     println!("{acknowledged} saves were acknowledged over {KILLS} kills; {failures} attempts failed");
 }
 
-/// Saves one checkpoint after the other in a session of its own.
+/// Saves checkpoints one after another in a session of its own.
 struct Writer {
     checkpointer: Checkpointer,
     session: String,
@@ -87,7 +87,7 @@ impl Writer {
         }
     }
 
-    /// What fails is repeated until it is acknowledged.
+    /// Retries failed saves until they are acknowledged.
     async fn write_until_told(self: Arc<Self>) {
         for number in 0.. {
             if self.stops.load(Ordering::SeqCst) {
@@ -97,7 +97,10 @@ impl Writer {
             while let Err(error) = self.checkpointer.save(&next).await {
                 let expected = matches!(
                     error,
-                    Error::Storage(StorageError { reason: StorageReason::Unavailable | StorageReason::Timeout, .. })
+                    Error::Storage(StorageError {
+                        reason: StorageReason::Unavailable | StorageReason::Timeout,
+                        ..
+                    })
                 );
                 assert!(expected, "{error:?}");
                 self.failures.fetch_add(1, Ordering::SeqCst);
@@ -119,18 +122,18 @@ impl Writer {
     }
 }
 
-/// What a server holds, as of one moment.
+/// A consistent snapshot of a server.
 struct Kept {
-    /// The ids that documents are kept under.
+    /// The ids of the documents.
     documents: BTreeSet<String>,
-    /// The ids that each index names.
+    /// The members of each index.
     indexes: BTreeMap<String, BTreeSet<String>>,
-    /// The milliseconds that each key has left.
+    /// The remaining TTL of each key in milliseconds.
     left: BTreeMap<String, i64>,
 }
 
 impl Kept {
-    /// A script sees nothing of what writers do in between.
+    /// A script sees no concurrent writes.
     const SCRIPT: &str = "
         local keys = {}
         for i, key in ipairs(redis.call('KEYS', 'llmfy_checkpoint:*')) do
@@ -153,8 +156,8 @@ impl Kept {
         kept
     }
 
-    /// Every document is named by the indexes of its session and its run, they
-    /// name nothing else, and all of it goes away in the end.
+    /// The indexes of the sessions and of the runs contain exactly the existing
+    /// documents, and all keys expire.
     fn check(&self) {
         let named = |of_runs: bool| {
             let indexes = self.indexes.iter().filter(|(key, _)| key.ends_with(":run:r") == of_runs);

@@ -1,5 +1,5 @@
-//! A master with two replicas that three sentinels watch over: the contract, and
-//! masters that die, hang, are replaced and come back.
+//! A master with two replicas, monitored by three Sentinels: a part of the
+//! contract, and masters that are killed, stall, are replaced and return.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use checkpointer::store::{Effect, StorageReason};
 use checkpointer::{Checkpoint, Checkpointer, Conflict, Error, StorageError};
 use checkpointer_tests::acl::{CONTRACT, USER, rules, set_user};
+use checkpointer_tests::checkpointer_under_test::Mode;
 use checkpointer_tests::contract::{self, Backend, TestStore, keys_after, redis_store};
 use checkpointer_tests::errors::storage_fields;
 use checkpointer_tests::eventually::eventually;
 use checkpointer_tests::redis_server::free_port;
 use checkpointer_tests::samples::checkpoint;
 use checkpointer_tests::sentinels::{NAME, Sentinels};
-use checkpointer_tests::checkpointer_under_test::Mode;
 use redis::Value;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -23,70 +23,71 @@ macro_rules! contract_over_sentinels {
         $($(
             #[tokio::test(flavor = "multi_thread")]
             async fn $promise() {
-                let place = TestStore::new(Backend::RedisSentinel).await;
-                contract_over_sentinels!(@ $part $promise place);
+                let store = TestStore::new(Backend::RedisSentinel).await;
+                contract_over_sentinels!(@ $part $promise store);
             }
         )*)*
     };
-    (@ store $promise:ident $place:ident) => { contract::store::$promise(&$place).await };
-    (@ quota $promise:ident $place:ident) => { contract::quota::$promise(&$place).await };
-    (@ $part:ident $promise:ident $place:ident) => {
-        contract::$part::$promise(&$place, Mode::Component).await
+    (@ store $promise:ident $store:ident) => { contract::store::$promise(&$store).await };
+    (@ quota $promise:ident $store:ident) => { contract::quota::$promise(&$store).await };
+    (@ $part:ident $promise:ident $store:ident) => {
+        contract::$part::$promise(&$store, Mode::Component).await
     };
 }
 
 contract_over_sentinels! {
     store: {
-        gives_values_in_order_and_heads_at_characters,
-        goes_on_behind_any_place_in_an_index,
-        applies_a_batch_only_if_its_conditions_hold,
-        values_expire_and_setting_them_again_sets_the_expiry,
-        a_value_is_no_index_and_an_index_no_value,
+        get_returns_values_in_key_order_and_truncates_at_characters,
+        range_continues_after_any_position,
+        a_batch_is_applied_only_if_its_conditions_hold,
+        a_put_replaces_the_expiry,
+        values_and_indexes_are_distinct_types,
         a_scan_takes_its_prefix_literally,
-        of_many_at_once_one_wins,
+        concurrent_conditional_puts_have_exactly_one_winner,
     }
     quota: {
-        a_full_bucket_refuses_and_writes_nothing,
-        many_writers_never_exceed_a_limit,
+        a_full_bucket_rejects_a_commit_and_writes_nothing,
+        concurrent_writers_never_exceed_a_quota,
     }
     checkpointer: {
-        a_saved_checkpoint_is_loaded_as_it_was,
-        none_is_loaded_only_where_there_is_none,
-        sessions_keep_apart,
-        clear_all_clears_one_prefix_and_no_other,
-        deleting_counts_and_leaves_nothing_behind,
-        a_session_keeps_no_more_than_its_limit,
+        a_loaded_checkpoint_equals_the_saved_one,
+        missing_checkpoints_are_none,
+        sessions_are_isolated,
+        clear_all_clears_exactly_one_prefix,
+        deletion_returns_the_count_and_leaves_no_key,
+        max_checkpoints_removes_the_oldest,
     }
-    lifetime: {
-        a_ttl_is_kept_for_values_and_indexes_alike,
-        what_is_pinned_stays,
+    expiry: {
+        a_ttl_applies_to_values_and_indexes,
+        pinned_checkpoints_do_not_expire,
     }
     concurrency: {
-        a_save_that_races_a_delete_leaves_nothing_unnamed,
-        a_save_after_another_latest_is_told_which_it_is,
-        of_many_that_extend_a_session_each_comes_after_another,
+        a_save_racing_a_delete_leaves_consistent_indexes,
+        save_after_reports_the_actual_latest,
+        concurrent_save_after_has_exactly_one_winner,
     }
 }
 
-/// With time enough for a failover on a busy machine.
+/// Long enough for a failover on a busy machine.
 const PATIENT: &str = "response_timeout=60";
 
 async fn open(sentinels: &Sentinels, options: &str) -> Checkpointer {
     Checkpointer::open(&format!("{}&{options}", sentinels.url())).await.expect("a checkpointer")
 }
 
-/// Tasks that save one checkpoint after another until they are told to stop.
+/// Tasks that save one checkpoint after another until they are stopped.
 struct Writers {
     tasks: Vec<(watch::Receiver<u32>, JoinHandle<Vec<Checkpoint>>)>,
     stop: Arc<AtomicBool>,
 }
 
-/// How many writers have a session of their own, and how many share one.
+/// The number of writers with a session of their own, and of those that share
+/// one.
 const ALONE: usize = 8;
 const SHARING: usize = 3;
 
 impl Writers {
-    /// `may_pass` says which errors are no end of a writer.
+    /// `may_pass` returns whether a writer ignores an error.
     fn start(checkpointer: &Checkpointer, may_pass: fn(&Error) -> bool) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let tasks = (0..ALONE + SHARING).map(|number| {
@@ -101,17 +102,17 @@ impl Writers {
     async fn go_on(&mut self) {
         for (progress, _) in &mut self.tasks {
             let before = *progress.borrow();
-            // It ends with an error only if its writer has panicked.
+            // Fails only if the writer has panicked.
             progress.wait_for(|saved| *saved >= before + 20).await.expect("a writer goes on");
         }
     }
 
-    /// How much each writer has saved.
+    /// The number of saves of each writer.
     fn progress(&self) -> Vec<usize> {
         self.tasks.iter().map(|(progress, _)| *progress.borrow() as usize).collect()
     }
 
-    /// What was acknowledged to each writer, in this order.
+    /// The acknowledged checkpoints of each writer, in order.
     async fn end(self) -> Vec<Vec<Checkpoint>> {
         self.stop.store(true, Ordering::Relaxed);
         let mut acknowledged = Vec::new();
@@ -135,7 +136,7 @@ impl Writer {
         let session = if is_alone { format!("s{}", self.number) } else { "shared".to_owned() };
         let (mut acknowledged, mut latest) = (Vec::new(), None::<String>);
         while !stop.load(Ordering::Relaxed) {
-            // Each comes later than the one it is saved after.
+            // Each checkpoint is newer than the one it is saved after.
             let before = latest.as_deref().and_then(|latest| latest.split_once('-'));
             let second = before.map_or(0, |(_, second)| second.parse::<u32>().expect("a number") + 1);
             let id = format!("w{}-{second}", self.number);
@@ -152,7 +153,7 @@ impl Writer {
                     self.saved.send_modify(|saved| *saved += 1);
                 }
                 Err(Error::Conflict(Conflict::NotLatest { actual: other })) => latest = other,
-                // What is not acknowledged is saved again.
+                // A save that was not acknowledged is retried.
                 Err(error) => assert!((self.may_pass)(&error), "{session}: {error:?}"),
             }
         }
@@ -160,12 +161,12 @@ impl Writer {
     }
 }
 
-/// Errors are none.
+/// No error is ignored.
 fn none(_: &Error) -> bool {
     false
 }
 
-/// What is lost of what was acknowledged from so many on.
+/// The acknowledged checkpoints after these numbers that are missing.
 async fn lost(sentinels: &Sentinels, acknowledged: &[Vec<Checkpoint>], from: &[usize]) -> Vec<Checkpoint> {
     let checkpointer = open(sentinels, PATIENT).await;
     let mut lost = Vec::new();
@@ -182,7 +183,7 @@ async fn lost(sentinels: &Sentinels, acknowledged: &[Vec<Checkpoint>], from: &[u
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_writer_meets_an_error_when_the_master_is_killed_and_comes_back() {
+async fn writers_continue_without_errors_after_the_master_is_killed_and_restarted() {
     let mut sentinels = Sentinels::start().await;
     let mut writers = Writers::start(&open(&sentinels, PATIENT).await, none);
     writers.go_on().await;
@@ -190,7 +191,7 @@ async fn no_writer_meets_an_error_when_the_master_is_killed_and_comes_back() {
     let master = sentinels.successor_of(former).await;
     writers.go_on().await;
     let since = writers.progress();
-    // It is empty, and takes itself for the master until a sentinel sees it.
+    // The former master is empty and a master until a Sentinel reconfigures it.
     sentinels.servers_mut()[former].restart().await;
     sentinels.wait_until_replica(former).await;
     writers.go_on().await;
@@ -200,7 +201,7 @@ async fn no_writer_meets_an_error_when_the_master_is_killed_and_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn with_replicas_nothing_that_was_acknowledged_is_lost_when_the_master_is_killed() {
+async fn with_replicas_no_acknowledged_save_is_lost_after_a_failover() {
     let mut sentinels = Sentinels::start().await;
     let checkpointer = open(&sentinels, "response_timeout=60&replicas=1").await;
     let mut writers = Writers::start(&checkpointer, |error| {
@@ -219,7 +220,7 @@ async fn with_replicas_nothing_that_was_acknowledged_is_lost_when_the_master_is_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_master_that_hangs_is_replaced_within_the_time_for_an_answer() {
+async fn a_stalled_master_is_replaced_within_the_response_timeout() {
     for options in ["response_timeout=30", "response_timeout=30&replicas=1"] {
         let sentinels = Sentinels::start().await;
         let checkpointer = open(&sentinels, options).await;
@@ -242,7 +243,7 @@ async fn a_master_that_hangs_is_replaced_within_the_time_for_an_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_writer_meets_an_error_when_another_master_is_chosen_by_hand() {
+async fn writers_continue_without_errors_during_a_manual_failover() {
     let sentinels = Sentinels::start().await;
     let mut writers = Writers::start(&open(&sentinels, PATIENT).await, none);
     writers.go_on().await;
@@ -257,7 +258,7 @@ async fn no_writer_meets_an_error_when_another_master_is_chosen_by_hand() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_was_idle_never_takes_a_master_that_comes_back_for_the_master() {
+async fn an_idle_checkpointer_never_uses_a_returned_former_master() {
     let mut sentinels = Sentinels::start().await;
     let checkpointer = open(&sentinels, "response_timeout=60&replicas=2&replica_timeout=30").await;
     let a = checkpoint("s", "a", "r", 1);
@@ -265,14 +266,14 @@ async fn whoever_was_idle_never_takes_a_master_that_comes_back_for_the_master() 
     let former = sentinels.kill_master().await;
     sentinels.successor_of(former).await;
     sentinels.servers_mut()[former].restart().await;
-    // It has nothing, and would say so.
+    // The former master would return none.
     assert_eq!(checkpointer.latest("s").await.expect("loaded"), Some(a));
     sentinels.wait_until_replica(former).await;
     checkpointer.save(&checkpoint("s", "b", "r", 2)).await.expect("saved");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_scan_that_goes_on_at_another_master_misses_no_key() {
+async fn a_scan_across_a_failover_returns_every_key() {
     let mut sentinels = Sentinels::start().await;
     let store = redis_store(&format!("{}&{PATIENT}", sentinels.url()));
     let keys: Vec<String> = (0..5000).map(|number| format!("key {number:04}")).collect();
@@ -296,7 +297,7 @@ async fn a_scan_that_goes_on_at_another_master_misses_no_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_sentinels_a_store_goes_on_until_it_needs_them() {
+async fn without_sentinels_a_store_works_until_it_needs_a_discovery() {
     let mut sentinels = Sentinels::start().await;
     let checkpointer = open(&sentinels, "response_timeout=1").await;
     let a = checkpoint("s", "a", "r", 1);
@@ -309,18 +310,18 @@ async fn without_sentinels_a_store_goes_on_until_it_needs_them() {
     let new = open(&sentinels, "response_timeout=1").await;
     assert_eq!(failure(new.save(&a).await), expected);
     assert_eq!(failure(new.latest("s").await), expected);
-    // Nobody says any more who the master is.
+    // No Sentinel can be asked for the master.
     sentinels.servers()[0].command::<Value>(&["CLIENT", "KILL", "TYPE", "normal"]).await;
     assert_eq!(failure(checkpointer.latest("s").await), expected);
 }
 
-/// What somebody is told.
+/// The fields of a failure.
 fn failure<T: std::fmt::Debug>(answer: Result<T, Error>) -> (StorageReason, Effect, String) {
     storage_fields(answer.expect_err("a failure"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_wrong_with_an_address_is_told() {
+async fn invalid_sentinel_urls_are_reported() {
     let (sentinels, _guard) = Sentinels::shared().await;
     let (url, port) = (sentinels.url(), sentinels.servers()[0].port());
     let of = |options: &str| format!("{}?{options}", url.split('?').next().expect("an address"));
@@ -362,7 +363,7 @@ async fn what_is_wrong_with_an_address_is_told() {
         let expected = (reason, Effect::None, message.to_owned());
         assert_eq!(failure(checkpointer.save(&checkpoint("s", "a", "r", 1)).await), expected);
     }
-    // One that lets in is enough.
+    // One Sentinel that accepts the password is enough.
     let url = url.replace(
         "redis+sentinel://",
         &format!("redis+sentinel://127.0.0.1:{port},127.0.0.1:{},", free_port()),
@@ -372,7 +373,7 @@ async fn what_is_wrong_with_an_address_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_needs_no_other_permissions_than_over_one_server() {
+async fn a_user_needs_the_same_permissions_as_on_one_server() {
     let (sentinels, _guard) = Sentinels::shared().await;
     let rules = rules(&CONTRACT);
     let url = set_user(sentinels.master().await, &rules).await;

@@ -1,5 +1,5 @@
-//! The component as it is shipped: what it wants, how large it is, and that
-//! instances of it come and go as they should.
+//! The shipped component: its imports and exports, its size, and the pool of its
+//! instances.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,7 +16,7 @@ use wasmtime::Engine;
 use wasmtime::component::Component;
 
 #[test]
-fn it_imports_keyvalue_and_the_types_and_nothing_else() {
+fn the_component_imports_only_keyvalue_and_types() {
     let engine = Engine::default();
     let component = Component::new(&engine, COMPONENT).expect("a component");
     let kind = component.component_type();
@@ -26,24 +26,24 @@ fn it_imports_keyvalue_and_the_types_and_nothing_else() {
     assert_eq!(exports, ["flow:checkpoint/checkpointer@0.1.0"]);
 }
 
-/// It is built for speed: built for size it would have 20 KB less, and its
-/// scanner would be slower.
+/// The component is optimized for speed. Optimized for size it would be 20 KB
+/// smaller and its scanner slower.
 #[test]
-fn it_is_smaller_than_350_kb() {
+fn the_component_is_smaller_than_350_kb() {
     assert!(COMPONENT.len() < 350_000, "{} bytes", COMPONENT.len());
 }
 
-/// A store that does as it is told.
-struct Moody {
+/// A store that panics or stalls on request.
+struct MisbehavingStore {
     inner: SqliteStore,
     panics: AtomicBool,
     stalls: AtomicBool,
-    /// How many calls are in it now, and were at once at the most.
+    /// The number of running calls, and its maximum.
     inside: AtomicUsize,
     most: AtomicUsize,
 }
 
-impl Moody {
+impl MisbehavingStore {
     async fn new() -> Arc<Self> {
         Arc::new(Self {
             inner: SqliteStore::in_memory().await.expect("a database in memory"),
@@ -54,7 +54,7 @@ impl Moody {
         })
     }
 
-    async fn mood(&self) {
+    async fn misbehave(&self) {
         assert!(!self.panics.load(Ordering::SeqCst), "in a mood");
         let inside = self.inside.fetch_add(1, Ordering::SeqCst) + 1;
         self.most.fetch_max(inside, Ordering::SeqCst);
@@ -67,29 +67,29 @@ impl Moody {
 }
 
 #[async_trait]
-impl Store for Moody {
+impl Store for MisbehavingStore {
     async fn get(&self, keys: Vec<String>, max_value_bytes: Option<u32>) -> Result<Vec<Value>, StorageError> {
-        self.mood().await;
+        self.misbehave().await;
         self.inner.get(keys, max_value_bytes).await
     }
 
     async fn ttl(&self, keys: Vec<String>) -> Result<Vec<Option<Expiry>>, StorageError> {
-        self.mood().await;
+        self.misbehave().await;
         self.inner.ttl(keys).await
     }
 
     async fn range(&self, query: Query) -> Result<IndexPage, StorageError> {
-        self.mood().await;
+        self.misbehave().await;
         self.inner.range(query).await
     }
 
     async fn commit(&self, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError> {
-        self.mood().await;
+        self.misbehave().await;
         self.inner.commit(batches).await
     }
 
     async fn scan(&self, prefix: String, after: Option<String>) -> Result<KeyPage, StorageError> {
-        self.mood().await;
+        self.misbehave().await;
         self.inner.scan(prefix, after).await
     }
 
@@ -99,8 +99,8 @@ impl Store for Moody {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_of_many_tasks_overlap() {
-    let store = Moody::new().await;
+async fn concurrent_calls_overlap() {
+    let store = MisbehavingStore::new().await;
     let checkpointer =
         Checkpointer::builder().open_store(Arc::clone(&store) as _).await.expect("a checkpointer");
     let tasks: Vec<_> = (0..200)
@@ -109,13 +109,7 @@ async fn calls_of_many_tasks_overlap() {
             tokio::spawn(async move {
                 let session = format!("s{number}");
                 checkpointer.save(&checkpoint(&session, &session, "r", 1)).await.expect("saved");
-                checkpointer
-                    .latest(&session)
-                    .await
-                    .expect("loaded")
-                    .expect("there")
-                    .metadata
-                    .checkpoint_id
+                checkpointer.latest(&session).await.expect("loaded").expect("there").metadata.checkpoint_id
             })
         })
         .collect();
@@ -127,18 +121,18 @@ async fn calls_of_many_tasks_overlap() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_instance_that_was_lost_in_a_call_is_replaced() {
-    let store = Moody::new().await;
+async fn an_instance_lost_during_a_call_is_replaced() {
+    let store = MisbehavingStore::new().await;
     let checkpointer =
         Checkpointer::builder().open_store(Arc::clone(&store) as _).await.expect("a checkpointer");
     checkpointer.save(&checkpoint("s", "c", "r", 1)).await.expect("saved");
     for _ in 0..300 {
-        // The host panics in the middle of the call.
+        // The store panics during the call.
         store.panics.store(true, Ordering::SeqCst);
         let lost = checkpointer.clone();
         assert!(tokio::spawn(async move { lost.latest("s").await.is_ok() }).await.is_err());
         store.panics.store(false, Ordering::SeqCst);
-        // The caller goes away in the middle of the call.
+        // The caller is dropped during the call.
         store.stalls.store(true, Ordering::SeqCst);
         assert!(tokio::time::timeout(Duration::from_millis(1), checkpointer.latest("s")).await.is_err());
         store.stalls.store(false, Ordering::SeqCst);
@@ -146,11 +140,10 @@ async fn an_instance_that_was_lost_in_a_call_is_replaced() {
     assert_eq!(checkpointer.latest("s").await.expect("loaded"), Some(checkpoint("s", "c", "r", 1)));
 }
 
-/// The clock stands still while there is something to do, and jumps ahead while
-/// everybody waits.
+/// The paused clock advances only while every task waits.
 #[tokio::test(start_paused = true)]
-async fn a_call_that_finds_64_before_it_gives_up_after_30_seconds_and_wrote_nothing() {
-    let store = Moody::new().await;
+async fn the_65th_concurrent_call_fails_after_30_seconds_without_effect() {
+    let store = MisbehavingStore::new().await;
     let checkpointer =
         Checkpointer::builder().open_store(Arc::clone(&store) as _).await.expect("a checkpointer");
     store.stalls.store(true, Ordering::SeqCst);
@@ -179,7 +172,7 @@ async fn a_call_that_finds_64_before_it_gives_up_after_30_seconds_and_wrote_noth
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_checkpointers_share_the_instances_that_there_are() {
+async fn many_checkpointers_share_the_pool_of_instances() {
     let mut open = Vec::new();
     for number in 0..600 {
         let checkpointer = Checkpointer::builder()

@@ -1,10 +1,11 @@
-//! RELIABILITY.md and SECURITY.md name the test of each promise, and they are there.
+//! RELIABILITY.md and SECURITY.md name the tests of each promise, and these
+//! exist.
 
 use std::fs;
 use std::path::Path;
 
 #[test]
-fn every_promise_names_tests_that_exist() {
+fn every_promise_names_existing_tests() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let promises = ["RELIABILITY.md", "SECURITY.md"]
         .map(|file| fs::read_to_string(root.join(file)).expect(file))

@@ -3,20 +3,22 @@
 use std::time::{Duration, Instant};
 
 use checkpointer::{Checkpoint, Run};
+use checkpointer_tests::checkpointer_under_test::{CheckpointerUnderTest, Mode, Options};
 use checkpointer_tests::contract::redis_store;
 use checkpointer_tests::llmfy::{GENERATIONS, Generation, Llmfy, take_turn};
 use checkpointer_tests::redis_server::RedisServer;
 use checkpointer_tests::samples::{checkpoint, plain, with_state};
-use checkpointer_tests::checkpointer_under_test::{Mode, Options, CheckpointerUnderTest};
 use serde_json::json;
 use tempfile::TempDir;
 
 /// The component over a server.
-async fn component(server: &RedisServer, opening: &Options) -> CheckpointerUnderTest {
-    CheckpointerUnderTest::open(Mode::Component, redis_store(&server.url()), opening).await.expect("a checkpointer")
+async fn component(server: &RedisServer, options: &Options) -> CheckpointerUnderTest {
+    CheckpointerUnderTest::open(Mode::Component, redis_store(&server.url()), options)
+        .await
+        .expect("a checkpointer")
 }
 
-/// A server, and both over it.
+/// A server with the component and llmfy.
 async fn beside(generation: Generation) -> (RedisServer, CheckpointerUnderTest, Llmfy) {
     let server = RedisServer::start().await;
     let component = component(&server, &Options::default()).await;
@@ -24,7 +26,7 @@ async fn beside(generation: Generation) -> (RedisServer, CheckpointerUnderTest, 
     (server, component, llmfy)
 }
 
-/// A checkpoint that llmfy of this generation can have.
+/// A checkpoint in this format.
 fn sample(generation: Generation, session: &str, id: &str, second: u32) -> Checkpoint {
     match generation {
         Generation::A => plain(session, id, second),
@@ -37,7 +39,7 @@ fn three(generation: Generation, session: &str) -> [Checkpoint; 3] {
     [1, 2, 3].map(|second| sample(generation, session, &format!("{session}-{second}"), second))
 }
 
-/// What a run has, if this generation has runs.
+/// The checkpoints of a run; none in the format without runs.
 fn of_run<T, const COUNT: usize>(generation: Generation, checkpoints: [T; COUNT]) -> Vec<T> {
     if generation == Generation::A { Vec::new() } else { Vec::from(checkpoints) }
 }
@@ -58,7 +60,7 @@ async fn load(component: &CheckpointerUnderTest, session: &str, id: Option<&str>
     loaded.expect("a checkpoint or none")
 }
 
-/// How many checkpoints went.
+/// Returns the number of deleted checkpoints.
 async fn delete(component: &CheckpointerUnderTest, session: &str, id: Option<&str>) -> u64 {
     let deleted = match id {
         Some(id) => component.delete_checkpoint(session, id).await.map(u64::from),
@@ -75,7 +77,7 @@ async fn wait_until_gone(server: &RedisServer, key: &str) {
     }
 }
 
-/// In how many seconds a key expires; -1 for never.
+/// The remaining TTL of a key in seconds; -1 if it never expires.
 async fn seconds_left(server: &RedisServer, key: &str) -> i64 {
     server.command(&["TTL", key]).await
 }
@@ -84,7 +86,7 @@ mod beside_llmfy {
     use super::*;
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn the_component_reads_what_llmfy_saved() {
+    async fn the_component_reads_checkpoints_of_llmfy() {
         for generation in GENERATIONS {
             let (_server, component, mut llmfy) = beside(generation).await;
             let [first, second, third] = three(generation, "s");
@@ -106,7 +108,7 @@ mod beside_llmfy {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn llmfy_reads_what_the_component_saved() {
+    async fn llmfy_reads_checkpoints_of_the_component() {
         for generation in GENERATIONS {
             let (_server, component, mut llmfy) = beside(generation).await;
             let [first, second, third] = three(generation, "s");
@@ -124,7 +126,7 @@ mod beside_llmfy {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn the_component_deletes_what_llmfy_saved() {
+    async fn the_component_deletes_checkpoints_of_llmfy() {
         for generation in GENERATIONS {
             let (server, component, mut llmfy) = beside(generation).await;
             llmfy.save(&sample(generation, "other", "o", 1)).await;
@@ -145,7 +147,7 @@ mod beside_llmfy {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn llmfy_deletes_what_the_component_saved() {
+    async fn llmfy_deletes_checkpoints_of_the_component() {
         for generation in GENERATIONS {
             let (server, component, mut llmfy) = beside(generation).await;
             save(&component, &sample(generation, "other", "o", 1)).await;
@@ -166,7 +168,7 @@ mod beside_llmfy {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn either_clears_what_the_other_saved_and_nothing_else() {
+    async fn both_clear_exactly_the_checkpoints_under_the_prefix() {
         for generation in GENERATIONS {
             let (server, component, mut llmfy) = beside(generation).await;
             server.command::<()>(&["SET", "llmfy:checkpoint:c", "another application's"]).await;
@@ -192,7 +194,7 @@ mod beside_llmfy {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn the_component_writes_the_keys_the_bytes_and_the_scores_that_llmfy_writes() {
+    async fn the_component_writes_the_keys_bytes_and_scores_of_llmfy() {
         let timestamps = [
             "2026-01-02T03:04:05+00:00",
             "2026-01-02T03:04:05.123456+00:00",
@@ -240,10 +242,10 @@ mod beside_llmfy {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_session_that_both_write_in_turn_is_newest_first_in_both() {
+    async fn a_session_written_by_both_is_newest_first_in_both() {
         for generation in GENERATIONS {
             let (_server, component, mut llmfy) = beside(generation).await;
-            // The last two share a timestamp: then the greater id counts as newer.
+            // The last two have equal timestamps: the greater id is newer.
             for (id, second) in [("c1", 1), ("c4", 4), ("c3", 3), ("c2", 2), ("c6", 6), ("c5", 6)] {
                 let checkpoint = sample(generation, "s", id, second);
                 if ["c1", "c3", "c6"].contains(&id) {
@@ -256,7 +258,7 @@ mod beside_llmfy {
             assert_eq!(llmfy.ids("s").await, ["c6", "c5", "c4", "c3", "c2", "c1"]);
             assert_eq!(component.ids("s", 10).await, ["c6", "c5", "c4", "c3", "c2", "c1"]);
 
-            // Each saves again what the other saved.
+            // Each saves the checkpoint of the other again.
             llmfy.save(&sample(generation, "s", "c2", 8)).await;
             save(&component, &sample(generation, "s", "c1", 9)).await;
             let listed = llmfy.list("s").await;
@@ -272,7 +274,7 @@ mod beside_llmfy {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn the_component_lists_and_deletes_both_generations_in_one_session() {
+    async fn the_component_lists_and_deletes_both_formats_in_one_session() {
         let (server, component, mut old) = beside(Generation::A).await;
         let mut new = Llmfy::start(Generation::B, &server.url()).await;
         let by_old = sample(Generation::A, "s", "old", 1);
@@ -294,7 +296,7 @@ mod beside_llmfy {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn any_state_of_python_comes_through_the_component_unchanged() {
+    async fn states_of_python_are_unchanged_by_the_component() {
         let states = [
             "{}".to_owned(),
             r#"{"numbers": [NaN, Infinity, -Infinity, -0.0, 0, 1, 1.0, 1e-07, 1e+16, 5e-324]}"#.to_owned(),
@@ -322,7 +324,7 @@ mod beside_llmfy {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn llmfy_reads_states_that_python_would_spell_otherwise() {
+    async fn llmfy_reads_states_in_other_json_spellings() {
         for generation in GENERATIONS {
             let (_server, component, mut llmfy) = beside(generation).await;
             let state = " {\"\u{e9}\":\t[1E2,\"\u{1f600}\\/\"] } ";
@@ -333,11 +335,11 @@ mod beside_llmfy {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_state_that_names_a_class_is_only_text_to_the_component() {
+    async fn a_state_that_names_a_class_is_text_to_the_component() {
         let (server, component, mut llmfy) = beside(Generation::A).await;
         let folder = TempDir::new().expect("a temporary folder");
         let mark = folder.path().join("was called");
-        // To llmfy 0.10.1 this says: call os.mkdir.
+        // llmfy 0.10.1 would call os.mkdir.
         let call = format!(
             r#"{{"__type__": "mkdir", "__module__": "os", "data": {{"path": "{}"}}}}"#,
             mark.display()
@@ -350,7 +352,7 @@ mod beside_llmfy {
         assert_eq!(load(&component, "s", Some("c")).await, Some(hostile));
         assert!(!mark.exists());
 
-        // It is as hostile as it looks, and no less after the component.
+        // The state is executable for llmfy, and the component does not change that.
         let loaded = llmfy.load("s", None).await.expect("a checkpoint");
         assert_eq!(loaded.state, r#"{"call": null}"#);
         assert!(mark.exists());
@@ -359,7 +361,7 @@ mod beside_llmfy {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn what_llmfy_lets_expire_is_gone_for_the_component() {
+    async fn checkpoints_expired_by_llmfy_are_none_for_the_component() {
         for generation in GENERATIONS {
             let (server, component, _) = beside(generation).await;
             let mut short = Llmfy::start_with(generation, &server.url(), json!({ "ttl": 2 })).await;
@@ -375,7 +377,7 @@ mod beside_llmfy {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn what_the_component_lets_expire_does_not_hide_from_llmfy_what_lives() {
+    async fn checkpoints_expired_by_the_component_hide_no_others_from_llmfy() {
         for generation in GENERATIONS {
             let (server, component, mut llmfy) = beside(generation).await;
             let short = super::component(&server, &Options::ttl_ms(2000)).await;
@@ -385,8 +387,8 @@ mod beside_llmfy {
             save(&short, &sample(generation, "s", "short", 2)).await;
             assert_eq!(llmfy.ids("s").await, ["short", "lasting"]);
             wait_until_gone(&server, "llmfy_checkpoint:checkpoint:short").await;
-            // Until somebody comes upon the entries that name nothing, and
-            // removes them, llmfy takes the session for empty.
+            // Until the dangling entries are removed by a read of the component, llmfy
+            // finds no checkpoint in the session.
             assert_eq!(component.latest_id("s").await.as_deref(), Some("lasting"));
             assert_eq!(component.ids_of_run("s", "r").await, of_run(generation, ["lasting"]));
             assert_eq!(server.keyspace().await, before);
@@ -395,7 +397,7 @@ mod beside_llmfy {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_ttl_is_written_as_llmfy_writes_it_and_never_shortens_an_index() {
+    async fn a_ttl_is_written_like_llmfy_does_and_never_shortens_an_index() {
         for generation in GENERATIONS {
             let (server, lasting, _) = beside(generation).await;
             let mut llmfy = Llmfy::start_with(generation, &server.url(), json!({ "ttl": 100 })).await;
@@ -421,7 +423,7 @@ mod beside_llmfy {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_state_that_llmfy_compressed_comes_through_the_component_unchanged() {
+    async fn a_state_compressed_by_llmfy_is_unchanged_by_the_component() {
         let (server, component, _) = beside(Generation::B).await;
         let mut llmfy = Llmfy::start_with(Generation::B, &server.url(), json!({ "compress": true })).await;
         let saved = sample_with_state(Generation::B, "c", r#"{"text": "\u00e9\ud800", "number": NaN}"#);
@@ -436,7 +438,7 @@ mod beside_llmfy {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn what_either_compressed_the_other_reads() {
+    async fn both_read_states_compressed_by_the_other() {
         let (server, _, _) = beside(Generation::B).await;
         let mut llmfy = Llmfy::start_with(Generation::B, &server.url(), json!({ "compress": true })).await;
         let component = component(&server, &Options { compress: true, ..Options::default() }).await;
@@ -456,7 +458,7 @@ mod beside_llmfy {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn either_prunes_a_session_that_the_other_wrote() {
+    async fn both_apply_max_checkpoints_to_sessions_of_the_other() {
         let (server, component, mut llmfy) = beside(Generation::B).await;
         let [first, second, third] = three(Generation::B, "s");
         save(&component, &second).await;
@@ -483,7 +485,7 @@ mod beside_llmfy {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn the_flow_engine_goes_on_from_what_the_component_saved() {
+    async fn the_flow_engine_continues_from_checkpoints_of_the_component() {
         let (server, component, mut llmfy) = beside(Generation::B).await;
         let end = take_turn(&server.url(), "s", "hello").await;
         assert_eq!(end, json!({ "turn": 1, "messages": ["hello", "hello, in turn 1"] }));
@@ -491,8 +493,8 @@ mod beside_llmfy {
         let nodes = history.checkpoints.iter().map(|checkpoint| checkpoint.metadata.node.as_str());
         assert_eq!(nodes.collect::<Vec<_>>(), ["reply", "listen"]);
 
-        // All that is left is the step in the middle of that turn, changed by
-        // the component.
+        // Only the checkpoint in the middle of that turn remains, changed by the
+        // component.
         let mut middle = history.checkpoints[1].clone();
         assert_eq!(delete(&component, "s", None).await, 2);
         middle.metadata.checkpoint_id = "by the component".to_owned();
@@ -501,8 +503,7 @@ mod beside_llmfy {
         save(&component, &middle).await;
         assert_eq!(llmfy.load("s", None).await, Some(middle));
 
-        // The engine goes on with the node behind it, and then with the next
-        // turn.
+        // The engine continues with the next node, and then with the next turn.
         let end = take_turn(&server.url(), "s", "again").await;
         assert_eq!(end, json!({ "turn": 41, "messages": ["bonjour", "again", "again, in turn 41"] }));
         let end = take_turn(&server.url(), "s", "and again").await;

@@ -1,12 +1,12 @@
-//! Slots that go from one master to another, while a session is used.
+//! Slots that migrate from one master to another while sessions are used.
 
 use std::time::Duration;
 
-use checkpointer::store::{
-    Condition, Effect, Expire, ExpireMode, Expiry, IndexMax, IndexMember, IndexPut, IndexSize, ValuePrefix, Operation,
-    Position, Quota, StorageReason, Value as Held,
-};
 use checkpointer::Checkpointer;
+use checkpointer::store::{
+    Condition, Effect, Expire, ExpireMode, Expiry, IndexMax, IndexMember, IndexPut, IndexSize, Operation,
+    Position, Quota, StorageReason, Value as Held, ValuePrefix,
+};
 use checkpointer_tests::contract::redis_store;
 use checkpointer_tests::errors::storage_fields;
 use checkpointer_tests::eventually::eventually;
@@ -18,7 +18,7 @@ use redis::Value;
 use super::{PARTITIONED, absent, batch, delete, open, open_patiently, put};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn writers_go_on_while_slots_move() {
+async fn writers_continue_during_slot_migration() {
     let cluster = RedisCluster::start().await;
     let checkpointer = open_patiently(&cluster, "").await;
     let writers = Writers::start(&checkpointer, 16, Saving::OneAfterAnother);
@@ -29,13 +29,13 @@ async fn writers_go_on_while_slots_move() {
     }
     let (saved, lost) = writers.stop().await;
     assert!(saved >= 16 * 25 && lost == 0, "{lost} of {saved} are lost");
-    // Nothing is passed over while keys go from one master to another.
+    // No key is skipped during a migration.
     let clearing = tokio::spawn(async move { checkpointer.clear_all().await });
     cluster.move_slots(0, 2, 1000).await;
     assert_eq!(clearing.await.expect("a task").expect("cleared"), saved as u64);
 }
 
-/// A session of which only some keys have come to the next master yet.
+/// A session of which only some keys have migrated.
 struct HalfMoved {
     cluster: RedisCluster,
     slot: String,
@@ -44,7 +44,8 @@ struct HalfMoved {
 }
 
 impl HalfMoved {
-    /// Saves two checkpoints, begins to move their slot, and moves these keys.
+    /// Saves two checkpoints, starts the migration of their slot, and migrates
+    /// these keys.
     async fn new(checkpointer: &Checkpointer, cluster: RedisCluster, keys: &[String]) -> Self {
         for (id, second) in [("old", 1), ("new", 2)] {
             checkpointer.save(&checkpoint("s", id, "r", second)).await.expect("saved");
@@ -73,7 +74,7 @@ impl HalfMoved {
         }
     }
 
-    /// Moves the rest, and tells all masters.
+    /// Migrates the remaining keys, and informs all masters.
     async fn end(self) -> RedisCluster {
         let servers = self.cluster.servers();
         let rest: Vec<String> =
@@ -88,7 +89,7 @@ impl HalfMoved {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_a_session_that_is_half_moved_nothing_is_told_that_is_not_so() {
+async fn a_half_migrated_session_returns_only_correct_results() {
     for (moved, what) in [
         (vec![PARTITIONED.index("s")], "the index"),
         (vec![PARTITIONED.document("s", "new")], "the latest checkpoint"),
@@ -97,12 +98,12 @@ async fn of_a_session_that_is_half_moved_nothing_is_told_that_is_not_so() {
         let cluster = RedisCluster::start().await;
         let checkpointer = open_patiently(&cluster, "").await;
         let half_moved = HalfMoved::new(&checkpointer, cluster, &moved).await;
-        // A checkpoint that is asked for by its id is found wherever it is.
+        // A checkpoint loaded by id is found on either master.
         for (id, second) in [("old", 1), ("new", 2)] {
             let found = checkpointer.load("s", id).await.expect("loaded");
             assert_eq!(found, Some(checkpoint("s", id, "r", second)), "{what} has moved");
         }
-        // What takes more than that waits.
+        // Operations on several keys wait.
         let loading = tokio::spawn({
             let checkpointer = checkpointer.clone();
             async move { checkpointer.latest("s").await }
@@ -128,7 +129,7 @@ async fn of_a_session_that_is_half_moved_nothing_is_told_that_is_not_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_that_stays_half_moved_is_said_to_be() {
+async fn a_session_that_stays_half_migrated_is_unavailable() {
     let cluster = RedisCluster::start().await;
     let checkpointer = open(&format!("{}?response_timeout=2", cluster.url())).await;
     let half_moved = HalfMoved::new(&checkpointer, cluster, &[PARTITIONED.index("s")]).await;
@@ -153,12 +154,13 @@ fn member(index: &str, member: &str) -> IndexMember {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_that_is_deleted_while_its_slot_moves_goes_as_a_whole() {
+async fn a_session_is_deleted_completely_during_slot_migration() {
     let cluster = RedisCluster::start().await;
     let checkpointer = open_patiently(&cluster, "").await;
-    // With the mark, all that the first step names is still with the first master.
+    // With the pin marker, all keys of the first step are still on the first
+    // master.
     checkpointer.pin_session("s").await.expect("pinned");
-    // The index of its run is gone when the last one of all asks for it.
+    // The index of its run no longer exists when the last batch uses it.
     checkpointer.save(&checkpoint("s", "oldest", "another", 0)).await.expect("saved");
     let half_moved = HalfMoved::new(&checkpointer, cluster, &[]).await;
     let deleting = tokio::spawn({
@@ -172,7 +174,7 @@ async fn a_session_that_is_deleted_while_its_slot_moves_goes_as_a_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_commit_looks_again_at_what_it_removed_while_the_slot_moves() {
+async fn a_commit_sees_its_own_deletions_during_slot_migration() {
     let cluster = RedisCluster::start().await;
     let checkpointer = open_patiently(&cluster, "").await;
     let store = redis_store(&format!("{}?response_timeout=1", cluster.url()));
@@ -192,8 +194,9 @@ async fn a_commit_looks_again_at_what_it_removed_while_the_slot_moves() {
         })
     };
     let at_most = Condition::IndexSizeAtMost(IndexSize { index: index.to_owned(), size: 0 });
-    let expire =
-        |key: &str| Operation::Expire(Expire { key: key.to_owned(), expiry: Expiry::Never, mode: ExpireMode::Set });
+    let expire = |key: &str| {
+        Operation::Expire(Expire { key: key.to_owned(), expiry: Expiry::Never, mode: ExpireMode::Set })
+    };
     let batches = vec![
         batch(vec![highest(index, Some("value"))], vec![delete(value)]),
         batch(vec![highest(index, None)], vec![Operation::IndexDelete(member(index, "value"))]),
@@ -216,7 +219,7 @@ async fn a_commit_looks_again_at_what_it_removed_while_the_slot_moves() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_ledger_is_true_of_what_was_removed_while_its_slot_moved() {
+async fn a_ledger_stays_exact_for_deletions_during_slot_migration() {
     let cluster = RedisCluster::start().await;
     let checkpointer = open_patiently(&cluster, "").await;
     let store = redis_store(&format!("{}?response_timeout=1", cluster.url()));
@@ -236,7 +239,7 @@ async fn a_ledger_is_true_of_what_was_removed_while_its_slot_moved() {
     assert_eq!(noted("bytes").await, Some("13".to_owned()));
     assert_eq!((noted("key:{s}a").await, noted("key:{s}index").await), (None, None));
 
-    // What went past the ledger can't be looked at again yet.
+    // Writes that bypassed the ledger can't be reconciled during the migration.
     assert_eq!(store.commit(vec![batch(vec![], vec![delete(b)])]).await, Ok(vec![true]));
     let error = store.reconcile_quota(&quota, None).await.expect_err("not settled");
     assert_eq!(error.reason, StorageReason::Unavailable);

@@ -1,5 +1,5 @@
-//! Values exactly as llmfy stored them: each is read for what it says, and
-//! written again to the byte, at the same keys and with the same scores.
+//! Values that llmfy stored. They are read correctly, and written again byte for
+//! byte, at the same keys and with the same scores.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,15 +7,15 @@ use std::path::{Path, PathBuf};
 
 use checkpointer::store::{Expiry, IndexPut, Operation, Put};
 use checkpointer::{Checkpoint, DEFAULT_PREFIX, Metadata, Run, Timestamp};
+use checkpointer_tests::checkpointer_under_test::{CheckpointerUnderTest, MODES, Mode, Options};
 use checkpointer_tests::contract::{Backend, TestStore};
 use checkpointer_tests::redis_server::RedisServer;
 use checkpointer_tests::samples::{checkpoint, data, plain, with_state};
-use checkpointer_tests::checkpointer_under_test::{MODES, Mode, Options, CheckpointerUnderTest};
 use serde_json::Value;
 
-const KINDS: [Backend; 2] = [Backend::Redis, Backend::Memory];
+const BACKENDS: [Backend; 2] = [Backend::Redis, Backend::Memory];
 
-/// A value that llmfy stored, and what it says.
+/// A value that llmfy stored, with its content.
 struct Golden {
     text: String,
     score: f64,
@@ -23,7 +23,7 @@ struct Golden {
 }
 
 impl Golden {
-    /// Reads a value with a parser that is not ours.
+    /// Reads a value with an independent parser.
     fn new(text: String, score: f64) -> Self {
         let json: Value = serde_json::from_str(&text).expect("JSON");
         let string = |key: &str| json[key].as_str().expect(key).to_owned();
@@ -65,30 +65,30 @@ impl Golden {
         self.checkpoint.metadata.run.as_ref().map(|run| run.run_id.as_str())
     }
 
-    /// Where it stands.
+    /// The key of the document.
     fn key(&self) -> String {
         format!("{DEFAULT_PREFIX}checkpoint:{}", self.id())
     }
 
-    /// What names it.
+    /// The indexes that contain it.
     fn indexes(&self) -> Vec<String> {
         let session = format!("{DEFAULT_PREFIX}session:{}", self.session());
         let run = self.run().map(|run| format!("{session}:run:{run}"));
         [session].into_iter().chain(run).collect()
     }
 
-    /// Puts it where llmfy did.
-    async fn put(&self, place: &TestStore) {
+    /// Writes the document and its index entries like llmfy.
+    async fn put(&self, store: &TestStore) {
         let put = Put { key: self.key(), value: self.text.clone(), expiry: Expiry::Never };
         let index_put = |index| {
             let member = self.id().to_owned();
             Operation::IndexPut(IndexPut { index, member, score: self.score, expiry: Expiry::Never })
         };
         let entries = self.indexes().into_iter().map(index_put);
-        place.write([Operation::Put(put)].into_iter().chain(entries).collect()).await;
+        store.write([Operation::Put(put)].into_iter().chain(entries).collect()).await;
     }
 
-    /// All that Redis holds if it holds nothing else.
+    /// The contents of Redis with only this checkpoint.
     fn rows(&self) -> Vec<Row> {
         let text = Row { key: self.key(), value: self.text.clone(), ..Row::of("string", None) };
         let entry = |key| Row { key, value: self.id().to_owned(), ..Row::of("zset", Some(self.score)) };
@@ -99,14 +99,14 @@ impl Golden {
     }
 }
 
-/// A line of `redis-dump.tsv`: a text, or one member of an index.
+/// A line of `redis-dump.tsv`: a text value, or one member of an index.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Row {
     key: String,
     kind: String,
-    /// Milliseconds; -1 if it never expires.
+    /// In milliseconds; -1 if the key never expires.
     ttl: i64,
-    /// The bits of the double: no other double has them.
+    /// The bits of the double, for an exact comparison.
     score: Option<u64>,
     value: String,
 }
@@ -118,7 +118,7 @@ impl Row {
     }
 }
 
-/// All that a server holds, in order.
+/// The contents of a server, in order.
 async fn rows_of(server: &RedisServer) -> Vec<Row> {
     let mut rows = Vec::new();
     for key in server.command::<Vec<String>>(&["KEYS", "*"]).await {
@@ -139,7 +139,7 @@ async fn rows_of(server: &RedisServer) -> Vec<Row> {
     rows
 }
 
-/// The lines of a file of `tests/data` that are no comments, each as its columns.
+/// The lines of a file of `tests/data` without comments, split into columns.
 fn table(file: &str) -> Vec<Vec<String>> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("data").join(file);
     let text = fs::read_to_string(file).expect("a table of tests/data");
@@ -147,7 +147,7 @@ fn table(file: &str) -> Vec<Vec<String>> {
     lines.map(|line| line.split('\t').map(str::to_owned).collect()).collect()
 }
 
-/// `redis-dump.tsv`: all that the agent chat left in Redis.
+/// `redis-dump.tsv`: the contents of Redis after the agent chat.
 fn dump() -> Vec<Row> {
     let unquoted = |text: &String| serde_json::from_str(text).expect("a JSON string");
     let row = |columns: Vec<String>| Row {
@@ -187,53 +187,54 @@ fn agent_chat() -> Vec<Golden> {
     goldens
 }
 
-async fn open(place: &TestStore, mode: Mode) -> CheckpointerUnderTest {
-    place.open(mode, &Options::default()).await
+async fn open(store: &TestStore, mode: Mode) -> CheckpointerUnderTest {
+    store.open(mode, &Options::default()).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_golden_value_is_read_for_what_it_says_and_written_again_to_the_byte() {
-    for kind in KINDS {
-        let place = TestStore::new(kind).await;
+async fn golden_values_are_read_and_rewritten_byte_for_byte() {
+    for backend in BACKENDS {
+        let store = TestStore::new(backend).await;
         for mode in MODES {
-            let subject = open(&place, mode).await;
+            let checkpointer = open(&store, mode).await;
             for golden in goldens().into_iter().chain(agent_chat()) {
-                golden.put(&place).await;
+                golden.put(&store).await;
                 let (session, id) = (golden.session(), golden.id());
-                for document in
-                    [subject.load_document(session, id).await, subject.latest_document(session).await]
-                {
+                for document in [
+                    checkpointer.load_document(session, id).await,
+                    checkpointer.latest_document(session).await,
+                ] {
                     assert_eq!(document.expect("loaded").as_ref(), Some(&golden.text));
                 }
-                for loaded in [subject.load(session, id).await, subject.latest(session).await] {
+                for loaded in [checkpointer.load(session, id).await, checkpointer.latest(session).await] {
                     assert_eq!(loaded.expect("loaded").as_ref(), Some(&golden.checkpoint));
                 }
-                let loaded = subject.latest(golden.session()).await.expect("loaded").expect("there");
-                assert_eq!(subject.delete_session(golden.session()).await.expect("deleted"), 1);
-                assert_eq!(place.keys("").await, [""; 0]);
+                let loaded = checkpointer.latest(golden.session()).await.expect("loaded").expect("there");
+                assert_eq!(checkpointer.delete_session(golden.session()).await.expect("deleted"), 1);
+                assert_eq!(store.keys("").await, [""; 0]);
 
-                subject.save(&loaded).await.expect("saved");
+                checkpointer.save(&loaded).await.expect("saved");
                 let keys: BTreeSet<String> = golden.rows().into_iter().map(|row| row.key).collect();
-                assert_eq!(place.keys("").await, keys.into_iter().collect::<Vec<_>>());
-                assert_eq!(place.text(&golden.key()).await.as_ref(), Some(&golden.text));
-                if let Some(server) = &place.server {
+                assert_eq!(store.keys("").await, keys.into_iter().collect::<Vec<_>>());
+                assert_eq!(store.text(&golden.key()).await.as_ref(), Some(&golden.text));
+                if let Some(server) = &store.server {
                     assert_eq!(rows_of(server).await, golden.rows());
                 }
-                assert_eq!(subject.delete_session(golden.session()).await.expect("deleted"), 1);
+                assert_eq!(checkpointer.delete_session(golden.session()).await.expect("deleted"), 1);
             }
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_saved_stands_in_the_order_that_llmfy_gives_it() {
-    for kind in KINDS {
+async fn saved_checkpoints_have_the_order_of_llmfy() {
+    for backend in BACKENDS {
         for mode in MODES {
-            let place = TestStore::new(kind).await;
-            let subject = open(&place, mode).await;
+            let store = TestStore::new(backend).await;
+            let checkpointer = open(&store, mode).await;
             let mut all: Vec<Golden> = goldens().into_iter().chain(agent_chat()).collect();
             for golden in &all {
-                subject.save(&golden.checkpoint).await.expect("saved");
+                checkpointer.save(&golden.checkpoint).await.expect("saved");
             }
             all.sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| b.id().cmp(a.id())));
             for golden in &all {
@@ -241,10 +242,10 @@ async fn what_is_saved_stands_in_the_order_that_llmfy_gives_it() {
                 let of_session = all.iter().filter(|other| other.session() == session);
                 let of_run = of_session.clone().filter(|other| other.run() == golden.run());
                 let ids: Vec<&str> = of_session.map(Golden::id).collect();
-                assert_eq!(subject.ids(session, 100).await, ids);
+                assert_eq!(checkpointer.ids(session, 100).await, ids);
                 if let Some(run) = golden.run() {
                     assert_eq!(
-                        subject.ids_of_run(session, run).await,
+                        checkpointer.ids_of_run(session, run).await,
                         of_run.map(Golden::id).collect::<Vec<_>>()
                     );
                 }
@@ -254,20 +255,20 @@ async fn what_is_saved_stands_in_the_order_that_llmfy_gives_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_agent_chat_leaves_the_keyspace_that_llmfy_left() {
+async fn the_agent_chat_produces_the_keyspace_of_llmfy() {
     for mode in MODES {
-        let place = TestStore::new(Backend::Redis).await;
-        let subject = open(&place, mode).await;
+        let store = TestStore::new(Backend::Redis).await;
+        let checkpointer = open(&store, mode).await;
         for golden in agent_chat() {
-            subject.save(&golden.checkpoint).await.expect("saved");
+            checkpointer.save(&golden.checkpoint).await.expect("saved");
         }
-        assert_eq!(rows_of(place.server.as_ref().expect("a server")).await, dump());
+        assert_eq!(rows_of(store.server.as_ref().expect("a server")).await, dump());
     }
 }
 
-/// The expected texts are what Python's `json.dumps` and `isoformat` write.
+/// The expected texts are the output of Python's `json.dumps` and `isoformat`.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_checkpoint_is_written_by_the_same_rules() {
+async fn a_new_checkpoint_is_written_like_python_does() {
     let mut run = Run::new("r/1");
     run.prev_node = "__start__".into();
     run.updated_fields = vec!["a".into(), "ü".into()];
@@ -278,44 +279,44 @@ async fn a_new_checkpoint_is_written_by_the_same_rules() {
         .step(-3);
     let of_run = "2026-01-02 03:04:05,5+0700".parse::<Timestamp>().expect("a timestamp");
     let metadata = plain.clone().timestamp(of_run).run(run);
-    // A state is the caller's, spaces, floats, letters and all.
+    // A state is stored unchanged, with its spaces, floats and letters.
     let state = "{\"k\":\"hé\\u00E9\",  \"f\": [1E-7, 1e16, -0.0]}";
     let of_run = r#"{"checkpoint_id": "c \u00e9", "session_id": "s\"1", "run_id": "r/1", "created_at": "2026-01-02T03:04:05.500000+07:00", "node": "n\u00e4me \"1\"\\\n\t\u0000\u007f\u2028\ud83c\udf0d/~", "prev_node": "__start__", "step": -3, "updated_fields": ["a", "\u00fc"], "attempt": null, "dispatch_id": "d\u001f", "state": {"k":"hé\u00E9",  "f": [1E-7, 1e16, -0.0]}}"#;
     let without = r#"{"checkpoint_id": "c \u00e9", "session_id": "s\"1", "timestamp": "2026-01-02T03:04:05+00:00", "node_name": "n\u00e4me \"1\"\\\n\t\u0000\u007f\u2028\ud83c\udf0d/~", "step": -3, "state": "{\"k\":\"h\u00e9\\u00E9\",  \"f\": [1E-7, 1e16, -0.0]}"}"#;
-    for kind in KINDS {
-        let place = TestStore::new(kind).await;
+    for backend in BACKENDS {
+        let store = TestStore::new(backend).await;
         for mode in MODES {
-            let subject = open(&place, mode).await;
+            let checkpointer = open(&store, mode).await;
             for (metadata, text) in [(&metadata, of_run), (&plain, without)] {
                 let saved = Checkpoint::new(metadata.clone(), state);
-                subject.save(&saved).await.expect("saved");
+                checkpointer.save(&saved).await.expect("saved");
                 let key = format!("{DEFAULT_PREFIX}checkpoint:c é");
-                assert_eq!(place.text(&key).await.as_deref(), Some(text));
-                let loaded = subject.latest("s\"1").await.expect("loaded").expect("there");
+                assert_eq!(store.text(&key).await.as_deref(), Some(text));
+                let loaded = checkpointer.latest("s\"1").await.expect("loaded").expect("there");
                 assert_eq!(loaded.state, state);
-                subject.delete_session("s\"1").await.expect("deleted");
+                checkpointer.delete_session("s\"1").await.expect("deleted");
             }
         }
     }
 }
 
-/// Saves each state in both generations, and expects it to come out as it was.
+/// Saves each state in both formats, and expects to load it unchanged.
 async fn are_kept_to_the_byte(states: &[String]) {
-    for kind in KINDS {
-        let place = TestStore::new(kind).await;
+    for backend in BACKENDS {
+        let store = TestStore::new(backend).await;
         for mode in MODES {
-            let subject = open(&place, mode).await;
+            let checkpointer = open(&store, mode).await;
             for state in states {
                 for sample in [checkpoint("s", "of run", "r", 1), plain("s", "plain", 2)] {
                     let saved = with_state(sample, state.clone());
                     let id = saved.metadata.checkpoint_id.clone();
-                    subject.save(&saved).await.expect("saved");
-                    let loaded = subject.load("s", &id).await.expect("loaded").expect("there");
+                    checkpointer.save(&saved).await.expect("saved");
+                    let loaded = checkpointer.load("s", &id).await.expect("loaded").expect("there");
                     assert_eq!(loaded, saved);
-                    let document = subject.load_document("s", &id).await.expect("loaded");
-                    subject.delete_checkpoint("s", &id).await.expect("deleted");
-                    subject.save_document(document.as_ref().expect("there")).await.expect("saved");
-                    assert_eq!(subject.load_document("s", &id).await.expect("loaded"), document);
+                    let document = checkpointer.load_document("s", &id).await.expect("loaded");
+                    checkpointer.delete_checkpoint("s", &id).await.expect("deleted");
+                    checkpointer.save_document(document.as_ref().expect("there")).await.expect("saved");
+                    assert_eq!(checkpointer.load_document("s", &id).await.expect("loaded"), document);
                 }
             }
         }
@@ -323,13 +324,13 @@ async fn are_kept_to_the_byte(states: &[String]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_state_that_asks_for_a_class_is_text_like_any_other() {
+async fn a_state_that_names_a_class_is_kept_byte_for_byte() {
     let hostile = r#"{"__type__": "system", "__module__": "os", "data": {"command": "false"}}"#;
     are_kept_to_the_byte(&[hostile.to_owned(), format!("[{hostile}, {{\"x\": {hostile}}}]")]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_python_knows_beyond_json_is_kept_to_the_byte() {
+async fn json_extensions_of_python_are_kept_byte_for_byte() {
     are_kept_to_the_byte(&[
         "[NaN, Infinity, -Infinity, -0, 1, 1.0, 1e400, 1E-400]".to_owned(),
         format!("{{\"n\": -{}}}", "8".repeat(4000)),

@@ -1,12 +1,11 @@
-//! Plugins that mean harm, in one host and over one store with honest ones: how
-//! each attack ends, that the honest ones get the exact answers meanwhile, and that
-//! nobody else's keys change.
+//! Plugins that attack, in one host and over one store with honest ones: how each
+//! attack ends, that the honest ones meanwhile receive correct answers, and that
+//! the keys of others do not change.
 //!
-//! `RUNS` says how many runs are to leave memory as it is (10,000). What the attacks
-//! cost the honest ones is printed: see it with `-- --nocapture`.
+//! How much the attacks slow the honest plugins down is printed with `--
+//! --nocapture`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -18,59 +17,61 @@ use checkpointer::plugin::{
 use checkpointer::store::{Operation, SqliteStore, Store};
 use checkpointer_tests::contents::{Contents, Kept};
 use checkpointer_tests::contract::{Backend, TestStore, redis_store};
-use checkpointer_tests::plugins;
+use checkpointer_tests::plugins::{self, granted};
 use checkpointer_tests::redis_server::{RedisServer, free_port};
 use checkpointer_tests::samples::checkpoint;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::process::Command;
 use tokio::sync::RwLock;
 use tokio::task::JoinHandle;
 use wasmtime::Engine;
 use wasmtime::component::{Component, Linker, ResourceTable};
 
-/// Tests that measure write to this, and so run alone; the others read.
+/// Locked for writing by tests that measure, so that no other test of this file
+/// runs meanwhile.
 static QUIET: RwLock<()> = RwLock::const_new(());
 
-/// How many do the same attack at once: more than there are processors to run on.
+/// How many plugins perform an attack concurrently: more than there are
+/// processors.
 const ATTACKERS: usize = 4;
 
-/// What the prefixes of all attackers begin with. Others begin almost so.
+/// The common prefix of all attackers. The prefixes of others are similar.
 const ATTACKERS_PREFIX: &str = "attacker/";
 
-/// A word for the plugin `tests/plugins/hostile`, and what has to come of it.
+/// An input of the plugin `tests/plugins/hostile`, and the expected end of its
+/// run.
 struct Attack {
     input: &'static str,
     limits: Limits,
     ends: Ends,
 }
 
-/// How a run ends.
+/// The end of a run.
 enum Ends {
-    /// [`PluginError::Time`], with the limit.
+    /// [`PluginError::Time`] with the limit.
     Time,
-    /// [`PluginError::Memory`], with the limit.
+    /// [`PluginError::Memory`] with the limit.
     Memory,
-    /// [`PluginError::Bytes`], with the limit.
+    /// [`PluginError::Bytes`] with the limit.
     Bytes,
     /// [`PluginError::Stack`].
     Stack,
-    /// [`PluginError::Trap`], with this reason.
+    /// [`PluginError::Trap`] with this reason.
     Trap(&'static str),
-    /// By itself, with this answer.
+    /// The plugin returns this answer.
     Answer(&'static str),
-    /// By itself, with this error.
+    /// The plugin returns this error.
     Refusal(&'static str),
 }
 
-/// All attacks, and how each one ends.
+/// All attacks with their expected ends.
 fn attacks() -> Vec<Attack> {
     use Ends::{Answer, Bytes, Memory, Refusal, Stack, Time, Trap};
     const UNREACHABLE: &str = "wasm trap: wasm `unreachable` instruction executed";
     const OUTSIDE: &str = "string pointer/length out of bounds of memory";
     let mut attacks = Vec::new();
-    // What never ends by itself.
+    // Attacks that never end by themselves.
     for (input, ends) in [
         ("loop", Time),
         ("calls", Time),
@@ -86,10 +87,10 @@ fn attacks() -> Vec<Attack> {
             ends,
         });
     }
-    // What ends, in any time.
+    // Attacks that end.
     for (input, ends) in [
         ("recursion", Stack),
-        // A page less than there might be: the tables of the plugin count as well.
+        // One page below the limit: the tables of the plugin count as well.
         ("memory", Answer("refused at 255 pages")),
         ("allocations", Memory),
         (
@@ -141,19 +142,19 @@ fn attacks() -> Vec<Attack> {
     ] {
         attacks.push(Attack { input, limits: small(), ends });
     }
-    // 18 MB, where 16 MiB fit: the checkpointer of a plugin has as much as the plugin.
+    // 18 MB in 16 MiB: the checkpointer has the memory limit of the plugin.
     let limits = Limits { max_bytes_per_call: 32 << 20, ..small() };
     let ends = Refusal(
         "StorageReason::TooLarge, Effect::None: the call needs more than the 16777216 bytes of memory that there are for it",
     );
     attacks.push(Attack { input: "lists 20 900000", limits, ends });
-    // With all the memory that it takes.
+    // With enough memory to build the text.
     let limits = Limits { memory: 2 << 30, ..small() };
     attacks.push(Attack { input: "string 1073741824", limits, ends: Bytes });
     attacks
 }
 
-/// Enough for what is honest.
+/// Enough for an honest plugin.
 fn small() -> Limits {
     Limits { memory: 16 << 20, max_bytes_per_call: 1 << 20, ..Limits::default() }
 }
@@ -175,25 +176,25 @@ impl Attack {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_attack_harms_anyone_over_a_file() {
+async fn attacks_over_a_file_affect_no_other_plugin() {
     let _alone = QUIET.write().await;
     attack_over(TestStore::in_memory_file().await, TestStore::in_memory_file().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_attack_harms_anyone_over_redis() {
+async fn attacks_over_redis_affect_no_other_plugin() {
     let _alone = QUIET.write().await;
     attack_over(TestStore::new(Backend::Redis).await, TestStore::new(Backend::Redis).await).await;
 }
 
-/// Does every attack over `attacked`. What is honest is done over `quiet` as well,
-/// where nobody attacks: in the end both hold the same.
+/// Performs every attack over `attacked`. Honest plugins do the same steps over
+/// `quiet`, which has no attackers: in the end both have equal contents.
 async fn attack_over(attacked: TestStore, quiet: TestStore) {
     let all = Plugins::new().expect("an engine");
     let agent = all.load(plugins::rust()).expect("a plugin");
     let hostile = all.load(plugins::hostile()).expect("a plugin");
-    for place in [&attacked, &quiet] {
-        fill_for_others(place).await;
+    for store in [&attacked, &quiet] {
+        fill_for_others(store).await;
     }
     for (number, attack) in attacks().iter().enumerate() {
         let goes_on = Arc::new(AtomicBool::new(true));
@@ -203,7 +204,7 @@ async fn attack_over(attacked: TestStore, quiet: TestStore) {
         });
         let start = Instant::now();
         let attackers: Vec<_> = (0..ATTACKERS)
-            .map(|attacker| granted(&attacked.store, &format!("{ATTACKERS_PREFIX}{number}/{attacker}/")))
+            .map(|attacker| granted(&attacked.inner, &format!("{ATTACKERS_PREFIX}{number}/{attacker}/")))
             .collect();
         let runs: Vec<_> = attackers.iter().map(|grants| run(&hostile, attack, grants)).collect();
         for run in runs {
@@ -247,19 +248,15 @@ fn run(
     tokio::spawn(async move { hostile.run(&grants, input).await })
 }
 
-fn granted(store: &Arc<dyn Store>, prefix: &str) -> Grants {
-    Grants::new().bucket("default", Grant::new(Arc::clone(store), prefix))
-}
-
-/// What nobody here may touch: checkpoints with the ids that the attackers use,
-/// some pinned and some that expire, and what is no checkpoint.
-async fn fill_for_others(place: &TestStore) {
+/// Keys that attackers must not change: checkpoints with the ids that attackers
+/// use, some pinned and some that expire, and a value that is not a checkpoint.
+async fn fill_for_others(store: &TestStore) {
     for prefix in ["", "tenant-2/", "attacker-2/", "attacke", "*"] {
         let prefix = format!("{prefix}llmfy_checkpoint:");
-        let open = Checkpointer::builder().prefix(&prefix).open_store(Arc::clone(&place.store)).await;
+        let open = Checkpointer::builder().prefix(&prefix).open_store(Arc::clone(&store.inner)).await;
         let checkpointer = open.expect("opened");
         let expiring = Checkpointer::builder().prefix(&prefix).ttl(Duration::from_secs(3600));
-        let expiring = expiring.open_store(Arc::clone(&place.store)).await.expect("opened");
+        let expiring = expiring.open_store(Arc::clone(&store.inner)).await.expect("opened");
         for session in ["s", "session", "*"] {
             for second in 0..3 {
                 let id = format!("{session}-{second}");
@@ -269,23 +266,23 @@ async fn fill_for_others(place: &TestStore) {
         }
         assert_eq!(checkpointer.pin_session("s").await.expect("pinned"), 4);
     }
-    place.put("plain", "nobody's").await;
+    store.put("plain", "nobody's").await;
 }
 
-/// What is left of an attack may be large.
-async fn remove_all_of_attackers(place: &TestStore) {
-    let left = place.keys(ATTACKERS_PREFIX).await;
+/// In batches: an attack may leave many keys.
+async fn remove_all_of_attackers(store: &TestStore) {
+    let left = store.keys(ATTACKERS_PREFIX).await;
     for some in left.chunks(1000) {
-        place.write(some.iter().cloned().map(Operation::Delete).collect()).await;
+        store.write(some.iter().cloned().map(Operation::Delete).collect()).await;
     }
 }
 
-/// All that a store holds of others than the attackers.
+/// The contents of a store without the keys of the attackers.
 #[derive(Debug, PartialEq)]
 struct Others<'a> {
     keys: BTreeMap<&'a str, Option<bool>>,
     kept: BTreeMap<&'a str, Kept<'a>>,
-    /// Entries of indexes that name no document.
+    /// Index entries without a document.
     wrong: BTreeSet<(String, String)>,
 }
 
@@ -301,12 +298,12 @@ impl<'a> Others<'a> {
     }
 }
 
-/// Honest plugins at work, each with a prefix of its own.
+/// Running honest plugins, each with a prefix of its own.
 struct Honest {
     tasks: Vec<JoinHandle<(u32, Duration)>>,
 }
 
-/// What they got done.
+/// The steps of the honest plugins, and their duration.
 struct Served {
     steps: Vec<u32>,
     time: Duration,
@@ -315,16 +312,16 @@ struct Served {
 impl Honest {
     const PREFIXES: [&str; 2] = ["honest-1/", "honest-2/"];
 
-    /// Lets them do steps for as long as `goes_on` says, which is given who asks
-    /// and the number of steps so far.
+    /// Starts the plugins. They take steps while `goes_on` returns true for the
+    /// number of the plugin and the number of its steps.
     fn begin(
         agent: &Plugin,
-        place: &TestStore,
+        store: &TestStore,
         number: usize,
         goes_on: impl Fn(usize, u32) -> bool + Clone + Send + 'static,
     ) -> Self {
         let tasks = Self::PREFIXES.iter().enumerate().map(|(one, prefix)| {
-            let (agent, grants, goes_on) = (agent.clone(), granted(&place.store, prefix), goes_on.clone());
+            let (agent, grants, goes_on) = (agent.clone(), granted(&store.inner, prefix), goes_on.clone());
             tokio::spawn(async move {
                 let (mut steps, start) = (0, Instant::now());
                 while goes_on(one, steps) {
@@ -354,7 +351,7 @@ impl Served {
     }
 }
 
-/// One step of the sample agent, after so many others; its answer is as it is to be.
+/// One step of the sample agent, whose answer must be correct.
 async fn step(agent: &Plugin, grants: &Grants, number: usize, before: u32) {
     const STEPS_OF_A_SESSION: u32 = 20;
     let session = format!("s{number}-{}", before / STEPS_OF_A_SESSION);
@@ -366,13 +363,13 @@ async fn step(agent: &Plugin, grants: &Grants, number: usize, before: u32) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn millions_of_saves_end_at_what_was_granted() {
+async fn continuous_saves_stop_at_the_quota() {
     let _beside_others = QUIET.read().await;
     let hostile = Plugins::new().and_then(|all| all.load(plugins::hostile())).expect("a plugin");
-    for kind in [Backend::File, Backend::Redis] {
-        let place = TestStore::new(kind).await;
-        // All attackers share it.
-        let grant = Grant::new(Arc::clone(&place.store), ATTACKERS_PREFIX);
+    for backend in [Backend::File, Backend::Redis] {
+        let store = TestStore::new(backend).await;
+        // All attackers share the grant.
+        let grant = Grant::new(Arc::clone(&store.inner), ATTACKERS_PREFIX);
         let saves = |grant: Grant| {
             let runs = (0..ATTACKERS).map(|_| {
                 let (hostile, grants) = (hostile.clone(), Grants::new().bucket("default", grant.clone()));
@@ -384,35 +381,35 @@ async fn millions_of_saves_end_at_what_was_granted() {
             let refused = "StorageReason::Full, Effect::None: the bucket is full: it may have 50 checkpoints";
             assert_eq!(run.await.expect("no panic"), Err(refused.to_owned()));
         }
-        assert_eq!(Contents::of(&place).await.count(), 50);
-        place.clear().await;
+        assert_eq!(Contents::of(&store).await.count(), 50);
+        store.clear().await;
         for run in saves(grant.clone().bytes(20_000)) {
             let refused = "StorageReason::Full, Effect::None: the bucket is full: it may have 20000 bytes";
             assert_eq!(run.await.expect("no panic"), Err(refused.to_owned()));
         }
-        place.clear().await;
+        store.clear().await;
         let hostile = hostile.clone().limits(Limits { run_time: Duration::from_secs(2), ..small() });
         let slow = Grants::new().bucket("default", grant.clone().operations_per_second(10));
         let ended = hostile.run(&slow, "saves").await;
         assert!(matches!(ended, Err(PluginError::Time(_))), "{ended:?}");
-        // A second's worth at once, and that of two seconds.
-        let saved = Contents::of(&place).await.count();
+        // The burst of one second, and two more seconds.
+        let saved = Contents::of(&store).await.count();
         assert!((10..=31).contains(&saved), "{saved}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_saved_stays_where_a_plugin_traps_over_the_answer() {
+async fn a_save_is_kept_if_the_plugin_traps_on_the_answer() {
     let _beside_others = QUIET.read().await;
     let hostile = Plugins::new().and_then(|all| all.load(plugins::hostile())).expect("a plugin");
     let hostile = hostile.limits(Limits { run_time: Duration::from_secs(1), ..small() });
-    for kind in [Backend::Memory, Backend::Redis] {
-        let place = TestStore::new(kind).await;
+    for backend in [Backend::Memory, Backend::Redis] {
+        let store = TestStore::new(backend).await;
         for harm in ["answer trap", "answer loop", "answer outside", "answer call", "trap-after-save"] {
-            let ended = hostile.run(&granted(&place.store, "attacker/"), harm).await;
+            let ended = hostile.run(&granted(&store.inner, "attacker/"), harm).await;
             assert!(matches!(ended, Err(PluginError::Trap(_) | PluginError::Time(_))), "{harm}: {ended:?}");
             let library = Checkpointer::builder().prefix("attacker/answers:");
-            let library = library.open_store(Arc::clone(&place.store)).await.expect("opened");
+            let library = library.open_store(Arc::clone(&store.inner)).await.expect("opened");
             let saved = library.load("session", "id").await.expect("loaded").expect(harm);
             assert_eq!(saved.state, "{}");
             assert_eq!(library.clear_all().await.expect("cleared"), 1);
@@ -420,17 +417,17 @@ async fn what_was_saved_stays_where_a_plugin_traps_over_the_answer() {
     }
 }
 
-/// What the checkpointer computes for a plugin is a part of its run: here it
-/// compresses, and hears at once that it may not write.
+/// The time that the checkpointer computes counts as time of the run: here it
+/// compresses a state and then fails to write it.
 #[tokio::test]
-async fn a_plugin_that_lets_the_checkpointer_compute_for_too_long_is_ended() {
+async fn a_plugin_whose_call_computes_too_long_is_stopped() {
     let _alone = QUIET.write().await;
     let limits = Limits { run_time: Duration::from_millis(400), ..Limits::default() };
     let hostile =
         Plugins::new().and_then(|all| all.load(plugins::hostile())).expect("a plugin").limits(limits);
-    let place = TestStore::new(Backend::Memory).await;
+    let store = TestStore::new(Backend::Memory).await;
     let to_read =
-        Grants::new().bucket("default", Grant::new(Arc::clone(&place.store), "attacker/").read_only());
+        Grants::new().bucket("default", Grant::new(Arc::clone(&store.inner), "attacker/").read_only());
     let start = Instant::now();
     let run = tokio::spawn(async move { hostile.run(&to_read, "compression 24000000").await });
     let ended = run.await.expect("no panic");
@@ -439,13 +436,13 @@ async fn a_plugin_that_lets_the_checkpointer_compute_for_too_long_is_ended() {
 }
 
 #[test]
-fn a_plugin_that_wants_the_raw_store_is_not_run() {
+fn a_plugin_that_imports_keyvalue_is_rejected() {
     let refused = Plugins::new().and_then(|all| all.load(plugins::thief())).err().expect("refused");
     assert!(
         matches!(&refused, PluginError::Imports(names) if names == &["flow:checkpoint/keyvalue@0.1.0"]),
         "{refused}"
     );
-    // Nor by a host that has its own way to run plugins.
+    // A host with its own linker rejects it as well.
     struct Ctx(PluginCtx, ResourceTable);
     impl PluginView for Ctx {
         fn plugin(&mut self) -> PluginCtxView<'_> {
@@ -463,8 +460,8 @@ fn a_plugin_that_wants_the_raw_store_is_not_run() {
 const USER: &str = "secret-user";
 const PASSWORD: &str = "secret-password";
 
-/// All that errors say to a plugin over a store of which nobody is to learn the
-/// `secrets`; in the end, what of it is about the store.
+/// All error texts that a plugin receives over a store, which must not contain
+/// the `secrets`. Returns those that describe the store.
 async fn texts_about(store: &Arc<dyn Store>, secrets: &[&str]) -> BTreeSet<String> {
     let hostile = Plugins::new().and_then(|all| all.load(plugins::hostile())).expect("a plugin");
     let texts = hostile.run(&granted(store, "secret-prefix/"), "texts").await.expect("it ends");
@@ -483,17 +480,17 @@ fn set<const N: usize>(texts: [&str; N]) -> BTreeSet<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_is_well_is_not_told_of() {
+async fn errors_of_a_working_store_reveal_nothing() {
     let _beside_others = QUIET.read().await;
-    for kind in [Backend::Memory, Backend::Redis] {
-        let place = TestStore::new(kind).await;
-        let port = place.server.as_ref().map_or("no port".to_owned(), |server| server.port().to_string());
-        assert_eq!(texts_about(&place.store, &[&port]).await, set([]));
+    for backend in [Backend::Memory, Backend::Redis] {
+        let store = TestStore::new(backend).await;
+        let port = store.server.as_ref().map_or("no port".to_owned(), |server| server.port().to_string());
+        assert_eq!(texts_about(&store.inner, &[&port]).await, set([]));
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_can_t_be_reached_is_not_told_of() {
+async fn errors_of_an_unreachable_store_reveal_no_address() {
     let _beside_others = QUIET.read().await;
     let expected = set(["StorageReason::Unavailable, Effect::None: the store can't be reached"]);
     let port = free_port().to_string();
@@ -504,14 +501,14 @@ async fn a_store_that_can_t_be_reached_is_not_told_of() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_does_not_answer_is_not_told_of() {
+async fn errors_of_a_stalled_store_reveal_no_address() {
     let _beside_others = QUIET.read().await;
     let server = RedisServer::start().await;
     let port = server.port().to_string();
     let password = format!(">{PASSWORD}");
     server.command::<()>(&["ACL", "SETUSER", USER, "on", &password, "~*", "+@all"]).await;
     let deaf = redis_store(&format!("redis://{USER}:{PASSWORD}@127.0.0.1:{port}?response_timeout=0.5"));
-    // It lets clients in, and runs no script.
+    // The server accepts clients and runs no script.
     server.command::<()>(&["CLIENT", "PAUSE", "600000", "WRITE"]).await;
     let texts = texts_about(&deaf, &[&port]).await;
     server.signal("-STOP").await;
@@ -529,7 +526,7 @@ async fn a_store_that_does_not_answer_is_not_told_of() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_refuses_the_password_is_not_told_of() {
+async fn errors_of_a_rejected_password_reveal_no_credentials() {
     let _beside_others = QUIET.read().await;
     let server = RedisServer::start_with(&["--requirepass", "another"]).await;
     let port = server.port().to_string();
@@ -542,7 +539,7 @@ async fn a_store_that_refuses_the_password_is_not_told_of() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_who_lacks_permissions_is_not_told_of() {
+async fn errors_of_missing_permissions_reveal_no_user() {
     let _beside_others = QUIET.read().await;
     let server = RedisServer::start().await;
     let port = server.port().to_string();
@@ -560,9 +557,9 @@ async fn a_user_who_lacks_permissions_is_not_told_of() {
     }
 }
 
-/// What a server of a later version says names the user, and the key.
+/// A later server version names the user and the key in its errors.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_whom_the_server_names_is_not_told_of() {
+async fn a_user_named_by_the_server_is_not_revealed() {
     let _beside_others = QUIET.read().await;
     let server = RedisServer::start().await;
     let password = format!(">{PASSWORD}");
@@ -574,8 +571,8 @@ async fn a_user_whom_the_server_names_is_not_told_of() {
     assert!(!texts_about(&store, &[&port]).await.is_empty());
 }
 
-/// Passes on what a server of version 7.0 says in the words that it has for it
-/// since 7.2.
+/// Forwards the answers of a server of version 7.0 with the wording of version
+/// 7.2 and later.
 async fn speak_as_a_later_version(listener: TcpListener, port: u16) {
     while let Ok((client, _)) = listener.accept().await {
         let server = TcpStream::connect(("127.0.0.1", port)).await.expect("a connection");
@@ -595,7 +592,7 @@ async fn speak_as_a_later_version(listener: TcpListener, port: u16) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_is_damaged_is_not_told_of() {
+async fn errors_of_a_damaged_file_reveal_no_path() {
     let _beside_others = QUIET.read().await;
     let folder = TempDir::with_prefix("secret-folder").expect("a temporary folder");
     let file = folder.path().join("secret.db");
@@ -606,67 +603,4 @@ async fn a_file_that_is_damaged_is_not_told_of() {
         texts_about(&store, &["secret-folder", "secret.db", "checkpointer_value"]).await,
         set(["StorageReason::Other, Effect::None: the store failed"])
     );
-}
-
-/// How much the process may grow by a run: less than the least there is to leak,
-/// the handle of a checkpointer.
-const GROWTH_OF_A_RUN: u64 = 512;
-
-/// It runs in a process of its own: one that was large before has room for a leak.
-#[tokio::test(flavor = "multi_thread")]
-async fn ten_thousand_runs_leave_memory_as_it_is() {
-    let _alone = QUIET.write().await;
-    if std::env::var_os("OWN_PROCESS").is_none() {
-        let mut again = Command::new(std::env::current_exe().expect("this program"));
-        again.args(["--exact", "ten_thousand_runs_leave_memory_as_it_is", "--nocapture"]);
-        let status = again.env("OWN_PROCESS", "yes").status().await.expect("it runs");
-        assert!(status.success(), "see above");
-        return;
-    }
-    const TASKS: u32 = 4;
-    let runs: u32 = std::env::var("RUNS").map_or(10_000, |runs| runs.parse().expect("a number"));
-    let all = Plugins::new().expect("an engine");
-    let agent = all.load(plugins::rust()).expect("a plugin");
-    let hostile = all.load(plugins::hostile()).expect("a plugin").limits(small());
-    let store: Arc<dyn Store> = Arc::new(SqliteStore::in_memory().await.expect("a database in memory"));
-    step(&agent, &granted(&store, "honest-1/"), 0, 0).await;
-    let run_many = async |runs: u32| {
-        let tasks: Vec<_> = (0..TASKS)
-            .map(|task| {
-                let (agent, hostile, store) = (agent.clone(), hostile.clone(), Arc::clone(&store));
-                tokio::spawn(async move {
-                    let honest = granted(&store, "honest-1/");
-                    let attacker = granted(&store, &format!("attacker/{task}/"));
-                    for _ in 0..runs / TASKS / 8 {
-                        for _ in 0..3 {
-                            let answer = agent.run(&honest, "history s0-0").await.expect("it ends");
-                            assert_eq!(answer, Ok("1 rust s0-0-1-rust".to_owned()));
-                        }
-                        for attack in ["answer trap", "trap-after-save", "drop-twice", "no-utf-8", "leak 3"] {
-                            let ended = hostile.run(&attacker, attack).await;
-                            assert_eq!(ended.is_ok(), attack == "leak 3", "{attack}: {ended:?}");
-                        }
-                    }
-                })
-            })
-            .collect();
-        for task in tasks {
-            task.await.expect("as it should be");
-        }
-        resident_bytes()
-    };
-    let warm = run_many(1000).await;
-    let start = Instant::now();
-    let after = run_many(runs).await;
-    println!("{runs} runs in {:.1?}: from {} KiB to {} KiB", start.elapsed(), warm / 1024, after / 1024);
-    let growth = after.saturating_sub(warm);
-    assert!(growth < u64::from(runs) * GROWTH_OF_A_RUN, "it grew by {} KiB", growth / 1024);
-}
-
-/// How much memory this process has.
-fn resident_bytes() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").expect("Linux");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
-    let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
-    kibibytes * 1024
 }

@@ -1,4 +1,5 @@
-//! What goes wrong outside is said as it is, and never taken for "not found".
+//! Failures of servers, connections and files are reported as what they are, and
+//! never as a missing checkpoint.
 
 use std::fs;
 use std::path::Path;
@@ -6,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use checkpointer::store::{Effect, StorageReason};
 use checkpointer::{Checkpointer, HistoryQuery};
-use checkpointer_tests::chance::milliseconds;
 use checkpointer_tests::contract::{keys_after, redis_store};
 use checkpointer_tests::errors::{reason_and_effect, storage_error};
 use checkpointer_tests::proxy::{Fault, Proxy};
+use checkpointer_tests::random::milliseconds;
 use checkpointer_tests::redis_server::{RedisServer, free_port};
 use checkpointer_tests::samples::checkpoint;
 use redis::Value;
@@ -20,7 +21,7 @@ async fn open(address: &str) -> Checkpointer {
     Checkpointer::open(address).await.expect("a checkpointer")
 }
 
-/// What loading the latest and saving fail with.
+/// The failures of a load and a save.
 async fn failures(checkpointer: &Checkpointer) -> [(StorageReason, Effect); 2] {
     let load = checkpointer.latest("s").await.expect_err("no answer");
     let save = checkpointer.save(&checkpoint("s", "c", "r", 1)).await.expect_err("not saved");
@@ -28,7 +29,7 @@ async fn failures(checkpointer: &Checkpointer) -> [(StorageReason, Effect); 2] {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_is_down_is_unavailable() {
+async fn a_stopped_server_is_unavailable() {
     let checkpointer = open(&format!("redis://127.0.0.1:{}?connect_timeout=1", free_port())).await;
     let start = Instant::now();
     assert_eq!(failures(&checkpointer).await, [(StorageReason::Unavailable, Effect::None); 2]);
@@ -38,7 +39,7 @@ async fn a_server_that_is_down_is_unavailable() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_comes_back_is_used_again() {
+async fn a_restarted_server_is_used_again() {
     let mut server = RedisServer::start().await;
     let checkpointer = open(&server.url()).await;
     checkpointer.save(&checkpoint("s", "c", "r", 1)).await.expect("saved");
@@ -54,7 +55,7 @@ async fn a_server_that_comes_back_is_used_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_scan_of_a_server_that_is_restarted_meanwhile_misses_no_key() {
+async fn a_scan_across_a_server_restart_returns_every_key() {
     let mut server = RedisServer::start().await;
     let store = redis_store(&server.url());
     let keys: Vec<String> = (0..5000).map(|number| format!("key {number:04}")).collect();
@@ -66,7 +67,7 @@ async fn a_scan_of_a_server_that_is_restarted_meanwhile_misses_no_key() {
     server.command::<Value>(&["SAVE"]).await;
     server.kill().await;
     server.restart().await;
-    // It has other places for its keys now.
+    // After the restart the server has another hash table.
     let found = keys_after(&store, "key ", page.next_cursor).await;
     assert!(found == keys, "{} of {}", found.len(), keys.len());
 }
@@ -78,7 +79,7 @@ async fn the_first_save_after_an_outage_succeeds() {
     for second in 0..5 {
         server.kill().await;
         assert_eq!(failures(&checkpointer).await, [(StorageReason::Unavailable, Effect::None); 2]);
-        // Long enough for what connects in the background to give up, or not.
+        // The background reconnect may have given up by then, or not.
         tokio::time::sleep(milliseconds(0..300)).await;
         server.restart().await;
         checkpointer.save(&checkpoint("s", "c", "r", second)).await.expect("saved");
@@ -86,7 +87,7 @@ async fn the_first_save_after_an_outage_succeeds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_stalls_is_a_timeout_and_a_save_may_have_happened() {
+async fn a_stalled_server_is_a_timeout_with_unknown_effect() {
     let server = RedisServer::start().await;
     let url = format!("{}?connect_timeout=0.3&response_timeout=0.3", server.url());
     let (checkpointer, other) = (open(&url).await, open(&url).await);
@@ -98,7 +99,7 @@ async fn a_server_that_stalls_is_a_timeout_and_a_save_may_have_happened() {
     let save = other.save(&checkpoint("s", "c", "r", 1)).await.expect_err("not saved");
     server.signal("-CONT").await;
     assert_eq!(load, (StorageReason::Timeout, Effect::None));
-    // The connection was given up, and there is no other.
+    // The connection was invalidated, and no other can be established.
     assert_eq!(unsent, (StorageReason::Unavailable, Effect::None));
     assert_eq!(reason_and_effect(save), (StorageReason::Timeout, Effect::Unknown));
     checkpointer.save(&checkpoint("s", "c", "r", 2)).await.expect("saved");
@@ -107,7 +108,7 @@ async fn a_server_that_stalls_is_a_timeout_and_a_save_may_have_happened() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_password_is_refused_and_a_right_one_is_not() {
+async fn only_correct_credentials_are_accepted() {
     let server =
         RedisServer::start_with(&["--requirepass", "s3cret", "--user", "ann", "on", ">p%ss", "~*", "+@all"])
             .await;
@@ -124,7 +125,7 @@ async fn a_wrong_password_is_refused_and_a_right_one_is_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_comes_to_know_the_password_is_used_again() {
+async fn a_server_is_used_once_it_accepts_the_credentials() {
     let server = RedisServer::start().await;
     let checkpointer = open(&format!("redis://ann:s3cret@127.0.0.1:{}", server.port())).await;
     assert_eq!(failures(&checkpointer).await, [(StorageReason::AccessDenied, Effect::None); 2]);
@@ -133,7 +134,7 @@ async fn a_server_that_comes_to_know_the_password_is_used_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_acl_that_forbids_a_command_is_said_and_sorting_is_not_needed() {
+async fn a_forbidden_command_is_reported_and_sort_is_optional() {
     let server = RedisServer::start_with_words(&[
         "--user reader on >x ~* +@read +@connection +evalsha +eval -sort -sort_ro -set",
         "--user writer on >x ~llmfy_checkpoint:* +@read +@write +@connection +@scripting",
@@ -145,7 +146,7 @@ async fn an_acl_that_forbids_a_command_is_said_and_sorting_is_not_needed() {
     for checkpointer in [&reader, &writer] {
         assert_eq!(checkpointer.latest("s").await.expect("loaded"), Some(checkpoint("s", "c", "r", 1)));
     }
-    // Of what a save does, the user lacks only the last: nothing is written.
+    // The last permission that a save needs is missing: nothing is written.
     let almost = "~* +@all -zadd";
     server
         .command::<Value>(
@@ -160,7 +161,7 @@ async fn an_acl_that_forbids_a_command_is_said_and_sorting_is_not_needed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_without_memory_or_without_leave_to_write_writes_nothing() {
+async fn a_full_or_read_only_server_writes_nothing() {
     let server = RedisServer::start().await;
     let checkpointer = open(&server.url()).await;
     checkpointer.save(&checkpoint("s", "c", "r", 1)).await.expect("saved");
@@ -184,20 +185,20 @@ async fn a_server_without_memory_or_without_leave_to_write_writes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_that_is_cut_while_nobody_uses_it_is_replaced_unnoticed() {
+async fn a_connection_lost_while_idle_is_replaced_without_an_error() {
     let server = RedisServer::start().await;
     let mut other = server.connect().await.expect("a connection");
     let checkpointer = open(&server.url()).await;
     for second in 0..5 {
         checkpointer.save(&checkpoint("s", "c", "r", second)).await.expect("saved");
         assert!(kill_other_clients(&mut other).await > 0);
-        // Long enough for it to be noticed.
+        // Long enough to notice the closed connection.
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_that_is_cut_just_before_a_call_harms_no_load_and_only_one_save() {
+async fn a_connection_lost_before_a_call_fails_at_most_one_save_and_no_load() {
     let server = RedisServer::start().await;
     let mut other = server.connect().await.expect("a connection");
     let checkpointer = open(&server.url()).await;
@@ -213,13 +214,13 @@ async fn a_connection_that_is_cut_just_before_a_call_harms_no_load_and_only_one_
     }
 }
 
-/// Cuts all connections but this one; says how many.
+/// Closes all connections except this one. Returns how many.
 async fn kill_other_clients(own: &mut MultiplexedConnection) -> u32 {
     redis::cmd("CLIENT").arg("KILL").arg("TYPE").arg("normal").query_async(own).await.expect("cut")
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_that_is_cut_in_a_call_leaves_a_save_unknown_and_a_load_is_repeated() {
+async fn a_connection_lost_during_a_call_fails_a_save_with_unknown_effect_and_retries_a_load() {
     let server = RedisServer::start().await;
     let proxy = Proxy::before(server.port()).await;
     let checkpointer = open(&proxy.url()).await;
@@ -230,7 +231,7 @@ async fn a_connection_that_is_cut_in_a_call_leaves_a_save_unknown_and_a_load_is_
         proxy.fail(fault);
         let error = checkpointer.save(&saved).await.expect_err("no answer");
         assert_eq!(reason_and_effect(error), (StorageReason::Unavailable, Effect::Unknown));
-        // The next call works by itself, and tells what became of it.
+        // The next call succeeds, and shows whether the save took effect.
         assert_eq!(checkpointer.load("s", id).await.expect("loaded").is_some(), took_effect);
         checkpointer.save(&saved).await.expect("saved");
         proxy.fail(fault);
@@ -240,7 +241,7 @@ async fn a_connection_that_is_cut_in_a_call_leaves_a_save_unknown_and_a_load_is_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_that_stalls_is_a_timeout_and_the_next_call_has_a_new_one() {
+async fn a_stalled_connection_is_a_timeout_and_is_replaced() {
     let server = RedisServer::start().await;
     let proxy = Proxy::before(server.port()).await;
     let checkpointer = open(&format!("{}?connect_timeout=0.3&response_timeout=0.3", proxy.url())).await;
@@ -256,7 +257,7 @@ async fn a_connection_that_stalls_is_a_timeout_and_the_next_call_has_a_new_one()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_that_stalls_is_replaced_too_where_nobody_waits_for_the_time_out() {
+async fn a_stalled_connection_is_replaced_after_its_caller_is_dropped() {
     let server = RedisServer::start().await;
     let proxy = Proxy::before(server.port()).await;
     let checkpointer = open(&proxy.url()).await;
@@ -268,9 +269,9 @@ async fn a_connection_that_stalls_is_replaced_too_where_nobody_waits_for_the_tim
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_takes_no_more_clients_is_used_again_when_it_does() {
+async fn a_server_at_maxclients_is_unavailable_until_it_accepts_clients() {
     let server = RedisServer::start().await;
-    // This connection is the only one that there may be.
+    // This connection uses the only client slot.
     let mut other = server.connect().await.expect("a connection");
     let mut set = async |most: u32| {
         let mut set = redis::cmd("CONFIG");
@@ -285,7 +286,7 @@ async fn a_server_that_takes_no_more_clients_is_used_again_when_it_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_still_loads_is_unavailable_until_it_is_done() {
+async fn a_loading_server_is_unavailable_until_it_is_ready() {
     let mut server = RedisServer::start().await;
     let checkpointer = open(&server.url()).await;
     checkpointer.save(&checkpoint("s", "c", "r", 1)).await.expect("saved");
@@ -293,7 +294,8 @@ async fn a_server_that_still_loads_is_unavailable_until_it_is_done() {
     server.command::<Value>(&["EVAL", fill, "0"]).await;
     server.command::<Value>(&["SAVE"]).await;
     server.kill().await;
-    // A millisecond for each key, and a look at what clients want every 1,024 bytes.
+    // The server loads one key per millisecond, and serves clients every 1,024
+    // bytes.
     server.begin_restart(&["--key-load-delay", "1000", "--loading-process-events-interval-bytes", "1024"]);
     let start = Instant::now();
     while server.try_command::<Value>(&["GET", "x"]).await.is_err_and(|error| error.code().is_none()) {
@@ -308,7 +310,7 @@ async fn a_server_that_still_loads_is_unavailable_until_it_is_done() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_forgets_its_scripts_applies_each_save_once() {
+async fn each_save_is_applied_once_despite_script_flush() {
     let server = RedisServer::start().await;
     let checkpointer = open(&server.url()).await;
     server.command::<Value>(&["CONFIG", "RESETSTAT"]).await;
@@ -334,16 +336,19 @@ async fn a_server_that_forgets_its_scripts_applies_each_save_once() {
     assert!(flushes > 10, "the scripts were forgotten only {flushes} times");
     assert_eq!(server.calls("set").await, 800);
     assert_eq!(server.calls("zadd").await, 2 * 800);
-    assert_eq!(checkpointer.list(HistoryQuery::new("s").limit(1000)).await.expect("a history").checkpoints.len(), 800);
+    assert_eq!(
+        checkpointer.list(HistoryQuery::new("s").limit(1000)).await.expect("a history").checkpoints.len(),
+        800
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_cannot_save_to_disk_takes_no_writes_until_it_can() {
+async fn a_server_that_fails_to_save_to_disk_rejects_writes() {
     let server = RedisServer::start().await;
     let checkpointer = open(&server.url()).await;
     checkpointer.save(&checkpoint("s", "c", "r", 1)).await.expect("saved");
     server.command::<Value>(&["CONFIG", "SET", "save", "3600 1"]).await;
-    // Not even root can put a file in the place of a folder that is not empty.
+    // Even root can't replace a folder that is not empty by a file.
     let in_the_way = server.folder().join("dump.rdb");
     fs::create_dir_all(in_the_way.join("folder")).expect("a folder");
     let save_to_disk = async |expected: &str| {
@@ -368,7 +373,7 @@ async fn a_server_that_cannot_save_to_disk_takes_no_writes_until_it_can() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_is_no_database_or_out_of_reach_is_said_to_be() {
+async fn an_invalid_or_inaccessible_file_is_reported() {
     let folder = TempDir::new().expect("a temporary folder");
     let text = folder.path().join("text.db");
     fs::write(&text, "this is no database, it is a text of some length".repeat(100)).expect("written");
@@ -385,7 +390,7 @@ async fn a_file_that_is_no_database_or_out_of_reach_is_said_to_be() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_several_processes_share_has_all_that_each_saved() {
+async fn a_file_shared_by_connections_contains_every_save() {
     let folder = TempDir::new().expect("a temporary folder");
     let address = format!("sqlite:{}", folder.path().join("checkpoints.db").display());
     // Each checkpointer has a connection of its own, as a process would.
@@ -408,9 +413,9 @@ async fn a_store_that_several_processes_share_has_all_that_each_saved() {
     assert_eq!(history.checkpoints.len(), 200);
 }
 
-/// Somebody else's members can be of any bytes.
+/// Members that other programs added may contain any bytes.
 #[tokio::test(flavor = "multi_thread")]
-async fn members_that_are_no_text_are_passed() {
+async fn index_members_that_are_not_utf8_are_skipped() {
     let server = RedisServer::start().await;
     let checkpointer = open(&server.url()).await;
     checkpointer.save(&checkpoint("s", "c", "r", 1)).await.expect("saved");

@@ -1,4 +1,4 @@
-//! TLS with certificates of one's own: who is trusted, and who is not.
+//! TLS with custom certificates: accepted and rejected servers and clients.
 
 use std::fs;
 use std::process::Command;
@@ -11,13 +11,13 @@ use checkpointer_tests::redis_server::{RedisServer, free_port};
 use checkpointer_tests::samples::checkpoint;
 use tempfile::TempDir;
 
-/// A folder with certificates, each `NAME.pem` with its `NAME.key`.
+/// A folder of certificates, each `NAME.pem` with its key `NAME.key`.
 struct Certificates(TempDir);
 
 impl Certificates {
-    /// Two authorities; the first one has signed for a server, which is called
-    /// `localhost`, for one whose time is over, and for a client. The other one has
-    /// signed for a client too.
+    /// Two certificate authorities. The first one signed a certificate for the
+    /// server `localhost`, an expired one, and one for a client. The second one
+    /// signed a certificate for a client too.
     fn new() -> Self {
         let it = Self(TempDir::new().expect("a temporary folder"));
         for authority in ["ca", "other-ca"] {
@@ -51,7 +51,8 @@ impl Certificates {
         self.0.path().join(name).display().to_string()
     }
 
-    /// A server with one of the certificates and more options; and its port.
+    /// Starts a server with one of the certificates and more options. Returns its
+    /// port too.
     async fn server(&self, name: &str, options: &str) -> (RedisServer, u16) {
         let (port, at) = (free_port(), |file: &str| self.path(file));
         let server = RedisServer::start_with_words(&[
@@ -63,7 +64,7 @@ impl Certificates {
         (server, port)
     }
 
-    /// An address with options that name files of the folder.
+    /// A URL with options that name files of the folder.
     fn address(&self, host: &str, port: u16, options: &[(&str, &str)]) -> String {
         let options: Vec<String> =
             options.iter().map(|(option, file)| format!("{option}={}", self.path(file))).collect();
@@ -78,14 +79,14 @@ async fn open(address: &str) -> Checkpointer {
     Checkpointer::open(address).await.expect("a checkpointer")
 }
 
-/// Saves over an address, and loads again.
+/// Saves and loads over a URL.
 async fn save(address: &str) {
     let checkpointer = open(address).await;
     checkpointer.save(&checkpoint("s", "c", "r", 1)).await.expect("saved");
     assert_eq!(checkpointer.latest("s").await.expect("loaded"), Some(checkpoint("s", "c", "r", 1)));
 }
 
-/// What a load and a save over an address fail with, which is the same.
+/// The failure of a load and a save over a URL, which must be equal.
 async fn refusal(address: &str) -> (StorageReason, String) {
     let checkpointer = open(address).await;
     let load = checkpointer.latest("s").await.expect_err("no answer");
@@ -97,7 +98,7 @@ async fn refusal(address: &str) -> (StorageReason, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cluster_is_trusted_by_the_names_that_its_servers_announce() {
+async fn a_cluster_is_verified_by_the_host_names_it_announces() {
     let certificates = Certificates::new();
     let cluster = format!(
         "{ANYBODY} --tls-cluster yes --cluster-enabled yes --cluster-port {} \
@@ -126,11 +127,11 @@ async fn a_cluster_is_trusted_by_the_names_that_its_servers_announce() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_is_trusted_by_a_certificate_of_ones_own() {
+async fn a_server_is_verified_by_a_custom_ca() {
     let certificates = Certificates::new();
     let (server, port) = certificates.server("server", ANYBODY).await;
     save(&certificates.address("localhost", port, &[("ca", "ca.pem")])).await;
-    // Several may be trusted.
+    // A file may contain several authorities.
     let both =
         ["other-ca.pem", "ca.pem"].map(|name| fs::read_to_string(certificates.path(name)).expect("read"));
     fs::write(certificates.path("both.pem"), both.concat()).expect("written");
@@ -139,7 +140,7 @@ async fn a_server_is_trusted_by_a_certificate_of_ones_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_whose_certificate_is_not_right_gets_nothing() {
+async fn a_server_with_an_invalid_certificate_receives_no_command() {
     let certificates = Certificates::new();
     let (server, port) = certificates.server("server", ANYBODY).await;
     let (expired, expired_port) = certificates.server("expired", ANYBODY).await;
@@ -157,7 +158,7 @@ async fn a_server_whose_certificate_is_not_right_gets_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_wants_to_know_its_clients_lets_in_those_with_a_certificate() {
+async fn client_certificates_are_required_and_accepted() {
     let certificates = Certificates::new();
     for version in ["TLSv1.2", "TLSv1.3"] {
         let options = format!("--tls-auth-clients yes --tls-protocols {version}");
@@ -176,7 +177,7 @@ async fn a_server_that_wants_to_know_its_clients_lets_in_those_with_a_certificat
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_is_missing_or_wrong_is_named_with_its_option_when_the_store_is_opened() {
+async fn a_missing_or_invalid_tls_file_is_reported_with_its_option() {
     let certificates = Certificates::new();
     certificates.openssl("pkey -in client.key -aes256 -passout pass:x -out locked.key");
     let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";

@@ -1,9 +1,10 @@
-//! Masters that die, hang or are replaced, and what replicas are for then.
+//! Masters that are killed, stall or are replaced, and replica acknowledgements.
 
 use std::time::Duration;
 
 use checkpointer::store::{
-    Batch, Condition, Effect, Expire, ExpireMode, Expiry, ValuePrefix, Operation, Put, Quota, StorageReason, Value as Held,
+    Batch, Condition, Effect, Expire, ExpireMode, Expiry, Operation, Put, Quota, StorageReason,
+    Value as Held, ValuePrefix,
 };
 use checkpointer_tests::contract::{keys_after, redis_store};
 use checkpointer_tests::errors::storage_error;
@@ -15,13 +16,13 @@ use redis::Value;
 
 use super::{PARTITIONED, PATIENT, absent, batch, delete, open, open_patiently, put};
 
-/// The master of what the first writer saves.
+/// The master of the first writer's session.
 async fn first_master(cluster: &RedisCluster) -> usize {
     cluster.master_of(&PARTITIONED.index("session-0")).await
 }
 
-/// Waits for the replica of a dead master to take over. A master that comes back
-/// before that, without what it had, would take its replica along.
+/// Waits for the promotion of a dead master's replica. A master that returns
+/// empty before that would make its replica empty too.
 async fn wait_for_successor_of(cluster: &RedisCluster, master: usize) {
     let dead = format!("127.0.0.1:{}@", cluster.servers()[master].port());
     eventually("a replica takes over", async || {
@@ -33,7 +34,7 @@ async fn wait_for_successor_of(cluster: &RedisCluster, master: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_caller_hears_of_a_master_that_dies() {
+async fn no_call_fails_after_a_master_is_killed() {
     let mut cluster = RedisCluster::start().await;
     let checkpointer = open_patiently(&cluster, "").await;
     let writers = Writers::start(&checkpointer, 16, Saving::EachByItself);
@@ -45,12 +46,12 @@ async fn no_caller_hears_of_a_master_that_dies() {
     cluster.servers_mut()[master].restart().await;
     cluster.wait_until_whole().await;
     writers.make_progress(20).await;
-    // Redis does not promise that none is lost, without replicas=1.
+    // Without replicas=1 Redis may lose acknowledged writes.
     writers.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_caller_hears_of_a_master_that_is_replaced_by_hand() {
+async fn no_call_fails_during_a_manual_failover() {
     let cluster = RedisCluster::start().await;
     let checkpointer = open_patiently(&cluster, "").await;
     let writers = Writers::start(&checkpointer, 16, Saving::OneAfterAnother);
@@ -68,7 +69,7 @@ async fn no_caller_hears_of_a_master_that_is_replaced_by_hand() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everything_is_cleared_though_a_master_dies() {
+async fn clear_all_completes_after_a_master_is_killed() {
     let mut cluster = RedisCluster::start().await;
     let checkpointer = open_patiently(&cluster, "&replicas=1").await;
     for number in 0..60 {
@@ -76,13 +77,13 @@ async fn everything_is_cleared_though_a_master_dies() {
     }
     let master = first_master(&cluster).await;
     cluster.servers_mut()[master].kill().await;
-    // Without replicas=1: the successor has no replica.
+    // Without replicas=1: the new master has no replica.
     let checkpointer = open_patiently(&cluster, "").await;
     assert_eq!(checkpointer.clear_all().await.expect("cleared"), 60);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_scan_misses_no_key_though_a_master_is_replaced_or_restarted() {
+async fn a_scan_across_a_failover_or_restart_returns_every_key() {
     let mut cluster = RedisCluster::start().await;
     let store = redis_store(&format!("{}?{PATIENT}", cluster.url()));
     let keys: Vec<String> = (0..9000).map(|number| format!("key {number:04}")).collect();
@@ -91,14 +92,14 @@ async fn a_scan_misses_no_key_though_a_master_is_replaced_or_restarted() {
         let batch = Batch { conditions: Vec::new(), operations: vec![Operation::Put(put)] };
         assert_eq!(store.commit(vec![batch]).await, Ok(vec![true]));
     }
-    // A scan goes over the masters in the order of their ids.
+    // A scan visits the masters in the order of their ids.
     let mut masters = Vec::new();
     for master in 0..3 {
         masters.push((cluster.servers()[master].command::<String>(&["CLUSTER", "MYID"]).await, master));
     }
     masters.sort();
     let [first, .., last] = masters.as_slice() else { panic!("three masters") };
-    // The first one is restarted before anybody takes it for dead.
+    // The first one restarts before it counts as failed.
     let page = store.scan("key ".to_owned(), None).await.expect("a page");
     assert!(page.next_cursor.is_some());
     let restarted = &mut cluster.servers_mut()[first.1];
@@ -115,7 +116,7 @@ async fn a_scan_misses_no_key_though_a_master_is_replaced_or_restarted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn those_who_give_up_early_come_to_the_successor_of_a_master_that_hangs() {
+async fn callers_that_are_dropped_early_reach_the_successor_of_a_stalled_master() {
     let cluster = RedisCluster::start().await;
     let checkpointer = open_patiently(&cluster, "").await;
     checkpointer.save(&checkpoint("session-0", "c", "r", 1)).await.expect("saved");
@@ -128,7 +129,7 @@ async fn those_who_give_up_early_come_to_the_successor_of_a_master_that_hangs() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_master_that_hangs_keeps_only_its_own_sessions_waiting() {
+async fn a_stalled_master_delays_only_its_own_sessions() {
     let cluster = RedisCluster::start().await;
     let checkpointer = open_patiently(&cluster, "").await;
     let hanging = first_master(&cluster).await;
@@ -154,7 +155,7 @@ async fn a_master_that_hangs_keeps_only_its_own_sessions_waiting() {
             checkpointer.save(&checkpoint(session, "c", "r", number)).await.expect("saved");
         }
     }
-    // A third of the time for an answer is not over yet.
+    // A third of the response timeout has not elapsed yet.
     assert!(!waiting.iter().any(tokio::task::JoinHandle::is_finished));
     for load in waiting {
         assert!(load.await.expect("a task").expect("loaded").is_some(), "by the replica");
@@ -163,7 +164,7 @@ async fn a_master_that_hangs_keeps_only_its_own_sessions_waiting() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_caller_hears_of_a_master_that_hangs() {
+async fn no_call_fails_after_a_master_stalls() {
     let cluster = RedisCluster::start().await;
     let checkpointer = open_patiently(&cluster, "").await;
     let writers = Writers::start(&checkpointer, 16, Saving::EachByItself);
@@ -176,8 +177,8 @@ async fn no_caller_hears_of_a_master_that_hangs() {
     writers.stop().await;
 }
 
-/// Keeps what is written from now on from the replica of a master, and gives the
-/// replica, which stands still.
+/// Isolates the replica of a master from new writes and stops it. Returns the
+/// replica.
 async fn cut_off_replica_of(cluster: &RedisCluster, master: usize) -> usize {
     let replica = cluster.replica_of(master).await;
     cluster.servers()[replica].signal("-STOP").await;
@@ -185,12 +186,12 @@ async fn cut_off_replica_of(cluster: &RedisCluster, master: usize) -> usize {
     replica
 }
 
-/// What a save is told that no replica has.
+/// The message of a save that no replica acknowledged.
 const ALONE: &str = "only 0 of 1 replicas have the write; it may be lost if the server fails; whether the write took \
     effect is unknown";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_that_a_replica_has_acknowledged_is_lost_with_its_master() {
+async fn no_save_acknowledged_by_a_replica_is_lost_with_its_master() {
     let mut cluster = RedisCluster::start().await;
     let checkpointer = open_patiently(&cluster, "&replicas=1").await;
     // As long as the shard has no replica, its saves are not acknowledged.
@@ -198,7 +199,7 @@ async fn nothing_that_a_replica_has_acknowledged_is_lost_with_its_master() {
     writers.make_progress(20).await;
     let master = first_master(&cluster).await;
     let replica = cut_off_replica_of(&cluster, master).await;
-    // This one is lost, and so are those of the writers meanwhile.
+    // This save is lost, and so are those of the writers meanwhile.
     let unheard = checkpoint("session-0", "unheard", "r", 0);
     let error = checkpointer.save(&unheard).await.expect_err("not acknowledged");
     assert_eq!(storage_error(error).message, ALONE);
@@ -215,8 +216,8 @@ async fn nothing_that_a_replica_has_acknowledged_is_lost_with_its_master() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_save_that_is_sent_again_is_only_acknowledged_when_a_replica_has_it() {
-    // Of a command that writes nothing, Valkey waits for nothing.
+async fn a_retried_save_is_acknowledged_only_by_a_replica() {
+    // Valkey does not wait for a command that writes nothing.
     for cluster in [RedisCluster::start().await, RedisCluster::start_valkey().await] {
         let checkpointer = open_patiently(&cluster, "&replicas=1&replica_timeout=2").await;
         checkpointer.save(&checkpoint("session-0", "a", "r", 1)).await.expect("saved");
@@ -230,7 +231,7 @@ async fn a_save_that_is_sent_again_is_only_acknowledged_when_a_replica_has_it() 
         let written = PARTITIONED.document("session-0", "b");
         let master = &cluster.servers()[master];
         eventually("it is written", async || master.command::<u32>(&["EXISTS", &written]).await == 1).await;
-        // Nobody hears of it, so it is sent again, and finds itself there.
+        // The reply is lost, so the save is retried and finds its checkpoint.
         master.command::<Value>(&["CLIENT", "KILL", "TYPE", "normal"]).await;
         let error = saving.await.expect("a task").expect_err("not acknowledged");
         assert_eq!(storage_error(error).message, ALONE);
@@ -240,9 +241,10 @@ async fn a_save_that_is_sent_again_is_only_acknowledged_when_a_replica_has_it() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn saves_that_no_replica_has_in_time_are_told_so_however_many_they_are() {
+async fn concurrent_saves_without_replica_acknowledgement_all_fail_in_time() {
     let cluster = RedisCluster::start().await;
-    // With the usual times: one after another they would take half a minute.
+    // With the default timeouts: one after another the saves would take half a
+    // minute.
     let checkpointer = open(&format!("{}?replicas=1", cluster.url())).await;
     checkpointer.save(&checkpoint("session-0", "first", "r", 1)).await.expect("saved");
     cut_off_replica_of(&cluster, first_master(&cluster).await).await;
@@ -259,12 +261,13 @@ async fn saves_that_no_replica_has_in_time_are_told_so_however_many_they_are() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_an_earlier_try_may_have_done_is_never_said_not_to_be() {
+async fn a_possibly_applied_attempt_is_never_reported_as_effect_none() {
     let cluster = RedisCluster::start().await;
     let store = redis_store(&format!("{}?response_timeout=4", cluster.url()));
     let quota = Quota { ledger: "{s}\0quota".to_owned(), values: Some(1), bytes: None };
-    let starts_with =
-        |key: &str, text: &str| Condition::StartsWith(ValuePrefix { key: key.to_owned(), text: text.to_owned() });
+    let starts_with = |key: &str, text: &str| {
+        Condition::StartsWith(ValuePrefix { key: key.to_owned(), text: text.to_owned() })
+    };
     let putting = || vec![batch(vec![absent("{s}new")], vec![put("{s}new", "n")])];
     let taken = || vec![batch(vec![absent("{s}there")], vec![put("{s}there", "n")])];
     let removing = || vec![batch(vec![starts_with("{s}goes", "g")], vec![delete("{s}goes")])];
@@ -273,7 +276,7 @@ async fn what_an_earlier_try_may_have_done_is_never_said_not_to_be() {
         vec![batch(vec![starts_with("{s}there", "n")], vec![Operation::Expire(life)])]
     };
     let filling = || vec![batch(vec![], vec![put("{s}more", "m")])];
-    // With the scripts there, a try takes effect whenever it is read.
+    // With cached scripts an attempt takes effect whenever the server reads it.
     store.commit_with_quota(&quota, vec![batch(vec![], vec![put("{s}there", "t")])]).await.expect("written");
     assert_eq!(store.commit(putting()).await, Ok(vec![true]));
     assert_eq!(
@@ -297,7 +300,7 @@ async fn what_an_earlier_try_may_have_done_is_never_said_not_to_be() {
             )
         }
     });
-    // Longer than a try takes, and not so long that the master is replaced.
+    // Longer than an attempt takes, and shorter than the failover timeout.
     tokio::time::sleep(Duration::from_millis(1700)).await;
     master.signal("-CONT").await;
     let (put, taken, removed, prolonged, full) = ends.await.expect("a task");
@@ -307,7 +310,7 @@ async fn what_an_earlier_try_may_have_done_is_never_said_not_to_be() {
     let full = full.expect_err("full");
     assert_eq!((full.reason, full.effect), (StorageReason::Full, Effect::Unknown));
     match removed {
-        // As it is if the master was replaced before it had read any of it.
+        // This is correct if the master was replaced before it read any attempt.
         Ok(removed) => assert_eq!(removed, [true]),
         Err(error) => {
             assert_eq!((error.reason, error.effect), (StorageReason::Unavailable, Effect::Unknown));

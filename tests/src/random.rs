@@ -1,12 +1,12 @@
-//! Chance, for moments that nobody chose.
+//! Random durations.
 
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
 use std::time::Duration;
 
-/// A time of so many milliseconds, another one each time.
+/// A random number of milliseconds within the range.
 pub fn milliseconds(range: Range<u64>) -> Duration {
-    // What the standard library seeds its maps with is random.
+    // The standard library seeds its hash maps randomly.
     let random = RandomState::new().hash_one(());
     Duration::from_millis(range.start + random % (range.end - range.start))
 }

@@ -1,52 +1,46 @@
-//! Many tasks for a long time, and sessions of many checkpoints: memory stays
-//! bounded, and a server is never busy with one step for long.
+//! Many tasks for a long time, and sessions of many checkpoints: the memory stays
+//! bounded, and no single step occupies a server for long.
 //!
-//! `LOAD_SECONDS` says for how long (60), `LOAD_CHECKPOINTS` says how many
-//! (1,000,000). What was measured is printed: see it with `-- --nocapture`.
+//! `LOAD_SECONDS` sets the duration (60), `LOAD_CHECKPOINTS` the number of
+//! checkpoints (1,000,000). The measurements are printed with `-- --nocapture`.
 
+use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use std::{fmt, fs};
 
 use checkpointer::store::StorageReason;
 use checkpointer::{Checkpointer, Error, HistoryQuery};
-use checkpointer_tests::chance::milliseconds;
 use checkpointer_tests::errors::storage_error;
 use checkpointer_tests::proxy::{Fault, Proxy};
+use checkpointer_tests::random::milliseconds;
 use checkpointer_tests::redis_server::RedisServer;
 use checkpointer_tests::samples::{checkpoint, plain, timestamp};
 use tempfile::TempDir;
-use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
-/// These tests measure, so each one runs alone.
-static ALONE: Mutex<()> = Mutex::const_new(());
+use super::{from_environment, resident_bytes, turn};
 
-/// How much the process may grow by what should need no memory to speak of.
+/// How much the process may grow during operations with constant memory.
 const GROWTH: u64 = 64 * 1024 * 1024;
 
-/// How long a server may be busy with a step, on average by the time it has the
-/// processor, and at most by the clock, which does not stop while others have it.
+/// How long a step may occupy a server: on average by processor time, and at most
+/// by the clock, which also counts the time of other processes.
 const USUAL_STEP: Duration = Duration::from_millis(10);
 const LONGEST_STEP: Duration = Duration::from_secs(1);
 
-fn from_environment(name: &str, default: u32) -> u32 {
-    std::env::var(name).map_or(default, |value| value.parse().expect("a number"))
-}
-
 #[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_tasks_over_redis_meet_no_error_and_need_no_more_memory_with_time() {
-    let _alone = ALONE.lock().await;
+async fn a_thousand_tasks_over_redis_have_no_error_and_bounded_memory() {
+    let Some(_turn) = turn().await else { return };
     let server = RedisServer::start().await;
     let seconds = from_environment("LOAD_SECONDS", 60);
     run_a_thousand_tasks("Redis", &server.url(), Duration::from_secs(seconds.into())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_tasks_over_a_file_meet_no_error_and_need_no_more_memory_with_time() {
-    let _alone = ALONE.lock().await;
+async fn a_thousand_tasks_over_a_file_have_no_error_and_bounded_memory() {
+    let Some(_turn) = turn().await else { return };
     let folder = TempDir::new().expect("a temporary folder");
     let address = format!("sqlite:{}", folder.path().join("checkpoints.db").display());
     let seconds = from_environment("LOAD_SECONDS", 60);
@@ -91,7 +85,7 @@ async fn run_a_thousand_tasks(name: &str, address: &str, time: Duration) {
     assert!(*most < warm + GROWTH, "it grew from {} to {} MiB", mebibytes(warm), mebibytes(*most));
 }
 
-/// Uses a session of its own, and checks all that it is told of it.
+/// Uses a session of its own, and checks all results.
 struct Task {
     checkpointer: Checkpointer,
     session: String,
@@ -115,7 +109,7 @@ impl Task {
                 history.checkpoints.iter().map(|listed| &listed.metadata.checkpoint_id).collect();
             assert_eq!(listed, ids.iter().rev().take(5).collect::<Vec<_>>());
             operations.fetch_add(3, Ordering::SeqCst);
-            // The store stays as large as it is.
+            // Keeps the size of the store constant.
             if ids.len() == 20 {
                 assert_eq!(checkpointer.delete_session(&session).await.expect("deleted"), 20);
                 ids.clear();
@@ -126,8 +120,8 @@ impl Task {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_million_checkpoints_in_redis_go_in_short_steps_and_bounded_memory() {
-    let _alone = ALONE.lock().await;
+async fn a_million_checkpoints_in_redis_are_deleted_in_short_steps_and_bounded_memory() {
+    let Some(_turn) = turn().await else { return };
     let server = RedisServer::start().await;
     let proxy = Proxy::before(server.port()).await;
     let checkpointer = Checkpointer::open(&server.url()).await.expect("opened");
@@ -159,15 +153,15 @@ async fn a_million_checkpoints_in_redis_go_in_short_steps_and_bounded_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_million_checkpoints_in_a_file_go_in_bounded_memory() {
-    let _alone = ALONE.lock().await;
+async fn a_million_checkpoints_in_a_file_are_deleted_in_bounded_memory() {
+    let Some(_turn) = turn().await else { return };
     let folder = TempDir::new().expect("a temporary folder");
     let file = folder.path().join("checkpoints.db");
     let checkpointer = Checkpointer::open(&format!("sqlite:{}", file.display())).await.expect("opened");
     let store = Backstage::File(rusqlite::Connection::open(&file).expect("a database"));
     let pattern = store.pattern(&checkpointer).await;
     let many = from_environment("LOAD_CHECKPOINTS", 1_000_000);
-    // A disk that is written to takes its time, so not all of it twice.
+    // A disk is slow, so the second round is smaller.
     for (removal, many) in [(Removal::Delete, many), (Removal::ClearAll, many / 4)] {
         let many = store.fill(&pattern, removal, many).await;
         check_the_fill(&checkpointer).await;
@@ -183,12 +177,12 @@ async fn a_million_checkpoints_in_a_file_go_in_bounded_memory() {
     }
 }
 
-/// What removes many checkpoints.
+/// An operation that deletes many checkpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Removal {
-    /// All of them in one session.
+    /// All checkpoints are in one session.
     Delete,
-    /// All of them in up to a thousand sessions.
+    /// The checkpoints are in up to a thousand sessions.
     ClearAll,
 }
 
@@ -207,13 +201,13 @@ impl Removal {
         }
     }
 
-    /// The caller goes away.
+    /// The caller is dropped.
     async fn drop_half_way(self, checkpointer: &Checkpointer) {
         let ended = tokio::time::timeout(milliseconds(200..800), self.run(checkpointer)).await;
         assert!(ended.is_err(), "it was quicker than that; there must be more to remove");
     }
 
-    /// The connection is cut, until that is more than a read that can be repeated.
+    /// The connection is closed until a request fails that can't be retried.
     async fn fail_half_way(self, checkpointer: &Checkpointer, proxy: &Proxy) {
         let checkpointer = checkpointer.clone();
         let call = tokio::spawn(async move { self.run(&checkpointer).await });
@@ -226,13 +220,13 @@ impl Removal {
     }
 }
 
-/// A store as nobody should use it: for the sake of speed.
+/// Direct access to a store, to write faster than the checkpointer does.
 enum Backstage<'a> {
     Redis(&'a RedisServer),
     File(rusqlite::Connection),
 }
 
-/// What a checkpoint that was saved with [`ID`] in [`SESSION`] looks like.
+/// The stored form of a checkpoint saved with [`ID`] in [`SESSION`].
 struct Pattern {
     text: String,
     score: f64,
@@ -241,7 +235,7 @@ struct Pattern {
 const ID: &str = "the_id";
 const SESSION: &str = "the_session";
 
-/// How many checkpoints have the same timestamp, and are written in one step.
+/// The number of checkpoints with equal timestamps, written in one step.
 const CHUNK: u32 = 1000;
 
 impl Backstage<'_> {
@@ -260,8 +254,8 @@ impl Backstage<'_> {
         Pattern { text, score }
     }
 
-    /// Writes what `save` would have written of about so many checkpoints; says
-    /// how many exactly.
+    /// Writes about this many checkpoints in the form of `save`. Returns the
+    /// exact number.
     async fn fill(&self, pattern: &Pattern, removal: Removal, about: u32) -> u64 {
         let start = Instant::now();
         let chunks = about / CHUNK;
@@ -271,7 +265,10 @@ impl Backstage<'_> {
         for chunk in 0..chunks {
             let (session, second) = (chunk % removal.sessions(), chunk / removal.sessions());
             let session = format!("session-{session}");
-            let text = pattern.text.replace(SESSION, &session).replace(&timestamp(0).to_string(), &timestamp(second).to_string());
+            let text = pattern
+                .text
+                .replace(SESSION, &session)
+                .replace(&timestamp(0).to_string(), &timestamp(second).to_string());
             let (score, first) = (pattern.score + f64::from(second), second * CHUNK);
             self.write(&text, &session, score, first).await;
         }
@@ -318,7 +315,7 @@ impl Backstage<'_> {
         }
     }
 
-    /// How many documents there are, and how many entries of indexes.
+    /// The number of documents, and of index entries.
     async fn counts(&self) -> (u64, u64) {
         match self {
             Self::Redis(server) => {
@@ -341,7 +338,7 @@ impl Backstage<'_> {
         }
     }
 
-    /// How many documents there are when nothing is under way any more.
+    /// The number of documents after all running operations have ended.
     async fn documents(&self) -> u64 {
         loop {
             let (documents, _) = self.counts().await;
@@ -358,7 +355,7 @@ impl Backstage<'_> {
     }
 }
 
-/// What was written looks to the checkpointer as if it had been saved.
+/// The checkpointer reads the written checkpoints as if it had saved them.
 async fn check_the_fill(checkpointer: &Checkpointer) {
     let first = plain("session-0", "session-0-0000000", 0);
     let loaded = checkpointer.load("session-0", "session-0-0000000").await;
@@ -367,7 +364,7 @@ async fn check_the_fill(checkpointer: &Checkpointer) {
     assert!(latest.metadata.checkpoint_id.ends_with("999"), "{latest:?}");
 }
 
-/// Does something large; says how long it took, and checks how much memory.
+/// Runs a large operation. Prints its duration, and checks its memory.
 async fn observe<T>(name: &str, work: impl Future<Output = T>) -> T {
     let (start, before) = (Instant::now(), resident_bytes());
     let mut most = before;
@@ -390,8 +387,7 @@ async fn observe<T>(name: &str, work: impl Future<Output = T>) -> T {
     done
 }
 
-/// Watches how long a server is busy with each step of a call, and so deaf to
-/// others.
+/// Measures how long each step of an operation occupies a server.
 struct StepWatch<'a> {
     server: &'a RedisServer,
     processor_time: f64,
@@ -399,7 +395,7 @@ struct StepWatch<'a> {
 
 impl<'a> StepWatch<'a> {
     async fn begin(server: &'a RedisServer) -> Self {
-        // Everything that takes a tenth of a millisecond or more.
+        // All commands of 0.1 ms or more.
         server.command::<()>(&["CONFIG", "SET", "slowlog-log-slower-than", "100"]).await;
         server.command::<()>(&["CONFIG", "SET", "slowlog-max-len", "100000"]).await;
         server.command::<()>(&["SLOWLOG", "RESET"]).await;
@@ -418,7 +414,7 @@ impl<'a> StepWatch<'a> {
         Steps { usual: Duration::from_secs_f64(seconds / count as f64), times }
     }
 
-    /// The seconds that the server has had the processor.
+    /// The processor time of the server in seconds.
     async fn processor_time(server: &RedisServer) -> f64 {
         let mut seconds = 0.0;
         for part in ["used_cpu_user", "used_cpu_sys"] {
@@ -428,11 +424,11 @@ impl<'a> StepWatch<'a> {
     }
 }
 
-/// What the steps of a call cost a server.
+/// The cost of the steps of an operation.
 struct Steps {
-    /// On average, in time of the processor, with all that the server did beside.
+    /// The average processor time, including other work of the server.
     usual: Duration,
-    /// By the clock, in order, of those of a tenth of a millisecond or more.
+    /// The durations of 0.1 ms or more by the clock, in order.
     times: Vec<Duration>,
 }
 
@@ -442,19 +438,19 @@ impl fmt::Display for Steps {
     }
 }
 
-/// How many times there are and how long, in words.
+/// The number and distribution of durations, as text.
 fn distribution(sorted: &[Duration]) -> String {
     let [half, most, all] = [0.5, 0.99, 1.0].map(|part| within(sorted, part));
     format!("{}, half within {half:?}, 99 % within {most:?}, all within {all:?}", sorted.len())
 }
 
-/// The longest of the shortest `part` of times.
+/// The longest of the shortest `part` of the durations.
 fn within(sorted: &[Duration], part: f64) -> Duration {
     let last = (sorted.len() as f64 * part) as usize;
     sorted[last.clamp(1, sorted.len()) - 1]
 }
 
-/// Another client that asks again and again whether the server is there.
+/// Another client that sends PING repeatedly.
 struct Pings {
     stops: Arc<AtomicBool>,
     task: JoinHandle<Vec<Duration>>,
@@ -479,20 +475,12 @@ impl Pings {
         Self { stops, task }
     }
 
-    /// What was measured, in words.
+    /// The distribution of the replies, as text.
     async fn end(self) -> String {
         self.stops.store(true, Ordering::SeqCst);
         let times = self.task.await.expect("a task");
         distribution(&times)
     }
-}
-
-/// How much memory this process has.
-fn resident_bytes() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").expect("Linux");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
-    let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
-    kibibytes * 1024
 }
 
 fn mebibytes(bytes: u64) -> u64 {

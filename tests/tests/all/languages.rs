@@ -1,9 +1,9 @@
-//! The sample plugins of all languages: what one saves the next goes on from, and
-//! all store the same.
+//! The sample plugins of all languages continue from each other's checkpoints,
+//! and store equal bytes.
 //!
-//! `plugins/build` makes them, and `tests/run` calls it. One that is not there is not
-//! run, and `tests/run` names it in the end; that in Rust has to be there, and which
-//! others is the business of `plugins/build`.
+//! `plugins/build` builds them, and `tests/run` calls it. A language that was not
+//! built is not tested, and `tests/run` reports it. Rust is required;
+//! `plugins/build` knows the other required ones.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,15 +11,16 @@ use std::sync::Arc;
 use std::{env, fs};
 
 use checkpointer::Checkpointer;
-use checkpointer::plugin::{Grant, Grants, Plugin, Plugins};
+use checkpointer::plugin::{Grants, Plugin, Plugins};
 use checkpointer::store::Store;
 use checkpointer_tests::contents::Contents;
 use checkpointer_tests::contract::{Backend, TestStore};
+use checkpointer_tests::plugins::granted;
 
 /// The folders of `plugins/`.
 const LANGUAGES: [&str; 6] = ["c", "go", "javascript-quickjs", "javascript-starlingmonkey", "python", "rust"];
 
-/// The plugins that were built, by their languages.
+/// The built plugins by language.
 fn languages() -> BTreeMap<&'static str, Plugin> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/plugins");
     let all = Plugins::new().and_then(|all| all.cache(&folder.join("compiled"))).expect("an engine");
@@ -34,15 +35,11 @@ fn languages() -> BTreeMap<&'static str, Plugin> {
     built
 }
 
-fn granted(store: &Arc<dyn Store>, prefix: &str) -> Grants {
-    Grants::new().bucket("default", Grant::new(Arc::clone(store), prefix))
-}
-
 async fn answer(plugin: &Plugin, grants: &Grants, input: &str) -> String {
     plugin.run(grants, input).await.expect("it ends").expect("it succeeds")
 }
 
-/// Each goes on from what the one before it saved, twice around.
+/// Each plugin continues from the checkpoint of the previous one, two rounds.
 async fn relay(languages: &BTreeMap<&str, Plugin>, store: &Arc<dyn Store>) {
     let grants = granted(store, "relay/");
     let mut trail = Vec::new();
@@ -65,18 +62,18 @@ async fn relay(languages: &BTreeMap<&str, Plugin>, store: &Arc<dyn Store>) {
     assert_eq!(latest.state, format!("{{\"count\":{},\"trail\":[{}]}}", trail.len(), names.join(",")));
 }
 
-/// From the same beginning, each leaves the same in the store, to the byte, but for
-/// its own name.
-async fn compare(languages: &BTreeMap<&str, Plugin>, kind: Backend) {
+/// Starting from an empty store, all plugins leave equal contents except for
+/// their names.
+async fn compare(languages: &BTreeMap<&str, Plugin>, backend: Backend) {
     let mut left: Vec<(&str, String)> = Vec::new();
     for (language, plugin) in languages {
-        let place = TestStore::new(kind).await;
-        let grants = granted(&place.store, "tenant/");
+        let store = TestStore::new(backend).await;
+        let grants = granted(&store.inner, "tenant/");
         for input in ["step a", "step a", "step a other", "b"] {
             answer(plugin, &grants, input).await;
         }
-        // As `{:?}` shows strings: names end ids, or are strings in JSON.
-        let contents = format!("{:?}", Contents::of(&place).await)
+        // Names are at the end of ids, and strings in JSON, as `{:?}` prints them.
+        let contents = format!("{:?}", Contents::of(&store).await)
             .replace(&format!("-{language}\""), "-LANGUAGE\"")
             .replace(&format!("-{language}\\"), "-LANGUAGE\\")
             .replace(&format!("\"{language}\\"), "\"LANGUAGE\\");
@@ -89,10 +86,10 @@ async fn compare(languages: &BTreeMap<&str, Plugin>, kind: Backend) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_languages_go_on_from_each_other_and_store_the_same_bytes() {
+async fn all_languages_continue_from_each_other_and_store_equal_bytes() {
     let languages = languages();
-    for kind in [Backend::File, Backend::Redis] {
-        relay(&languages, &TestStore::new(kind).await.store).await;
-        compare(&languages, kind).await;
+    for backend in [Backend::File, Backend::Redis] {
+        relay(&languages, &TestStore::new(backend).await.inner).await;
+        compare(&languages, backend).await;
     }
 }
