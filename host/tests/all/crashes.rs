@@ -1,7 +1,4 @@
-//! Processes that write to a SQLite file and are killed in the middle of it,
-//! again and again.
-
-#![expect(clippy::expect_used, reason = "a test that can't run fails")]
+//! Processes that save to a SQLite file and are killed at random moments.
 
 use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt;
@@ -16,43 +13,41 @@ use checkpointer_tests::samples::data;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
+use crate::program;
+
 const WRITERS: usize = 4;
 const ROUNDS: usize = 10;
 
-/// More than a writer gets done before it is killed.
+/// More documents than a writer saves before it is killed.
 const DOCUMENTS: usize = 4000;
 
 const SIGKILL: i32 = 9;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_acknowledged_survives_every_kill_and_nothing_is_half_saved() {
+async fn acknowledged_saves_survive_kills_and_no_save_is_partial() {
     let folder = TempDir::new().expect("a folder");
     let file = folder.path().join("checkpoints.db");
     let mut acknowledged = Vec::new();
     for round in 0..ROUNDS {
         let writers: Vec<_> = (0..WRITERS).map(|writer| format!("round-{round}-writer-{writer}")).collect();
-        let saved = save_at_once(&file, &writers, DOCUMENTS, || Some(milliseconds(50..600)));
-        assert!(!saved.is_empty(), "nobody got to save anything in round {round}");
+        let saved = save_concurrently(&file, &writers, DOCUMENTS, || Some(milliseconds(50..600)));
+        assert!(!saved.is_empty(), "no save was acknowledged in round {round}");
         acknowledged.extend(saved);
-        check(&file, acknowledged.len());
+        check_file(&file, acknowledged.len());
     }
-    // What is killed no more gets to its end.
+    // Writers that are not killed save everything.
     let writers: Vec<_> = (0..WRITERS).map(|writer| format!("last-writer-{writer}")).collect();
-    let last = save_at_once(&file, &writers, 50, || None);
+    let last = save_concurrently(&file, &writers, 50, || None);
     assert_eq!(last.len(), WRITERS * 50);
     acknowledged.extend(last);
 
-    check(&file, acknowledged.len());
+    check_file(&file, acknowledged.len());
     let checkpointer = Checkpointer::open(&format!("sqlite:{}", file.display())).await.expect("opened");
     for Document { session, id, text } in &acknowledged {
-        let loaded = checkpointer.load_document(session, Some(id)).await.expect("loaded");
+        let loaded = checkpointer.load_document(session, id).await.expect("loaded");
         assert_eq!(loaded.as_ref(), Some(text), "{id}");
     }
-    println!(
-        "{} saves were acknowledged by {} processes that were killed",
-        acknowledged.len(),
-        WRITERS * ROUNDS
-    );
+    println!("{} killed processes acknowledged {} saves", WRITERS * ROUNDS, acknowledged.len());
 }
 
 struct Document {
@@ -69,10 +64,10 @@ impl Document {
     }
 }
 
-/// Has a process for each session save documents, all of them at the same time,
-/// and each killed after a time if `lifetime` says so. Gives what they said is
-/// saved.
-fn save_at_once(
+/// Runs one process per session, each of which saves `count` documents and is
+/// killed after a time if `lifetime` returns one. Returns the acknowledged
+/// documents.
+fn save_concurrently(
     file: &Path,
     sessions: &[String],
     count: usize,
@@ -96,26 +91,28 @@ fn save(file: &Path, session: &str, count: usize, lifetime: Option<Duration>) ->
     let [input, output] = ["input", "output"].map(|end| file.with_file_name(format!("{session}.{end}")));
     fs::write(&input, documents.iter().map(|document| document.text.clone() + "\n").collect::<String>())
         .expect("written");
-    let mut program = Command::new(env!("CARGO_BIN_EXE_checkpointer"))
+    let mut process = Command::new(program::path())
         .arg("--store")
         .arg(format!("sqlite:{}", file.display()))
         .arg("save")
         .arg(input)
         .stdin(Stdio::null())
         .stdout(File::create(&output).expect("a file"))
+        // All documents have the same timestamp, so that most are not the latest.
+        .stderr(Stdio::null())
         .spawn()
         .expect("the program runs");
     if let Some(lifetime) = lifetime {
         thread::sleep(lifetime);
-        program.kill().expect("killed");
+        process.kill().expect("killed");
     }
-    let status = program.wait().expect("the program ends");
+    let status = process.wait().expect("the program ends");
     assert_eq!(status.signal(), lifetime.map(|_| SIGKILL), "{status}");
     assert!(lifetime.is_some() || status.success(), "{status}");
 
-    let said = fs::read_to_string(output).expect("text");
-    // A line without its end was not said.
-    let lines: Vec<_> = said.split_inclusive('\n').filter(|line| line.ends_with('\n')).collect();
+    let output = fs::read_to_string(output).expect("UTF-8");
+    // A line without its end is no acknowledgement.
+    let lines: Vec<_> = output.split_inclusive('\n').filter(|line| line.ends_with('\n')).collect();
     for (line, document) in lines.iter().zip(&documents) {
         assert!(line.starts_with(&format!("saved {session}  {}  ", document.id)), "{line}");
     }
@@ -123,16 +120,16 @@ fn save(file: &Path, session: &str, count: usize, lifetime: Option<Duration>) ->
     documents.into_iter().take(count).collect()
 }
 
-/// The file is whole, and every document is named by the indexes of its session
-/// and its run, which name nothing else. There are `at_least` so many.
-fn check(file: &Path, at_least: usize) {
+/// Asserts that the file is intact, that it has at least `min` documents, and that
+/// the indexes of sessions and runs name each document and nothing else.
+fn check_file(file: &Path, min: usize) {
     let database = Connection::open(file).expect("a database");
     let count = |query: &str| database.query_row(query, [], |row| row.get::<_, i64>(0)).expect("a count");
     let integrity: String =
         database.query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("an answer");
     assert_eq!(integrity, "ok");
     let documents = count("SELECT count(*) FROM checkpointer_value");
-    assert!(documents >= i64::try_from(at_least).expect("a count"), "{documents} documents are left");
+    assert!(documents >= i64::try_from(min).expect("a count"), "{documents} documents are left");
     let named_by = |kind: &str| {
         count(&format!(
             "SELECT count(DISTINCT key) FROM checkpointer_member
