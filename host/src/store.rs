@@ -17,12 +17,12 @@ use async_trait::async_trait;
 pub use self::clock::ManualClock;
 pub use self::prefixed::PrefixedStore;
 pub use self::quota::Quota;
-pub use self::redis::RedisStore;
+pub use self::redis::{RedisStore, RedisUrl};
 pub use self::sqlite::SqliteStore;
 pub use self::url::{StoreUrl, StoreUrlError};
 pub use crate::bindings::flow::checkpoint::keyvalue::{
-    Batch, Condition, Entry, Expire, ExpireMode, Expiry, IndexMax, IndexMember, IndexPage, IndexPut, IndexSize,
-    KeyPage, Operation, Order, Position, Put, Query, Value, ValuePrefix,
+    Batch, Condition, Entry, Expire, ExpireMode, Expiry, IndexMax, IndexMember, IndexPage, IndexPut,
+    IndexSize, KeyPage, Operation, Order, Position, Put, Query, Value, ValuePrefix,
 };
 pub use crate::{Effect, StorageError, StorageReason};
 

@@ -1,176 +1,181 @@
-//! Redis 7.0 and later, and Valkey: values are strings, indexes sorted sets.
+//! Redis 7.0 and later, and Valkey: values are strings, indexes are sorted sets.
 //!
-//! A commit is one script, so that it is atomic and can't fail half-way; a page
-//! of an index with its values is one `SORT_RO`, or a script where that can't
-//! do it. How these get to a server is the matter of `connection` and of the
-//! files beside it.
+//! A commit is one script, so that it is atomic and can't fail half-way. A page of an
+//! index with its values is one `SORT_RO`, or a script where `SORT_RO` is not enough.
+//!
+//! - `script_args`: the arguments of the scripts in `scripts/`.
+//! - `transport`: how requests reach a server, the master that Sentinels name, or a
+//!   cluster.
+//! - `retry`: when requests are retried.
+//! - `error`: failures and their effect.
+//! - `url`, `tls`: the configuration.
 
-mod address;
-mod cluster;
-mod commit;
-mod connection;
-mod failure;
-mod latest;
-mod link;
-mod put;
-mod replicas;
-mod scan;
-mod sentinel;
-mod server;
+mod error;
+mod retry;
+mod script_args;
 mod tls;
-mod vote;
+mod transport;
+mod url;
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use ::redis::{
-    Client, Cmd, ConnectionAddr, ConnectionInfo, FromRedisValue, IntoConnectionInfo, ProtocolVersion,
-    RedisConnectionInfo, RedisError, Script, TlsCertificates, Value as Reply, cmd, from_redis_value,
-};
+use ::redis::{Cmd, FromRedisValue, RedisError, Script, Value as Reply, cmd, from_redis_value};
 use async_trait::async_trait;
-use tracing::{debug, warn};
+use tracing::{debug, trace};
 
-pub use self::address::RedisAddress;
-use self::address::{Endpoint, Node};
-use self::cluster::Cluster;
-use self::commit::{Argument, CommitCall, expiry_argument};
-use self::connection::{Access, Answer, Connection, Request};
-use self::failure::failure;
-use self::put::PutCall;
-use self::scan::numbers;
-use self::sentinel::Sentinels;
-use self::server::Server;
+use self::error::{TransportError, TransportFailure};
+use self::retry::{Answer, RetryPolicy};
+use self::script_args::{Argument, ScriptArgs, commit_args, put_args};
+use self::transport::{Access, Cluster, Connector, Request, Sentinel, Standalone, Transport, parse_numbers};
+use self::url::Endpoint;
+pub use self::url::RedisUrl;
 use super::quota::{Limit, RECONCILE_PAGE};
 use super::{
-    Batch, Condition, Effect, Entry, Expiry, IndexPage, KeyPage, ValuePrefix, Operation, Order, Position, Put,
-    Query, Quota, StorageError, StorageReason, Store, Value, invalid, size, text_value, too_large, validate,
+    Batch, Condition, Effect, Entry, Expiry, IndexPage, KeyPage, Operation, Order, Position, Put, Query,
+    Quota, StorageError, StorageReason, Store, Value, ValuePrefix, invalid, size, text_value, too_large,
+    validate,
 };
 
-/// A server or a cluster, connected to when it is first used.
+/// A Redis server, the master that Sentinels name, or a cluster. It connects on first
+/// use.
 pub struct RedisStore {
-    connection: Box<dyn Connection>,
-    put: Program,
-    commit: Program,
-    commit_with_quota: Program,
-    settle: Program,
-    range: Program,
-    get: Program,
-    ttl: Program,
-    /// Whether the server lets this user sort, which an ACL may forbid.
+    transport: Box<dyn Transport>,
+    /// The address for errors that name no node.
+    address: String,
+    put: LuaScript,
+    commit: LuaScript,
+    commit_with_quota: LuaScript,
+    reconcile: LuaScript,
+    range: LuaScript,
+    get: LuaScript,
+    ttl: LuaScript,
+    /// Whether the ACL of the user permits `SORT_RO`.
     may_sort: AtomicBool,
 }
 
-/// A script, as its text and as the name that Redis gives it.
-struct Program {
+/// A Lua script.
+///
+/// Each call emits a trace event with the name of the script.
+struct LuaScript {
+    name: &'static str,
     text: &'static str,
-    hash: String,
-    /// Whether it went well when it last wrote, so that the user may do all that
-    /// it does. If an ACL forbade only a part, the script would stop half-way.
-    may_write: AtomicBool,
+    sha: String,
+    /// Whether its last call that writes succeeded, which shows that the ACL permits all
+    /// of its commands. Otherwise it checks them before it writes, or it could stop
+    /// half-way.
+    is_permitted: AtomicBool,
 }
 
-impl Program {
-    fn new(text: &'static str) -> Self {
-        let hash = Script::new(text).get_hash().to_owned();
-        Self { text, hash, may_write: AtomicBool::new(false) }
+impl LuaScript {
+    fn new(name: &'static str, text: &'static str) -> Self {
+        let sha = Script::new(text).get_hash().to_owned();
+        Self { name, text, sha, is_permitted: AtomicBool::new(false) }
     }
 
-    /// What a script that writes is told: whether to look first if the user may
-    /// do all that it does.
+    /// The argument that asks the script to check the ACL first.
     fn check_argument(&self) -> &'static str {
-        if self.may_write.load(Ordering::Relaxed) { "" } else { "check" }
+        if self.is_permitted.load(Ordering::Relaxed) { "" } else { "check" }
     }
 }
 
-/// The places of what `range.lua` is called with: the limit, and that behind
-/// which to begin.
+/// The text of a script from its files.
+macro_rules! script {
+    ($($file:literal),+) => {
+        concat!($(include_str!(concat!("redis/scripts/", $file))),+)
+    };
+}
+
+/// The indexes of two arguments of `range.lua`: the limit and the start position.
 const LIMIT: usize = 1;
 const AFTER: usize = 5;
 
-/// What `range.lua` fails with where the values are more than asked for.
-const TOO_LARGE: &str = "TOOLARGE";
-
 impl RedisStore {
-    /// Gets ready for the server at `address`; nothing is sent yet.
+    /// Prepares the connection to the servers of `url`. Nothing is sent yet.
     ///
     /// # Errors
-    /// The address can't be used, for instance a Unix socket on a system
-    /// without them; or a file with certificates, which is named.
-    pub fn new(address: &RedisAddress) -> Result<Self, StorageError> {
-        let refused = |error: RedisError| {
-            warn!(%address, %error, "the address can't be used");
-            invalid("the address of the store can't be used")
+    /// The URL can't be used, for instance a Unix socket on a system without them, or a
+    /// file with certificates, which is named.
+    pub fn new(url: &RedisUrl) -> Result<Self, StorageError> {
+        let address = url.endpoint.to_string();
+        let unusable = |error: RedisError| {
+            invalid("the URL of the store can't be used; see its cause")
+                .with_context(Some(address.clone()), Some(Box::new(error)))
         };
-        let tls = address.tls.as_ref().map(tls::read).transpose()?;
-        let connection: Box<dyn Connection> = match &address.endpoint {
+        let certificates = url.tls.as_ref().map(tls::read).transpose()?;
+        let policy = match url.endpoint {
+            Endpoint::Server(_) | Endpoint::Unix(_) => {
+                RetryPolicy::once(url.connect_timeout, url.response_timeout)
+            }
+            _ => RetryPolicy::failover(url.response_timeout),
+        };
+        let connector = Connector::new(url, certificates.clone(), policy.response_timeout());
+        let transport: Box<dyn Transport> = match &url.endpoint {
             Endpoint::Server(node) => {
-                let client = client(address, node, tls).map_err(refused)?;
-                Box::new(Server::new(client, address))
+                let client = connector.client(node).map_err(unusable)?;
+                Box::new(Standalone::new(connector, client, address.clone(), policy))
             }
-            Endpoint::Unix(path) => {
-                let information = with_settings(address, ConnectionAddr::Unix(path.clone()));
-                let client = Client::open(information.map_err(refused)?).map_err(refused)?;
-                Box::new(Server::new(client, address))
+            Endpoint::Unix(socket) => {
+                let client = connector.unix_client(socket).map_err(unusable)?;
+                Box::new(Standalone::new(connector, client, address.clone(), policy))
             }
-            Endpoint::Cluster(nodes) => Box::new(Cluster::new(nodes, tls, address).map_err(refused)?),
+            Endpoint::Cluster(nodes) => {
+                Box::new(Cluster::new(nodes, connector, url, policy).map_err(unusable)?)
+            }
             Endpoint::Sentinels { nodes, master, user, password } => {
-                let (user, password) = (user.as_ref(), password.as_ref());
-                let sentinels = Sentinels::new(nodes, master, user, password, tls, address);
-                Box::new(sentinels.map_err(refused)?)
+                let (user, password) = (user.clone(), password.clone());
+                let sentinel_url = RedisUrl { user, password, database: 0, ..url.clone() };
+                let sentinels = Connector::new(&sentinel_url, certificates, policy.response_timeout());
+                let sentinel = Sentinel::new(nodes, master, &sentinels, connector, url, policy);
+                Box::new(sentinel.map_err(unusable)?)
             }
         };
         Ok(Self {
-            connection,
-            put: Program::new(concat!(
-                include_str!("prelude.lua"),
-                include_str!("write.lua"),
-                include_str!("put.lua")
-            )),
-            commit: Program::new(concat!(
-                include_str!("prelude.lua"),
-                include_str!("write.lua"),
-                "local ledger\n",
-                include_str!("commit.lua")
-            )),
-            commit_with_quota: Program::new(concat!(
-                include_str!("prelude.lua"),
-                include_str!("write.lua"),
-                include_str!("ledger.lua"),
-                include_str!("commit.lua")
-            )),
-            settle: Program::new(concat!(
-                include_str!("prelude.lua"),
-                include_str!("ledger.lua"),
-                include_str!("settle.lua")
-            )),
-            range: Program::new(concat!(include_str!("prelude.lua"), include_str!("range.lua"))),
-            get: Program::new(concat!(include_str!("prelude.lua"), include_str!("get.lua"))),
-            ttl: Program::new(concat!(include_str!("prelude.lua"), include_str!("ttl.lua"))),
-            may_sort: AtomicBool::new(!matches!(address.endpoint, Endpoint::Cluster(_))),
+            transport,
+            put: LuaScript::new("put", script!("prelude.lua", "write.lua", "put.lua")),
+            commit: LuaScript::new(
+                "commit",
+                concat!(script!("prelude.lua", "write.lua"), "local ledger\n", script!("commit.lua")),
+            ),
+            commit_with_quota: LuaScript::new(
+                "commit_with_quota",
+                script!("prelude.lua", "write.lua", "ledger.lua", "commit.lua"),
+            ),
+            reconcile: LuaScript::new("reconcile", script!("prelude.lua", "ledger.lua", "reconcile.lua")),
+            range: LuaScript::new("range", script!("prelude.lua", "range.lua")),
+            get: LuaScript::new("get", script!("prelude.lua", "get.lua")),
+            ttl: LuaScript::new("ttl", script!("prelude.lua", "ttl.lua")),
+            may_sort: AtomicBool::new(!matches!(url.endpoint, Endpoint::Cluster(_))),
+            address,
         })
     }
 
-    /// Reads what stands at a key.
-    async fn read<T: FromRedisValue>(&self, command: &Cmd, key: &str) -> Result<T, RedisError> {
-        Ok(from_redis_value(self.connection.send(Request::to_read(command, key)).await?.reply)?)
+    fn read_error(&self, failure: impl Into<TransportFailure>) -> StorageError {
+        failure.into().into_storage_error(Access::Read, &self.address)
     }
 
-    /// Runs a script by its hash, or by its text where the server doesn't have
-    /// it yet.
-    async fn run(
+    /// Sends a command that reads one key.
+    async fn read<T: FromRedisValue>(&self, command: &Cmd, key: &str) -> Result<T, TransportFailure> {
+        Ok(from_redis_value(self.transport.send(Request::read(command, key)).await?.reply)?)
+    }
+
+    /// Calls a script by its hash, or with its text if the server does not have it.
+    async fn call(
         &self,
-        program: &Program,
+        script: &LuaScript,
         keys: &[impl AsRef<str> + Sync],
         arguments: &[impl AsRef<[u8]> + Sync],
         access: Access,
-        reads_unnamed: bool,
-    ) -> Result<Answer, RedisError> {
-        // Room for all, or the value would be copied each time that it gets narrow.
+        reads_undeclared_keys: bool,
+    ) -> Result<Answer<Reply>, TransportFailure> {
+        trace!(script = script.name, keys = keys.len(), "calling a script");
+        // The exact capacity, since the buffer would be copied each time it grows.
         let bytes = keys.iter().map(|key| key.as_ref().len()).sum::<usize>()
             + arguments.iter().map(|argument| argument.as_ref().len()).sum::<usize>();
-        let call = |verb: &str, name: &str| {
+        let call = |verb: &str, script: &str| {
             let count = keys.len() + arguments.len() + 3;
-            let mut call = Cmd::with_capacity(count, bytes + verb.len() + name.len() + 20);
-            call.arg(verb).arg(name).arg(keys.len());
+            let mut call = Cmd::with_capacity(count, bytes + verb.len() + script.len() + 20);
+            call.arg(verb).arg(script).arg(keys.len());
             for key in keys {
                 call.arg(key.as_ref());
             }
@@ -179,84 +184,85 @@ impl RedisStore {
             }
             call
         };
-        let command = call("EVALSHA", &program.hash);
-        let with_text = || call("EVAL", program.text);
+        let command = call("EVALSHA", &script.sha);
+        let eval = || call("EVAL", script.text);
         let key = keys.first().map(AsRef::as_ref);
-        let request = Request { command: &command, key, access, reads_unnamed, with_text: Some(&with_text) };
-        self.connection.send(request).await
+        let request =
+            Request { command: &command, key, access, reads_undeclared_keys, eval_fallback: Some(&eval) };
+        self.transport.send(request).await
     }
 
-    /// Runs a script that reads something of each key; in one round trip, unless the
-    /// keys are in different places.
+    /// Calls a script that reads each key, in one round trip if the keys are in one slot.
     async fn read_each(
         &self,
-        program: &Program,
+        script: &LuaScript,
         keys: &[String],
         arguments: &[impl AsRef<[u8]> + Sync],
     ) -> Result<Vec<Reply>, StorageError> {
         let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
-        let are_together = self.connection.check_slot(&keys).is_ok();
+        let is_one_slot = self.transport.check_slot(&keys).is_ok();
         let mut all = Vec::with_capacity(keys.len());
-        for keys in keys.chunks(if are_together { keys.len().max(1) } else { 1 }) {
-            let answer = self.run(program, keys, arguments, Access::Read, false).await;
-            all.extend(replies_of(answer).map_err(|error| failure(error, Access::Read))?);
+        for keys in keys.chunks(if is_one_slot { keys.len().max(1) } else { 1 }) {
+            let answer = self.call(script, keys, arguments, Access::Read, false).await;
+            all.extend(replies(answer).map_err(|failure| self.read_error(failure))?);
         }
         Ok(all)
     }
 
-    /// Runs a script that writes; says too whether it was tried before, and nobody
-    /// knows what became of that.
+    /// Calls a script that writes.
     async fn write<T: FromRedisValue>(
         &self,
-        program: &Program,
-        keys: &[impl AsRef<str> + Sync],
-        arguments: &[impl AsRef<[u8]> + Sync],
-        reads_unnamed: bool,
-    ) -> Result<(T, bool), StorageError> {
-        let answer = self.run(program, keys, arguments, Access::Write, reads_unnamed).await;
-        program.may_write.store(answer.is_ok(), Ordering::Relaxed);
-        let read = answer.and_then(|answer| Ok((from_redis_value(answer.reply)?, answer.is_repeat)));
-        read.map_err(|error| failure(error, Access::Write))
+        script: &LuaScript,
+        ScriptArgs { keys, arguments }: &ScriptArgs<'_>,
+        reads_undeclared_keys: bool,
+    ) -> Result<Answer<T>, StorageError> {
+        self.transport.check_slot(keys)?;
+        let answer = self.call(script, keys, arguments, Access::Write, reads_undeclared_keys).await;
+        script.is_permitted.store(answer.is_ok(), Ordering::Relaxed);
+        let parse = |Answer { reply, is_retry }| Ok(Answer { reply: from_redis_value(reply)?, is_retry });
+        answer.and_then(parse).map_err(|failure| failure.into_storage_error(Access::Write, &self.address))
     }
 
-    /// Which batches were applied, where a script says that these were.
+    /// Which batches were applied, by the answer of a script.
     ///
-    /// If the answer to an earlier try was lost, that may have done what this one
-    /// was refused for. What it put stands there then, and is put once more, so that it
-    /// is waited for as any other write is; if it does not, nothing is left of that
-    /// try. Of a commit that only removes, nobody could tell.
-    async fn outcomes(
+    /// If an earlier attempt's reply was lost, that attempt may be the reason why this
+    /// one's precondition failed. If its value is stored, it is written again so that
+    /// replicas are waited for; otherwise the attempt had no effect. For commits that only
+    /// delete this cannot be decided.
+    async fn resolve_retry(
         &self,
         batches: &[Batch],
-        mut applied: Vec<bool>,
-        is_repeat: bool,
+        Answer { reply: mut applied, is_retry }: Answer<Vec<bool>>,
     ) -> Result<Vec<bool>, StorageError> {
-        if !is_repeat {
+        if !is_retry {
             return Ok(applied);
         }
-        let puts_something = batches.iter().any(|batch| puts(batch).next().is_some());
+        let any_puts = batches.iter().any(|batch| puts(batch).next().is_some());
         for (batch, applied) in batches.iter().zip(&mut applied).filter(|(_, applied)| !**applied) {
             if puts(batch).next().is_some() {
-                let again = [put_again(batch)];
-                let call = CommitCall::of(&again, self.commit.check_argument());
-                let written = self.write(&self.commit, &call.keys, &call.arguments, false).await;
-                let (outcome, _): (Vec<bool>, _) =
-                    written.map_err(|error| error.with_effect(Effect::Unknown))?;
-                *applied = outcome == [true];
-            } else if !puts_something && removes(batch) {
-                let message =
-                    "the connection to the store was lost, and what was to be removed may be gone already";
-                return Err(StorageError::new(StorageReason::Unavailable, Effect::Unknown, message));
+                let again = [reapply_puts(batch)];
+                let args = commit_args(&again, self.commit.check_argument());
+                let written = self.write::<Vec<bool>>(&self.commit, &args, false).await;
+                *applied = written.map_err(|error| error.with_effect(Effect::Unknown))?.reply == [true];
+            } else if !any_puts && deletes(batch) {
+                let message = "the connection to the store was lost, and an earlier attempt may have deleted the \
+                    keys; read them to find out";
+                let error = StorageError::new(StorageReason::Unavailable, Effect::Unknown, message);
+                return Err(error.with_context(Some(self.address.clone()), None));
             }
         }
         Ok(applied)
     }
 
-    /// Reads the beginning of an index in one command, if that is enough.
+    /// Reads the start of an index with `SORT_RO`; none if that is not enough.
     async fn sort(&self, query: &Query) -> Option<Result<IndexPage, StorageError>> {
-        let fits = query.after.is_none() && query.max_value_bytes.is_none() && !query.with_next && !query.with_count;
-        // In SORT's patterns, the first `*` stands for the member, and a NUL is their end.
-        if !fits || query.value_key_prefix.contains(['*', '\0']) || !self.may_sort.load(Ordering::Relaxed) {
+        let is_simple =
+            query.after.is_none() && query.max_value_bytes.is_none() && !query.with_next && !query.with_count;
+        // In a pattern of SORT, the first `*` stands for the member, and a NUL ends it.
+        if !is_simple
+            || query.value_key_prefix.contains(['*', '\0'])
+            || !self.may_sort.load(Ordering::Relaxed)
+        {
             return None;
         }
         let mut command = cmd("SORT_RO");
@@ -267,19 +273,19 @@ impl RedisStore {
         }
         let replies: Vec<Reply> = match self.read(&command, &query.index).await {
             Ok(replies) => replies,
-            Err(error) if error.code() == Some("NOPERM") || error.to_string().contains("denied") => {
-                debug!(%error, "sorting is not allowed here; a script does it instead");
+            Err(failure) if matches!(failure.error, TransportError::MissingPermission(_)) => {
+                debug!(%failure, "SORT_RO is not permitted; using a script instead");
                 self.may_sort.store(false, Ordering::Relaxed);
                 return None;
             }
-            Err(error) => return Some(Err(failure(error, Access::Read))),
+            Err(failure) => return Some(Err(self.read_error(failure))),
         };
         let mut entries = Vec::with_capacity(replies.len() / 2);
         let mut replies = replies.into_iter();
         while let (Some(member), Some(value)) = (replies.next(), replies.next()) {
             match (String::from_utf8(bytes_of(member)), value_of(value, None)) {
-                // Nothing, or something of another type, or a member that is no
-                // text: the script can tell.
+                // No value, a value of another type, or a member that is not UTF-8: the
+                // script distinguishes them.
                 (_, Value::Absent) | (Err(_), _) => return None,
                 (Ok(member), value) => entries.push(Entry { member, score: None, value }),
             }
@@ -287,10 +293,9 @@ impl RedisStore {
         Some(Ok(IndexPage { entries, next: None, count: None }))
     }
 
-    /// Reads a page of an index by a script; of its values no more than `most` bytes,
-    /// if given.
-    async fn page(&self, query: Query, most: Option<usize>) -> Result<IndexPage, StorageError> {
-        self.connection.check_slot(&[&query.index, &query.value_key_prefix])?;
+    /// Reads a page of an index with a script; of the values at most `max_bytes` bytes.
+    async fn page(&self, query: Query, max_bytes: Option<usize>) -> Result<IndexPage, StorageError> {
+        self.transport.check_slot(&[&query.index, &query.value_key_prefix])?;
         let mut arguments: Vec<Vec<u8>> = vec![
             match query.order {
                 Order::Ascending => "ascending".into(),
@@ -298,8 +303,8 @@ impl RedisStore {
             },
             Vec::new(),
             query.value_key_prefix.into(),
-            head_argument(query.max_value_bytes).into(),
-            most.map_or_else(Vec::new, |most| most.to_string().into()),
+            limit_argument(query.max_value_bytes).into(),
+            limit_argument(max_bytes).into(),
         ];
         if let Some(after) = query.after {
             if after.score.is_nan() {
@@ -308,26 +313,25 @@ impl RedisStore {
             arguments.extend([after.score.to_string().into(), after.member.into()]);
         }
         let limit = query.limit as usize;
-        let (mut entries, mut size) = (Vec::new(), None);
-        let failed = |error: RedisError| match most {
-            Some(most) if error.code() == Some(TOO_LARGE) => too_large(most),
-            _ => failure(error, Access::Read),
-        };
+        let (mut entries, mut count) = (Vec::new(), None);
         loop {
             let missing = limit - entries.len();
             arguments[LIMIT] = missing.to_string().into();
-            let answer = self.run(&self.range, &[&query.index], &arguments, Access::Read, true).await;
-            let replies = replies_of(answer).map_err(failed)?;
+            let answer = self.call(&self.range, &[&query.index], &arguments, Access::Read, true).await;
+            let replies = replies(answer).map_err(|failure| match (&failure.error, max_bytes) {
+                (TransportError::PageTooLarge, Some(max_bytes)) => too_large(max_bytes),
+                _ => self.read_error(failure),
+            })?;
             let is_full = missing > 0 && replies.len() > 3 * missing;
             let mut replies = replies.into_iter();
-            let counted = replies.next().and_then(|size| u64::from_redis_value(size).ok());
-            size = size.or(counted).filter(|_| query.with_count);
+            let size = replies.next().and_then(|size| u64::from_redis_value(size).ok());
+            count = count.or(size).filter(|_| query.with_count);
             let mut last = None;
             while let (Some(member), Some(score), Some(value)) =
                 (replies.next(), replies.next(), replies.next())
             {
                 let (member, score) = (bytes_of(member), bytes_of(score));
-                // Somebody else's member, which no text can name, is passed over.
+                // A member that is not UTF-8 is foreign. It is skipped.
                 if let Ok(member) = String::from_utf8(member.clone()) {
                     let score = std::str::from_utf8(&score).ok().and_then(|score| score.parse().ok());
                     entries.push(Entry { member, score, value: value_of(value, query.max_value_bytes) });
@@ -346,10 +350,16 @@ impl RedisStore {
                     for entry in &mut entries {
                         entry.score = entry.score.filter(|_| query.with_next);
                     }
-                    return Ok(IndexPage { entries, next, count: size });
+                    return Ok(IndexPage { entries, next, count });
                 }
             }
         }
+    }
+}
+
+impl fmt::Debug for RedisStore {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "RedisStore({})", self.address)
     }
 }
 
@@ -359,23 +369,22 @@ impl Store for RedisStore {
         if let ([key], None) = (keys.as_slice(), max_value_bytes) {
             return match self.read(cmd("GET").arg(key), key).await {
                 Ok(reply) => Ok(vec![value_of(reply, None)]),
-                Err(error) if error.code() == Some("WRONGTYPE") => {
+                Err(failure) if matches!(failure.error, TransportError::WrongType(_)) => {
                     Ok(vec![Value::Unreadable(OTHER_TYPE.into())])
                 }
-                Err(error) => Err(failure(error, Access::Read)),
+                Err(failure) => Err(self.read_error(failure)),
             };
         }
-        let replies = self.read_each(&self.get, &keys, &[head_argument(max_value_bytes)]).await?;
+        let replies = self.read_each(&self.get, &keys, &[limit_argument(max_value_bytes)]).await?;
         Ok(replies.into_iter().map(|reply| value_of(reply, max_value_bytes)).collect())
     }
 
     async fn ttl(&self, keys: Vec<String>) -> Result<Vec<Option<Expiry>>, StorageError> {
         let replies = self.read_each(&self.ttl, &keys, &[] as &[&str]).await?;
-        replies.into_iter().map(life_of).collect()
-    }
-
-    fn is_colocated(&self, prefix: &str) -> bool {
-        self.connection.is_colocated(prefix)
+        replies
+            .into_iter()
+            .map(|reply| expiry_of(reply).map_err(|failure| self.read_error(failure)))
+            .collect()
     }
 
     async fn range(&self, query: Query) -> Result<IndexPage, StorageError> {
@@ -385,79 +394,86 @@ impl Store for RedisStore {
         }
     }
 
-    async fn range_with_byte_limit(&self, query: Query, most: usize) -> Result<IndexPage, StorageError> {
-        // Sorting can't measure first. One value is no larger than it was saved.
+    async fn range_with_byte_limit(&self, query: Query, max_bytes: usize) -> Result<IndexPage, StorageError> {
+        // SORT_RO can't measure the values first. One value is at most as large as a save.
         match if query.limit == 1 { self.sort(&query).await } else { None } {
             Some(page) => {
                 let page = page?;
-                let is_too_large = page.entries.iter().any(|entry| size(&entry.value) > most);
-                if is_too_large { Err(too_large(most)) } else { Ok(page) }
+                let is_too_large = page.entries.iter().any(|entry| size(&entry.value) > max_bytes);
+                if is_too_large { Err(too_large(max_bytes)) } else { Ok(page) }
             }
-            None => self.page(query, Some(most)).await,
+            None => self.page(query, Some(max_bytes)).await,
         }
     }
 
     async fn commit(&self, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError> {
         validate(&batches)?;
-        if let Some(call) = PutCall::of(&batches, self.put.check_argument()) {
-            self.connection.check_slot(&call.keys)?;
-            let (applied, is_repeat) = self.write(&self.put, &call.keys, &call.arguments, false).await?;
-            return self.outcomes(&batches, vec![applied], is_repeat).await;
-        }
-        let call = CommitCall::of(&batches, self.commit.check_argument());
-        self.connection.check_slot(&call.keys)?;
-        let reads_unnamed = reads_unnamed(&batches);
-        let (applied, is_repeat) =
-            self.write(&self.commit, &call.keys, &call.arguments, reads_unnamed).await?;
-        self.outcomes(&batches, applied, is_repeat).await
+        let (script, args) = match put_args(&batches, self.put.check_argument()) {
+            Some(args) => (&self.put, args),
+            None => (&self.commit, commit_args(&batches, self.commit.check_argument())),
+        };
+        let answer = self.write(script, &args, reads_undeclared_keys(&batches)).await?;
+        self.resolve_retry(&batches, answer).await
+    }
+
+    async fn scan(&self, prefix: String, cursor: Option<String>) -> Result<KeyPage, StorageError> {
+        let page = self.transport.scan(&format!("{}*", escape(&prefix)), cursor.as_deref()).await;
+        let page = page.map_err(|failure| self.read_error(failure))?;
+        // A key that is not UTF-8 is foreign.
+        let keys = page.keys.into_iter().filter_map(|key| String::from_utf8(key).ok()).collect();
+        Ok(KeyPage { keys, next_cursor: page.next })
+    }
+
+    fn is_colocated(&self, prefix: &str) -> bool {
+        self.transport.is_colocated(prefix)
     }
 
     async fn commit_with_quota(&self, quota: &Quota, batches: Vec<Batch>) -> Result<Vec<bool>, StorageError> {
         validate(&batches)?;
         quota.validate(&batches)?;
-        let mut call = CommitCall::of(&batches, self.commit_with_quota.check_argument());
-        call.keys.push(&quota.ledger);
-        call.arguments.extend(limit_arguments(quota).map(Argument::Own));
-        self.connection.check_slot(&call.keys)?;
+        let mut args = commit_args(&batches, self.commit_with_quota.check_argument());
+        args.keys.push(&quota.ledger);
+        args.arguments.extend(quota_arguments(quota));
         // The name of a limit, or a list of numbers.
-        let (reply, is_repeat): (Vec<u8>, _) =
-            self.write(&self.commit_with_quota, &call.keys, &call.arguments, true).await?;
+        let Answer { reply, is_retry } = self.write::<Vec<u8>>(&self.commit_with_quota, &args, true).await?;
         let limit = match reply.as_slice() {
             b"values" => Limit::Values,
             b"bytes" => Limit::Bytes,
             applied => {
-                let applied = applied.iter().map(|applied| *applied == 1).collect();
-                return self.outcomes(&batches, applied, is_repeat).await;
+                let reply = applied.iter().map(|applied| *applied == 1).collect();
+                return self.resolve_retry(&batches, Answer { reply, is_retry }).await;
             }
         };
         let full = quota.full(limit);
-        // An earlier try may have been what filled it.
-        Err(if is_repeat { full.with_effect(Effect::Unknown) } else { full })
+        // An earlier attempt may be the one that used up the quota.
+        Err(if is_retry { full.with_effect(Effect::Unknown) } else { full })
     }
 
-    async fn reconcile_quota(&self, quota: &Quota, after: Option<String>) -> Result<Option<String>, StorageError> {
-        let [cursor] = after.as_deref().map_or(Ok([0]), numbers)?;
-        let mut arguments =
-            vec![cursor.to_string(), RECONCILE_PAGE.to_string(), self.settle.check_argument().to_owned()];
-        arguments.extend(limit_arguments(quota));
-        let (next, _): (u64, _) = self.write(&self.settle, &[&quota.ledger], &arguments, true).await?;
+    async fn reconcile_quota(
+        &self,
+        quota: &Quota,
+        cursor: Option<String>,
+    ) -> Result<Option<String>, StorageError> {
+        let cursor = cursor.as_deref().map_or(Ok([0]), parse_numbers);
+        let [cursor] = cursor.map_err(|error| self.read_error(error))?;
+        let mut arguments = vec![
+            Argument::Owned(cursor.to_string()),
+            Argument::Owned(RECONCILE_PAGE.to_string()),
+            Argument::Text(self.reconcile.check_argument()),
+        ];
+        arguments.extend(quota_arguments(quota));
+        let args = ScriptArgs { keys: vec![&quota.ledger], arguments };
+        let next = self.write::<u64>(&self.reconcile, &args, true).await?.reply;
         Ok((next != 0).then(|| next.to_string()))
-    }
-
-    async fn scan(&self, prefix: String, after: Option<String>) -> Result<KeyPage, StorageError> {
-        let page = self.connection.scan(&format!("{}*", escaped(&prefix)), after.as_deref()).await?;
-        // A key that is not UTF-8 is none that was ever put.
-        let keys = page.keys.into_iter().filter_map(|key| String::from_utf8(key).ok()).collect();
-        Ok(KeyPage { keys, next_cursor: page.next })
     }
 }
 
-fn replies_of(answer: Result<Answer, RedisError>) -> Result<Vec<Reply>, RedisError> {
+fn replies(answer: Result<Answer<Reply>, TransportFailure>) -> Result<Vec<Reply>, TransportFailure> {
     Ok(from_redis_value(answer?.reply)?)
 }
 
-/// Whether a commit looks at values that it does not name.
-fn reads_unnamed(batches: &[Batch]) -> bool {
+/// Whether a commit reads values that are not among the keys of its script.
+fn reads_undeclared_keys(batches: &[Batch]) -> bool {
     let mut conditions = batches.iter().flat_map(|batch| &batch.conditions).flatten();
     conditions.any(|condition| matches!(condition, Condition::IndexMax(_)))
 }
@@ -470,33 +486,33 @@ fn puts(batch: &Batch) -> impl Iterator<Item = &Put> {
     })
 }
 
-/// The batch that puts again what a batch puts, if that stands there.
-fn put_again(batch: &Batch) -> Batch {
-    let stands =
-        |put: &Put| vec![Condition::StartsWith(ValuePrefix { key: put.key.clone(), text: put.value.clone() })];
-    let is_put = |it: &&Operation| matches!(it, Operation::Put(_) | Operation::IndexPut(_));
+/// The batch that repeats the puts of a batch if its values are stored.
+fn reapply_puts(batch: &Batch) -> Batch {
+    let is_stored = |put: &Put| {
+        vec![Condition::StartsWith(ValuePrefix { key: put.key.clone(), text: put.value.clone() })]
+    };
+    let is_put = |operation: &&Operation| matches!(operation, Operation::Put(_) | Operation::IndexPut(_));
     Batch {
-        conditions: puts(batch).map(stands).collect(),
+        conditions: puts(batch).map(is_stored).collect(),
         operations: batch.operations.iter().filter(is_put).cloned().collect(),
     }
 }
 
-fn removes(batch: &Batch) -> bool {
-    let is_removal = |it: &Operation| matches!(it, Operation::Delete(_) | Operation::IndexDelete(_));
-    batch.operations.iter().any(is_removal)
+fn deletes(batch: &Batch) -> bool {
+    let is_delete = |it: &Operation| matches!(it, Operation::Delete(_) | Operation::IndexDelete(_));
+    batch.operations.iter().any(is_delete)
 }
 
-/// What `ledger.lua` takes off the end.
-fn limit_arguments(quota: &Quota) -> [String; 2] {
-    [quota.values, quota.bytes].map(|most| most.map_or(String::new(), |most| most.to_string()))
+/// The arguments that `ledger.lua` removes.
+fn quota_arguments(quota: &Quota) -> [Argument<'static>; 2] {
+    [quota.values, quota.bytes].map(|limit| Argument::Owned(limit_argument(limit)))
 }
 
 const OTHER_TYPE: &str = "a value of another Redis type than string";
 
-/// Lua counts both ends, so this asks for one byte more than is wanted: it
-/// tells whether there is more.
-fn head_argument(max_value_bytes: Option<u32>) -> String {
-    max_value_bytes.map_or(String::new(), |max_value_bytes| max_value_bytes.to_string())
+/// A limit as the scripts take it.
+fn limit_argument(limit: Option<impl ToString>) -> String {
+    limit.map_or(String::new(), |limit| limit.to_string())
 }
 
 fn value_of(reply: Reply, max_value_bytes: Option<u32>) -> Value {
@@ -512,12 +528,12 @@ fn value_of(reply: Reply, max_value_bytes: Option<u32>) -> Value {
     }
 }
 
-/// What `PTTL` says. A key that goes within this millisecond is still there.
-fn life_of(reply: Reply) -> Result<Option<Expiry>, StorageError> {
-    match i64::from_redis_value(reply).map_err(|error| failure(error.into(), Access::Read))? {
+/// Parses a reply to `PTTL`. A key that expires within this millisecond still exists.
+fn expiry_of(reply: Reply) -> Result<Option<Expiry>, TransportFailure> {
+    match i64::from_redis_value(reply)? {
         -2 => Ok(None),
         -1 => Ok(Some(Expiry::Never)),
-        left => Ok(Some(Expiry::AfterMs(left.unsigned_abs().max(1)))),
+        ttl => Ok(Some(Expiry::AfterMs(ttl.unsigned_abs().max(1)))),
     }
 }
 
@@ -529,8 +545,8 @@ fn bytes_of(reply: Reply) -> Vec<u8> {
     }
 }
 
-/// `prefix` as the beginning of a Redis pattern that matches just that.
-fn escaped(prefix: &str) -> String {
+/// A pattern of Redis that matches exactly this text.
+fn escape(prefix: &str) -> String {
     let mut pattern = String::with_capacity(prefix.len());
     for character in prefix.chars() {
         if matches!(character, '*' | '?' | '[' | ']' | '\\' | '^' | '-') {
@@ -541,48 +557,12 @@ fn escaped(prefix: &str) -> String {
     pattern
 }
 
-/// What connects to a server.
-fn client(address: &RedisAddress, node: &Node, tls: Option<TlsCertificates>) -> Result<Client, RedisError> {
-    let information = connection_info(address, node)?;
-    match tls {
-        Some(tls) => Client::build_with_tls(information, tls),
-        None => Client::open(information),
-    }
-}
-
-/// How to connect to a server.
-fn connection_info(address: &RedisAddress, node: &Node) -> Result<ConnectionInfo, RedisError> {
-    let (host, port) = (node.host.clone(), node.port);
-    if address.tls.is_none() {
-        return with_settings(address, ConnectionAddr::Tcp(host, port));
-    }
-    // The first one installed stays; an application may have its own.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    with_settings(address, ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None })
-}
-
-fn with_settings(address: &RedisAddress, place: ConnectionAddr) -> Result<ConnectionInfo, RedisError> {
-    // With RESP3 the connection notices that it was cut while nobody uses it. The
-    // name of the client library is not told, since that needs a permission.
-    let mut settings = RedisConnectionInfo::default()
-        .set_skip_set_lib_name()
-        .set_db(i64::from(address.database))
-        .set_protocol(ProtocolVersion::RESP3);
-    if let Some(user) = &address.user {
-        settings = settings.set_username(user);
-    }
-    if let Some(password) = &address.password {
-        settings = settings.set_password(password);
-    }
-    Ok(place.into_connection_info()?.set_redis_settings(settings))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_prefix_is_no_pattern() {
-        assert_eq!(escaped("app[1]:*?\\^-x"), "app\\[1\\]:\\*\\?\\\\\\^\\-x");
+    fn escaped_prefix_has_no_wildcards() {
+        assert_eq!(escape("app[1]:*?\\^-x"), "app\\[1\\]:\\*\\?\\\\\\^\\-x");
     }
 }

@@ -20,8 +20,8 @@ use tracing::warn;
 use self::commit::commit;
 use super::clock::Clock;
 use super::{
-    Batch, Effect, Entry, Expiry, IndexPage, KeyPage, ManualClock, Order, Position, Query, Quota, StorageError,
-    StorageReason, Store, Value, size, text_value, too_large, validate, wrong_type,
+    Batch, Effect, Entry, Expiry, IndexPage, KeyPage, ManualClock, Order, Position, Query, Quota,
+    StorageError, StorageReason, Store, Value, size, text_value, too_large, validate, wrong_type,
 };
 
 /// How long to wait for another process that is writing.
@@ -192,9 +192,11 @@ impl Store for SqliteStore {
             let Some(index) = index_id(&snapshot, &query.index, now)? else {
                 return match holds_value(&snapshot, &query.index, now)? {
                     true => Err(SqliteError::Store(wrong_type("a text value"))),
-                    false => {
-                        Ok(IndexPage { entries: Vec::new(), next: None, count: query.with_count.then_some(0) })
-                    }
+                    false => Ok(IndexPage {
+                        entries: Vec::new(),
+                        next: None,
+                        count: query.with_count.then_some(0),
+                    }),
                 };
             };
             page(&snapshot, index, &query, max_bytes, now)
@@ -211,12 +213,15 @@ impl Store for SqliteStore {
         validate(&batches)?;
         quota.validate(&batches)?;
         let quota = quota.clone();
-        self.with(Effect::Unknown, move |connection, clock| {
-            commit(connection, clock, &batches, Some(&quota))
-        }).await
+        self.with(Effect::Unknown, move |connection, clock| commit(connection, clock, &batches, Some(&quota)))
+            .await
     }
 
-    async fn reconcile_quota(&self, quota: &Quota, cursor: Option<String>) -> Result<Option<String>, StorageError> {
+    async fn reconcile_quota(
+        &self,
+        quota: &Quota,
+        cursor: Option<String>,
+    ) -> Result<Option<String>, StorageError> {
         let ledger = quota.ledger.clone();
         self.with(Effect::Unknown, move |connection, clock| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -267,7 +272,12 @@ fn end_of(prefix: &str) -> Option<String> {
     None
 }
 
-fn read(connection: &Connection, key: &str, now: i64, max_value_bytes: Option<u32>) -> rusqlite::Result<Value> {
+fn read(
+    connection: &Connection,
+    key: &str,
+    now: i64,
+    max_value_bytes: Option<u32>,
+) -> rusqlite::Result<Value> {
     let value = connection
         .prepare_cached(
             "SELECT iif(?3 IS NULL, value, coalesce(substr(CAST(value AS BLOB), 1, ?3 + 1), x'')) FROM checkpointer_value
@@ -357,13 +367,18 @@ fn page(
         query.limit
     ];
     let rows = statement.query_map(parameters, |row| {
-        Ok((row.get::<_, String>(0)?, row.get::<_, f64>(1)?, value_of(row.get_ref(2)?, query.max_value_bytes)))
+        Ok((
+            row.get::<_, String>(0)?,
+            row.get::<_, f64>(1)?,
+            value_of(row.get_ref(2)?, query.max_value_bytes),
+        ))
     })?;
     let (mut entries, mut last_score, mut bytes) = (Vec::new(), None, 0);
     for row in rows {
         let (member, score, mut value) = row?;
         if value == Value::Absent {
-            value = read(connection, &format!("{}{member}", query.value_key_prefix), now, query.max_value_bytes)?;
+            value =
+                read(connection, &format!("{}{member}", query.value_key_prefix), now, query.max_value_bytes)?;
         }
         bytes += size(&value);
         if bytes > max_bytes {
@@ -387,7 +402,11 @@ fn size_of(connection: &Connection, index: i64) -> rusqlite::Result<u64> {
 }
 
 fn aborted(effect: Effect) -> StorageError {
-    StorageError::new(StorageReason::Other, effect, "the database call was aborted; see the log for its panic")
+    StorageError::new(
+        StorageReason::Other,
+        effect,
+        "the database call was aborted; see the log for its panic",
+    )
 }
 
 /// SQLite does not write a commit for which it lacks space or permission, or which
@@ -420,7 +439,9 @@ fn storage_error(error: rusqlite::Error, effect: Effect, address: &str) -> Stora
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             (StorageReason::Unavailable, "the store is locked by another process; retry")
         }
-        Some(ErrorCode::NotADatabase) => (StorageReason::Other, "the file of the store is not a SQLite database"),
+        Some(ErrorCode::NotADatabase) => {
+            (StorageReason::Other, "the file of the store is not a SQLite database")
+        }
         Some(ErrorCode::DatabaseCorrupt) => {
             (StorageReason::Other, "the file of the store is corrupt; restore it from a backup")
         }

@@ -1,9 +1,9 @@
--- Accounts again for a page of a ledger.
+-- Records the usage of a page of a ledger again.
 --
--- KEYS  the ledger, which `ledger.lua` has taken
--- ARGV  where to go on, about how many entries, 'check' if it is not yet known
---       that the user may write
--- Gives where to go on next, which is 0 at the end.
+-- KEYS  the ledger, which `ledger.lua` has removed
+-- ARGV  the cursor, the approximate number of entries, 'check' unless the script is
+--       known to be permitted to write
+-- Returns the cursor of the next page, 0 at the end.
 
 if ARGV[3] == 'check' then
   local refused = ledger.forbidden()
@@ -15,5 +15,5 @@ for i = 1, #page[2], 2 do
   local field = page[2][i]
   if field:sub(1, 4) == 'key:' then ledger.touch(field:sub(5)) end
 end
-ledger.account({})
+ledger.record({})
 return page[1]

@@ -1,4 +1,4 @@
-//! Where Redis is, as a URL that people write.
+//! The URL of Redis.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,9 +8,10 @@ use std::time::Duration;
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-/// Where a Redis server is, or a cluster of them, and who wants in.
+/// The URL of a Redis server, of a cluster or of Sentinels, parsed. A
+/// [`StoreUrl`](crate::store::StoreUrl) has one. Displayed without credentials.
 #[derive(Clone, PartialEq, Eq)]
-pub struct RedisAddress {
+pub struct RedisUrl {
     pub(super) endpoint: Endpoint,
     pub(super) tls: Option<Certificates>,
     pub(super) user: Option<String>,
@@ -21,47 +22,59 @@ pub struct RedisAddress {
     pub(super) durability: Option<Durability>,
 }
 
-/// What there is to connect to.
+/// The servers of a store.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum Endpoint {
-    /// One server.
     Server(Node),
-    /// One server, by its socket.
     Unix(PathBuf),
-    /// Some servers of a cluster, which know the others.
+    /// Some nodes of a cluster, which know the others.
     Cluster(Vec<Node>),
-    /// Sentinels, which know the server of this name.
-    Sentinels { nodes: Vec<Node>, master: String, user: Option<String>, password: Option<String> },
+    /// Sentinels, which know the master with this name. The credentials are for the
+    /// Sentinels.
+    Sentinels {
+        nodes: Vec<Node>,
+        master: String,
+        user: Option<String>,
+        password: Option<String>,
+    },
 }
 
-/// Where one server listens.
+/// The address of a server.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Node {
     pub(super) host: String,
     pub(super) port: u16,
 }
 
-/// The files that TLS is told to use, in PEM.
+impl Node {
+    /// This node. An empty host means the host of the node that named it.
+    pub(super) fn or_host_of(&self, other: &Self) -> Self {
+        let host = if self.host.is_empty() { &other.host } else { &self.host };
+        Self { host: host.clone(), port: self.port }
+    }
+}
+
+/// The PEM files for TLS.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(super) struct Certificates {
-    /// Whom to trust, in place of the system's certificates.
+    /// The certificates to trust instead of the system's.
     pub(super) ca: Option<PathBuf>,
-    /// What to be trusted by: a certificate and its key.
+    /// The certificate of the client and its key.
     pub(super) client: Option<(PathBuf, PathBuf)>,
 }
 
-/// What a write waits for before it is acknowledged, and for how long.
+/// The wait of a write before it is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Durability {
-    /// So many replicas have it.
+    /// How many replicas must have the write.
     pub(super) replicas: u32,
-    /// The server has it on disk, and so have those replicas.
+    /// Whether the server and these replicas must have it on disk.
     pub(super) on_disk: bool,
     pub(super) timeout: Duration,
 }
 
 impl Durability {
-    /// The time-out as Redis takes it, for which 0 is for ever.
+    /// The timeout as an argument of `WAIT`, which takes 0 as infinite.
     pub(super) fn milliseconds(self) -> u64 {
         self.timeout.as_millis().clamp(1, i32::MAX as u128) as u64
     }
@@ -70,12 +83,12 @@ impl Durability {
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 const REPLICA_TIMEOUT: Duration = Duration::from_secs(1);
-/// The longest time that can be said, so that its end can be.
-const A_YEAR: Duration = Duration::from_hours(365 * 24);
+/// The longest timeout, so that deadlines can be computed.
+const MAX_TIMEOUT: Duration = Duration::from_hours(365 * 24);
 const DEFAULT_PORT: u16 = 6379;
 const DEFAULT_SENTINEL_PORT: u16 = 26379;
 
-/// What the scheme of an address says.
+/// The kind of servers that the scheme of the URL names.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Scheme {
     Server,
@@ -84,22 +97,19 @@ enum Scheme {
     Sentinels,
 }
 
-impl RedisAddress {
-    /// Reads an address; the error says what is wrong with it.
+impl RedisUrl {
+    /// Parses a URL. The error describes the fault, without the URL.
     pub(in crate::store) fn parse(text: &str) -> Result<Self, String> {
-        // Without this, a part of a password could be taken for something else,
-        // and be shown.
-        let place = text.split_once("://").map_or(text, |(_, place)| place);
-        let behind = place.find(['/', '?', '#']).map_or("", |end| &place[end..]);
-        if behind.contains('@') || text.contains('#') {
-            return Err("in a user, password or path, the characters / ? # @ must be percent-encoded".into());
+        // Otherwise a part of a password could be parsed as another part of the URL, and
+        // be displayed.
+        let authority = text.split_once("://").map_or(text, |(_, rest)| rest);
+        let rest = authority.find(['/', '?', '#']).map_or("", |end| &authority[end..]);
+        if rest.contains('@') || text.contains('#') {
+            return Err("the characters / ? # @ must be percent-encoded in a user, password or path".into());
         }
-        if !place.is_empty() && place == text && !text.contains(':') {
-            return Err("says no kind of store; is it a file for sqlite:?".into());
-        }
-        let (text, others) = split_hosts(text);
+        let (text, other_hosts) = split_hosts(text);
         let url = Url::parse(&text).map_err(|error| error.to_string())?;
-        let (scheme, tls) = match url.scheme() {
+        let (scheme, tls) = match url.scheme().replacen("valkey", "redis", 1).as_str() {
             "redis" => (Scheme::Server, false),
             "rediss" => (Scheme::Server, true),
             "redis+unix" | "unix" => (Scheme::Unix, false),
@@ -107,49 +117,52 @@ impl RedisAddress {
             "rediss-cluster" => (Scheme::Cluster, true),
             "redis+sentinel" => (Scheme::Sentinels, false),
             "rediss+sentinel" => (Scheme::Sentinels, true),
-            other => return Err(format!("{other:?} is no kind of store")),
+            _ => return Err(format!("unknown URL scheme {:?}", url.scheme())),
         };
         let unix = scheme == Scheme::Unix;
         let mut options = Options::read(&url, scheme, tls)?;
         let path = decode(url.path())?;
-        let place = path.trim_matches('/');
-        let nodes = if unix { Vec::new() } else { nodes(&url, &others, scheme)? };
+        let name = path.trim_matches('/');
+        let nodes = if unix { Vec::new() } else { nodes(&url, &other_hosts, scheme)? };
         let endpoint = match scheme {
             Scheme::Unix => {
                 if path.len() < 2 || url.host().is_some() {
-                    return Err("names no socket by its absolute path".into());
+                    return Err("missing socket; write its absolute path after redis+unix://".into());
                 }
                 Endpoint::Unix(PathBuf::from(&path))
             }
             Scheme::Cluster => {
-                if !matches!(place, "" | "0") {
-                    return Err("a cluster has no databases".into());
+                if !matches!(name, "" | "0") {
+                    return Err("a cluster has no databases; remove the path of the URL".into());
                 }
                 Endpoint::Cluster(nodes)
             }
             Scheme::Sentinels => {
-                let (master, database) = place.split_once('/').unwrap_or((place, ""));
+                let (master, database) = name.split_once('/').unwrap_or((name, ""));
                 if master.is_empty() {
-                    return Err("names no master: redis+sentinel://HOST[:PORT],…/MASTER[/DATABASE]".into());
+                    return Err(
+                        "missing name of the master; write redis+sentinel://HOST[:PORT],…/MASTER[/DATABASE]"
+                            .into(),
+                    );
                 }
                 options.database = database.to_owned();
                 let (user, password) = (options.sentinel_user.take(), options.sentinel_password.take());
                 Endpoint::Sentinels { nodes, master: master.to_owned(), user, password }
             }
             Scheme::Server => {
-                options.database = place.to_owned();
-                let node = nodes.into_iter().next().ok_or("names no host")?;
+                options.database = name.to_owned();
+                let node = nodes.into_iter().next().ok_or("missing host")?;
                 Endpoint::Server(node)
             }
         };
         let database = match options.database.as_str() {
             "" => 0,
-            number => number.parse().map_err(|_| format!("{number:?} is no database number"))?,
+            number => number.parse().map_err(|_| format!("{number:?} is not a database number"))?,
         };
         let client = match (options.certificate, options.key) {
             (Some(certificate), Some(key)) => Some((certificate, key)),
             (None, None) => None,
-            _ => return Err("the options \"cert\" and \"key\" go together".into()),
+            _ => return Err("the options \"cert\" and \"key\" require each other".into()),
         };
         let durability = Durability {
             replicas: options.replicas,
@@ -169,7 +182,7 @@ impl RedisAddress {
     }
 }
 
-/// What stands beside the place: who wants in, and how.
+/// The credentials and options of a URL.
 struct Options {
     user: Option<String>,
     password: Option<String>,
@@ -209,7 +222,7 @@ impl Options {
                 "connect_timeout" => options.connect_timeout = seconds(&name, &value)?,
                 "response_timeout" => options.response_timeout = seconds(&name, &value)?,
                 "replicas" => {
-                    let fault = || format!("replicas must be a number of replicas, not {value:?}");
+                    let fault = || format!("replicas must be a number, not {value:?}");
                     options.replicas = value.parse().map_err(|_| fault())?;
                 }
                 "on_disk" => {
@@ -225,16 +238,17 @@ impl Options {
                 "ca" if tls => options.ca = Some(file(&name, &value)?),
                 "cert" if tls => options.certificate = Some(file(&name, &value)?),
                 "key" if tls => options.key = Some(file(&name, &value)?),
-                "ca" | "cert" | "key" => return Err(format!("the option {name:?} is for rediss only")),
-                _ => return Err(format!("the option {name:?} is unknown")),
+                "ca" | "cert" | "key" => {
+                    return Err(format!("the option {name:?} requires TLS; use the scheme with rediss"));
+                }
+                _ => return Err(format!("unknown option {name:?}")),
             }
         }
         Ok(options)
     }
 }
 
-/// The address with the first of its hosts alone, and the other hosts: URLs have
-/// one.
+/// Splits a URL with several hosts into a URL with the first one, and the others.
 fn split_hosts(text: &str) -> (Cow<'_, str>, Vec<&str>) {
     let start = text.find("://").map_or(0, |at| at + 3);
     let end = text[start..].find(['/', '?']).map_or(text.len(), |at| start + at);
@@ -250,7 +264,7 @@ fn split_hosts(text: &str) -> (Cow<'_, str>, Vec<&str>) {
 
 fn nodes(url: &Url, others: &[&str], scheme: Scheme) -> Result<Vec<Node>, String> {
     if scheme == Scheme::Server && !others.is_empty() {
-        return Err("names more than one host; is it a redis-cluster:// or a redis+sentinel://?".into());
+        return Err("more than one host; did you mean redis-cluster:// or redis+sentinel://?".into());
     }
     let port = if scheme == Scheme::Sentinels { DEFAULT_SENTINEL_PORT } else { DEFAULT_PORT };
     let mut nodes = vec![node(url, port)?];
@@ -268,27 +282,26 @@ fn node(url: &Url, default_port: u16) -> Result<Node, String> {
         None => String::new(),
     };
     if host.is_empty() {
-        return Err("names no host".into());
+        return Err("missing host".into());
     }
     Ok(Node { host, port: url.port().unwrap_or(default_port) })
 }
 
 fn decode(text: &str) -> Result<String, String> {
     let decoded = percent_decode_str(text).decode_utf8();
-    decoded.map(Cow::into_owned).map_err(|_| "has a percent-encoding that is not UTF-8".into())
+    decoded.map(Cow::into_owned).map_err(|_| "a percent-encoding is not UTF-8".into())
 }
 
 fn seconds(name: &str, value: &str) -> Result<Duration, String> {
-    let fault = || {
-        format!("{name} must be a number of seconds greater than 0, and no more than a year, not {value:?}")
-    };
+    let fault =
+        || format!("{name} must be a number of seconds greater than 0 and at most a year, not {value:?}");
     let seconds: f64 = value.parse().map_err(|_| fault())?;
-    let is_of_use = |duration: &Duration| !duration.is_zero() && *duration <= A_YEAR;
-    Duration::try_from_secs_f64(seconds).ok().filter(is_of_use).ok_or_else(fault)
+    let is_valid = |duration: &Duration| !duration.is_zero() && *duration <= MAX_TIMEOUT;
+    Duration::try_from_secs_f64(seconds).ok().filter(is_valid).ok_or_else(fault)
 }
 
 fn file(name: &str, value: &str) -> Result<PathBuf, String> {
-    if value.is_empty() { Err(format!("{name} names no file")) } else { Ok(PathBuf::from(value)) }
+    if value.is_empty() { Err(format!("{name} must be a file")) } else { Ok(PathBuf::from(value)) }
 }
 
 impl fmt::Display for Node {
@@ -302,25 +315,37 @@ impl fmt::Display for Node {
     }
 }
 
-impl fmt::Display for RedisAddress {
+/// The address for errors.
+impl fmt::Display for Endpoint {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let s = if self.tls.is_some() { "s" } else { "" };
-        let list = |nodes: &[Node]| nodes.iter().map(Node::to_string).collect::<Vec<_>>().join(",");
-        let database = self.database;
-        match &self.endpoint {
-            Endpoint::Server(node) => write!(formatter, "redis{s}://{node}/{database}"),
-            Endpoint::Unix(path) => write!(formatter, "redis+unix://{}?db={database}", path.display()),
-            Endpoint::Cluster(nodes) => write!(formatter, "redis{s}-cluster://{}", list(nodes)),
-            Endpoint::Sentinels { nodes, master, .. } => {
-                write!(formatter, "redis{s}+sentinel://{}/{master}/{database}", list(nodes))
+        match self {
+            Self::Server(node) => node.fmt(formatter),
+            Self::Unix(socket) => socket.display().fmt(formatter),
+            Self::Cluster(nodes) | Self::Sentinels { nodes, .. } => {
+                formatter.write_str(&nodes.iter().map(Node::to_string).collect::<Vec<_>>().join(","))
             }
         }
     }
 }
 
-impl fmt::Debug for RedisAddress {
+impl fmt::Display for RedisUrl {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "RedisAddress({self})")
+        let s = if self.tls.is_some() { "s" } else { "" };
+        let Self { endpoint, database, .. } = self;
+        match endpoint {
+            Endpoint::Server(_) => write!(formatter, "redis{s}://{endpoint}/{database}"),
+            Endpoint::Unix(_) => write!(formatter, "redis+unix://{endpoint}?db={database}"),
+            Endpoint::Cluster(_) => write!(formatter, "redis{s}-cluster://{endpoint}"),
+            Endpoint::Sentinels { master, .. } => {
+                write!(formatter, "redis{s}+sentinel://{endpoint}/{master}/{database}")
+            }
+        }
+    }
+}
+
+impl fmt::Debug for RedisUrl {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "RedisUrl({self})")
     }
 }
 
@@ -328,8 +353,8 @@ impl fmt::Debug for RedisAddress {
 mod tests {
     use super::*;
 
-    fn redis(text: &str) -> RedisAddress {
-        RedisAddress::parse(text).unwrap_or_else(|fault| unreachable!("{text}: {fault}"))
+    fn redis(text: &str) -> RedisUrl {
+        RedisUrl::parse(text).unwrap_or_else(|fault| unreachable!("{text}: {fault}"))
     }
 
     fn server(host: &str, port: u16) -> Endpoint {
@@ -341,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_where_a_server_is() {
+    fn url_of_a_server_is_parsed() {
         let plain = redis("redis://localhost");
         assert!(plain.endpoint == server("localhost", 6379) && plain.tls.is_none());
         assert_eq!((plain.user, plain.password, plain.database), (None, None, 0));
@@ -362,10 +387,11 @@ mod tests {
             (Some("ann"), Some("secret"), 2)
         );
         assert_eq!(redis("redis://:secret@h").password.as_deref(), Some("secret"));
+        assert!(redis("valkey://h") == redis("redis://h") && redis("valkeys://h") == redis("rediss://h"));
     }
 
     #[test]
-    fn reads_where_many_servers_are() {
+    fn url_of_several_servers_is_parsed() {
         let cluster = redis("redis-cluster://ann:p%2Cs@a,[::1]:7001,10.0.0.3:7002?response_timeout=2");
         let nodes = vec![node("a", 6379), node("::1", 7001), node("10.0.0.3", 7002)];
         assert!(cluster.endpoint == Endpoint::Cluster(nodes));
@@ -385,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_what_a_write_waits_for() {
+    fn durability_is_parsed() {
         assert_eq!(redis("redis://h").durability, None);
         assert_eq!(redis("redis://h?replicas=0&replica_timeout=2").durability, None);
         let second = Duration::from_secs(1);
@@ -398,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_which_certificates_tls_is_to_use() {
+    fn certificates_are_parsed() {
         let trusted = Certificates { ca: Some("my ca.pem".into()), client: None };
         assert!(redis("rediss://h?ca=my%20ca.pem").tls == Some(trusted));
         let client = Some(("/c.pem".into(), "/c.key".into()));

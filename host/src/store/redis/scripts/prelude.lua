@@ -1,6 +1,7 @@
--- What stands before each script.
+-- Precedes every script.
 
--- `<` on strings follows the server's locale, the order of members does not.
+-- Whether `a` sorts before `b`. Unlike `<`, which follows the server's locale, it
+-- compares bytes, as Redis does for members.
 local function before(a, b)
   for i = 1, math.min(#a, #b) do
     local x, y = a:byte(i), b:byte(i)
@@ -9,8 +10,8 @@ local function before(a, b)
   return #a < #b
 end
 
--- An error that names the first of these commands that the user may not send,
--- if there is one.
+-- An error that names the first of these commands that the ACL forbids; nil if all are
+-- permitted.
 local function forbidden(commands)
   for _, command in ipairs(commands) do
     if not redis.acl_check_cmd(unpack(command)) then
@@ -19,15 +20,15 @@ local function forbidden(commands)
   end
 end
 
--- `redis.call` of what reads. If the user may not send the command, the error
--- names it, which that of Redis does not.
+-- Like `redis.call` for reads. If the ACL forbids the command, the error names it,
+-- unlike that of Redis.
 local function call(...)
   local answer = redis.pcall(...)
   if type(answer) == 'table' and answer.err then error(forbidden({ { ... } }) or answer) end
   return answer
 end
 
--- The same of what gives no list, but nothing where the key is of another type.
+-- Like `call` for commands with scalar replies; returns nil on WRONGTYPE.
 local function attempt(...)
   local answer = redis.pcall(...)
   if type(answer) ~= 'table' then return answer end
@@ -35,15 +36,14 @@ local function attempt(...)
   if refused then error(refused) end
 end
 
--- What stands at a key, no more than one byte beyond `head` of it, or all for
--- ''. It is false if there is nothing, and a list with a type if it is of another
--- type than string.
-local function read(key, head)
+-- The value of a key, truncated to one byte more than `max_bytes`, or whole if that is
+-- ''. False if the key does not exist; a list with the type if it is not a string.
+local function read(key, max_bytes)
   local value
-  if head == '' then
+  if max_bytes == '' then
     value = attempt('GET', key)
   else
-    value = attempt('GETRANGE', key, 0, head)
+    value = attempt('GETRANGE', key, 0, max_bytes)
     if value == '' and call('EXISTS', key) == 0 then value = false end
   end
   if value == nil then value = { call('TYPE', key).ok } end
