@@ -35,6 +35,12 @@ impl Store for MapStore {
         Ok(keys.iter().map(|key| data.value(key, max_value_bytes)).collect())
     }
 
+    async fn ttl(&self, keys: Vec<String>) -> Result<Vec<Option<Expiry>>, StorageError> {
+        let data = self.lock();
+        let exists = |key| data.values.contains_key(key) || data.indexes.contains_key(key);
+        Ok(keys.iter().map(|key| exists(key).then_some(Expiry::Never)).collect())
+    }
+
     async fn range(&self, query: Query) -> Result<IndexPage, StorageError> {
         let data = self.lock();
         let mut positions = data.positions(&query.index)?;

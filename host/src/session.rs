@@ -498,3 +498,6 @@ impl HistoryPages {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
