@@ -10,12 +10,12 @@ pub const USER: &str = "checkpointer";
 
 /// The comments of README.md on the lines that the contract needs.
 pub const CONTRACT: [&str; 6] = [
-    "who it is, and where",
-    "to read",
-    "to write",
-    "to clear all",
-    "for plugins",
-    "for plugins with a quota",
+    "name, and keys under the prefix",
+    "reads",
+    "writes",
+    "clear-all, copy",
+    "plugins",
+    "plugins with a quota",
 ];
 
 /// The rules of each line `ACL SETUSER checkpointer` in README.md, with the

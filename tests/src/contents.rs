@@ -32,13 +32,13 @@ enum What {
 /// A document with everything that belongs to it: its text, whether it expires,
 /// and its score in each index that may contain it.
 #[derive(Debug, PartialEq)]
-pub struct Kept<'a> {
+pub struct StoredDocument<'a> {
     text: &'a str,
     expires: bool,
     named_by: Vec<(&'a str, f64)>,
 }
 
-impl Kept<'_> {
+impl StoredDocument<'_> {
     /// Its highest score in the indexes.
     pub fn score(&self) -> f64 {
         self.named_by.iter().fold(f64::NEG_INFINITY, |highest, (_, score)| highest.max(*score))
@@ -106,12 +106,13 @@ impl Contents {
     }
 
     /// Every document by its key, with everything that belongs to it.
-    pub fn kept(&self) -> BTreeMap<&str, Kept<'_>> {
-        let texts =
-            self.texts().map(|(key, text, expires)| (key, Kept { text, expires, named_by: Vec::new() }));
-        let mut kept: BTreeMap<&str, Kept<'_>> = texts.collect();
+    pub fn documents(&self) -> BTreeMap<&str, StoredDocument<'_>> {
+        let texts = self
+            .texts()
+            .map(|(key, text, expires)| (key, StoredDocument { text, expires, named_by: Vec::new() }));
+        let mut kept: BTreeMap<&str, StoredDocument<'_>> = texts.collect();
         for (index, member, score) in self.entries() {
-            for key in meant_by(index, member) {
+            for key in candidate_documents(index, member) {
                 if let Some(kept) = kept.get_mut(key.as_str()) {
                     kept.named_by.push((index, score));
                 }
@@ -121,29 +122,29 @@ impl Contents {
     }
 
     /// The dangling index entries.
-    fn dead(&self) -> BTreeSet<(&str, &str)> {
-        let dead = self
-            .entries()
-            .filter(|(index, member, _)| !meant_by(index, member).any(|key| self.keys.contains_key(&key)));
-        dead.map(|(index, member, _)| (index, member)).collect()
+    fn dangling(&self) -> BTreeSet<(&str, &str)> {
+        let dangling = self.entries().filter(|(index, member, _)| {
+            !candidate_documents(index, member).any(|key| self.keys.contains_key(&key))
+        });
+        dangling.map(|(index, member, _)| (index, member)).collect()
     }
 
     /// The index entries whose document does not exist or belongs to another
     /// session or run, each as index and member.
-    pub fn wrong(&self) -> BTreeSet<(String, String)> {
-        &self.entered() - &self.due()
+    pub fn invalid_entries(&self) -> BTreeSet<(String, String)> {
+        &self.existing_entries() - &self.required_entries()
     }
 
     /// The index entries that are missing for existing documents: in the index of
     /// the session and in the index of the run.
-    pub fn missing(&self) -> BTreeSet<(String, String)> {
-        &self.due() - &self.entered()
+    pub fn missing_entries(&self) -> BTreeSet<(String, String)> {
+        &self.required_entries() - &self.existing_entries()
     }
 
     /// These contents without dangling index entries.
-    pub fn without_dead(&self) -> Self {
+    pub fn without_dangling(&self) -> Self {
         let mut without = self.clone();
-        for (index, member) in self.dead() {
+        for (index, member) in self.dangling() {
             if let Some(Content { what: What::Index(members), .. }) = without.keys.get_mut(index) {
                 members.remove(member);
                 if members.is_empty() {
@@ -166,9 +167,9 @@ impl Contents {
 
     /// All text values except pin markers.
     fn texts(&self) -> impl Iterator<Item = (&str, &str, bool)> {
-        let is_mark = |key: &str| key.contains("pinned\0") || key.ends_with("}\0pinned");
+        let is_pin_marker = |key: &str| key.contains("pinned\0") || key.ends_with("}\0pinned");
         self.keys.iter().filter_map(move |(key, content)| match &content.what {
-            What::Text(text) if !is_mark(key) => Some((key.as_str(), text.as_str(), content.expires)),
+            What::Text(text) if !is_pin_marker(key) => Some((key.as_str(), text.as_str(), content.expires)),
             _ => None,
         })
     }
@@ -184,13 +185,13 @@ impl Contents {
         })
     }
 
-    fn entered(&self) -> BTreeSet<(String, String)> {
+    fn existing_entries(&self) -> BTreeSet<(String, String)> {
         self.entries().map(|(index, member, _)| (index.to_owned(), member.to_owned())).collect()
     }
 
     /// The index entries that the existing documents require.
-    fn due(&self) -> BTreeSet<(String, String)> {
-        let mut due = BTreeSet::new();
+    fn required_entries(&self) -> BTreeSet<(String, String)> {
+        let mut required_entries = BTreeSet::new();
         for (key, text, _) in self.texts() {
             let Ok(owner) = document::read_owner(text) else { continue };
             let Some(prefix) = key.strip_suffix(&format!("checkpoint:{}", owner.checkpoint_id)) else {
@@ -206,16 +207,16 @@ impl Contents {
             };
             let run = owner.run_id.map(|run| runs + &run);
             let indexes = [session].into_iter().chain(run);
-            due.extend(indexes.map(|index| (index, owner.checkpoint_id.clone())));
+            required_entries.extend(indexes.map(|index| (index, owner.checkpoint_id.clone())));
         }
-        due
+        required_entries
     }
 }
 
 /// The keys at which the document of an index entry may be: `{prefix}session:…`
 /// refers to `{prefix}checkpoint:…`, and the name of the index does not tell
 /// where the prefix ends. In a partition it does.
-fn meant_by(index: &str, member: &str) -> impl Iterator<Item = String> {
+fn candidate_documents(index: &str, member: &str) -> impl Iterator<Item = String> {
     let ends = match index.split_once("}\0") {
         Some((session, _)) => vec![session.len() + 2],
         None => index.match_indices("session:").map(|(at, _)| at).collect(),

@@ -11,7 +11,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 /// The formats of stored documents. The llmfy version that writes one does not
 /// read the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Generation {
+pub enum Format {
     /// Format A, without a run: llmfy up to 0.10.1.
     A,
     /// Format B, with a run: llmfy from 0.11.0.
@@ -19,9 +19,9 @@ pub enum Generation {
 }
 
 /// Both formats.
-pub const GENERATIONS: [Generation; 2] = [Generation::A, Generation::B];
+pub const FORMATS: [Format; 2] = [Format::A, Format::B];
 
-impl Generation {
+impl Format {
     /// The llmfy version that writes this format.
     pub fn version(self) -> &'static str {
         match self {
@@ -41,14 +41,14 @@ pub struct Llmfy {
 
 impl Llmfy {
     /// Starts a process over the Redis server at `url`.
-    pub async fn start(generation: Generation, url: &str) -> Self {
-        Self::start_with(generation, url, json!({})).await
+    pub async fn start(format: Format, url: &str) -> Self {
+        Self::start_with(format, url, json!({})).await
     }
 
     /// Starts a process with options, by their names in Python.
-    pub async fn start_with(generation: Generation, url: &str, mut options: Value) -> Self {
+    pub async fn start_with(format: Format, url: &str, mut options: Value) -> Self {
         options["redis_url"] = url.into();
-        let mut child = script(generation, "peer.py")
+        let mut child = script(format, "peer.py")
             .arg(options.to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -119,7 +119,7 @@ impl Llmfy {
 /// Runs one turn of a session in the FlowEngine of llmfy 0.11.0, in a process of
 /// its own. Returns the resulting state.
 pub async fn take_turn(url: &str, session: &str, text: &str) -> Value {
-    let mut script = script(Generation::B, "flow.py");
+    let mut script = script(Format::B, "flow.py");
     let output = script.args([url, session, text]).output().await.expect("a Python that runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).expect("a state as JSON")
@@ -127,10 +127,9 @@ pub async fn take_turn(url: &str, session: &str, text: &str) -> Value {
 
 /// A script of `tests/data/llmfy` with the Python environment of this llmfy
 /// version.
-fn script(generation: Generation, name: &str) -> Command {
+fn script(format: Format, name: &str) -> Command {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let python: PathBuf =
-        [here, Path::new("../target/llmfy"), Path::new(generation.version())].iter().collect();
+    let python: PathBuf = [here, Path::new("../target/llmfy"), Path::new(format.version())].iter().collect();
     let python = python.join("bin/python");
     assert!(python.exists(), "run tests/run, which installs llmfy");
     let mut command = Command::new(python);

@@ -5,6 +5,9 @@ use std::env;
 use std::io::{self, Write};
 use std::sync::Mutex;
 
+/// The tests of failovers and migrations, for [`are_requested`].
+pub const FAILOVERS: &str = "failovers of clusters and Sentinels, and slot migrations";
+
 /// Whether the long tests run: `CHECKPOINTER_LONG_TESTS` is 1, as `.ci/run` sets
 /// it. Otherwise prints once that `tests` are not run.
 pub fn are_requested(tests: &'static str) -> bool {

@@ -21,15 +21,15 @@ pub fn hostile() -> &'static [u8] {
 }
 
 /// A plugin that also imports `keyvalue`.
-pub fn thief() -> &'static [u8] {
+pub fn raw_store_import() -> &'static [u8] {
     static PLUGIN: OnceLock<Vec<u8>> = OnceLock::new();
-    PLUGIN.get_or_init(|| build("tests/plugins/thief", "thief", PLAIN))
+    PLUGIN.get_or_init(|| build("tests/plugins/raw-store-import", "raw-store-import", PLAIN))
 }
 
 /// A plugin that reports what WASI provides.
-pub fn curious() -> &'static [u8] {
+pub fn probe() -> &'static [u8] {
     static PLUGIN: OnceLock<Vec<u8>> = OnceLock::new();
-    PLUGIN.get_or_init(|| build("tests/plugins/curious", "curious", WASI))
+    PLUGIN.get_or_init(|| build("tests/plugins/probe", "probe", WASI))
 }
 
 /// A grant of the bucket `default`: the keys of `store` with this prefix.

@@ -30,11 +30,11 @@ struct Session {
 #[derive(Clone, Copy)]
 pub enum Saving {
     /// With `save_after` the previous checkpoint. Every save must succeed.
-    OneAfterAnother,
+    AfterPrevious,
     /// With `save`. Every save must succeed.
-    EachByItself,
+    Independent,
     /// With `save`. Failures of the store with such a message are allowed.
-    UnlessRefused(fn(&str) -> bool),
+    Tolerating(fn(&str) -> bool),
 }
 
 impl Writers {
@@ -51,7 +51,7 @@ impl Writers {
                     let number = session.tried.fetch_add(1, Ordering::Relaxed);
                     if let Err(error) = save(&checkpointer, &name, number, saving).await {
                         let is_refusal = matches!((saving, &error),
-                            (Saving::UnlessRefused(is_refusal), Error::Storage(error))
+                            (Saving::Tolerating(is_refusal), Error::Storage(error))
                             if is_refusal(&error.message));
                         assert!(is_refusal, "{name}, c{number}: {error:?}");
                         continue;
@@ -111,14 +111,14 @@ fn session_name(number: usize) -> String {
 async fn save(checkpointer: &Checkpointer, session: &str, number: u64, saving: Saving) -> Result<(), Error> {
     let next = checkpoint(session, &format!("c{number}"), "r", u32::try_from(number).expect("few"));
     let outcome = match saving {
-        Saving::OneAfterAnother => {
+        Saving::AfterPrevious => {
             let latest = number.checked_sub(1).map(|before| format!("c{before}"));
             checkpointer.save_after(&next, latest.as_deref()).await?
         }
-        Saving::EachByItself | Saving::UnlessRefused(_) => checkpointer.save(&next).await?,
+        Saving::Independent | Saving::Tolerating(_) => checkpointer.save(&next).await?,
     };
     assert_eq!(outcome, SaveOutcome::Latest);
-    if number.is_multiple_of(8) && matches!(saving, Saving::OneAfterAnother) {
+    if number.is_multiple_of(8) && matches!(saving, Saving::AfterPrevious) {
         assert_eq!(checkpointer.latest(session).await?.as_ref(), Some(&next));
     }
     // Limits the number of checkpoints to check at the end.

@@ -306,7 +306,7 @@ pub async fn an_unreadable_checkpoint_is_reported_beside_the_readable_ones(store
     let why: Vec<_> =
         history.unreadable.iter().map(|one| (one.checkpoint_id.as_str(), one.reason.as_str())).collect();
     let cut = "expected a comma or the closing bracket at byte 22";
-    assert_eq!(why, [("c3", cut), ("c1", "the key \"prev_node\" is missing")]);
+    assert_eq!(why, [("c3", cut), ("c1", "the member \"prev_node\" is missing")]);
     for loaded in [checkpointer.latest("s").await, checkpointer.load("s", "c3").await] {
         let error = loaded.expect_err("corrupt");
         assert!(
@@ -422,10 +422,10 @@ pub async fn invalid_arguments_are_rejected_with_the_reason(store: &TestStore, m
     };
     for (refused, reason) in [
         (with(session, ""), "the session id is empty"),
-        (with(session, &long), "the session id has 513 bytes, more than 512"),
+        (with(session, &long), "the session id has 513 bytes; the maximum is 512"),
         (with(session, "a\0b"), "the session id \"a\\0b\" contains NUL"),
         (with(id, ""), "the checkpoint id is empty"),
-        (with(id, &long), "the checkpoint id has 513 bytes, more than 512"),
+        (with(id, &long), "the checkpoint id has 513 bytes; the maximum is 512"),
         (with(run, ""), "the run id is empty"),
         (with_state(checkpoint("s", "c", "r", 1), "{"), "the state is not JSON: expected a string at byte 1"),
         (with_state(plain("s", "c", 1), ""), "the state is not JSON: expected a value at byte 0"),

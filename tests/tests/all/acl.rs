@@ -18,7 +18,7 @@ use checkpointer_tests::redis_server::RedisServer;
 use checkpointer_tests::samples::checkpoint;
 
 /// The comment of README.md on the permission with which a scan continues.
-const GO_ON: &str = "to go on clearing or copying after a connection was cut";
+const RESUME: &str = "resuming clear-all or copy after a lost connection";
 
 /// An operation over a new connection to a server without cached scripts.
 type Action = fn(Arc<dyn Store>) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
@@ -84,7 +84,7 @@ fn from_the_middle() -> Query {
 }
 
 fn quota() -> Quota {
-    Quota { ledger: format!("{DEFAULT_PREFIX}\0quota"), values: Some(100), bytes: None }
+    Quota::new(format!("{DEFAULT_PREFIX}\0quota"), Some(100), None)
 }
 
 async fn put_within(store: &Arc<dyn Store>) -> Result<Vec<bool>, StorageError> {
@@ -151,12 +151,12 @@ async fn each_permission_is_needed_and_reported_if_missing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_line_of_the_readme_grants_what_its_comment_says() {
     let server = RedisServer::start().await;
-    let mut purposes = vec!["who it is, and where", "to read"];
+    let mut purposes = vec!["name, and keys under the prefix", "reads"];
     let reading = ["load the latest", "load", "list", "list a run", "go on in an index"];
     for (purpose, more) in [
-        ("to write", &[][..]),
+        ("writes", &[][..]),
         (
-            "to clear all",
+            "clear-all, copy",
             &[
                 "save",
                 "save in another run",
@@ -169,8 +169,8 @@ async fn each_line_of_the_readme_grants_what_its_comment_says() {
                 "delete a session",
             ],
         ),
-        ("for plugins", &["clear all"]),
-        ("for plugins with a quota", &["list for a plugin"]),
+        ("plugins", &["clear all"]),
+        ("plugins with a quota", &["list for a plugin"]),
     ] {
         let refusals = refusals(&server, &rules(&purposes)).await;
         for (action, _) in &refusals {
@@ -180,7 +180,7 @@ async fn each_line_of_the_readme_grants_what_its_comment_says() {
     }
     assert_eq!(purposes, CONTRACT);
     let others: Vec<String> = documented().into_iter().map(|(purpose, _)| purpose).collect();
-    let apart = [GO_ON, "for replicas=N", "for on_disk=true", "for a cluster", "for a database other than 0"];
+    let apart = [RESUME, "replicas=N", "on_disk=true", "a cluster", "a database other than 0"];
     assert_eq!(others[CONTRACT.len()..], apart);
 }
 
@@ -209,7 +209,7 @@ async fn keys_without_the_prefix_are_not_accessible() {
 async fn connecting_needs_a_permission_only_for_another_database() {
     let server = RedisServer::start().await;
     furnish(&server).await;
-    let least = rules(&["who it is, and where"]);
+    let least = rules(&["name, and keys under the prefix"]);
     let url = set_user(&server, &least).await;
     let error = open(redis_store(&url)).await.load("s", "a").await.expect_err("forbidden");
     assert_eq!(storage_error(error).message, "the store's user lacks a permission: get");
@@ -223,12 +223,15 @@ async fn connecting_needs_a_permission_only_for_another_database() {
         assert_eq!(error.message, "the store's user lacks a permission: select");
     }
     // The open checkpointer works as soon as the permission is granted.
-    set_user(&server, &[rules(&CONTRACT), rules(&["for a database other than 0"])].concat()).await;
+    set_user(&server, &[rules(&CONTRACT), rules(&["a database other than 0"])].concat()).await;
     in_another.save(&checkpoint("s", "c", "r", 1)).await.expect("saved");
     let beyond = open(redis_store(&format!("{}/99", server.url()))).await;
     let error = beyond.save(&checkpoint("s", "c", "r", 1)).await.expect_err("no such database");
     let error = storage_error(error);
-    assert_eq!(error.message, "the store has no database of this number");
+    assert_eq!(
+        error.message,
+        "the store has no database with this number; check the URL and `databases` in redis.conf"
+    );
     assert_eq!(error.effect, Effect::None);
 }
 
@@ -239,7 +242,7 @@ async fn without_info_a_scan_restarts_after_a_lost_connection() {
     let mut mset = vec!["MSET"];
     mset.extend(keys.iter().flat_map(|key| [key.as_str(), "value"]));
     server.command::<redis::Value>(&mset).await;
-    for (more, begins_again) in [(&[GO_ON][..], false), (&[], true)] {
+    for (more, begins_again) in [(&[RESUME][..], false), (&[], true)] {
         let store = redis_store(&set_user(&server, &rules(&[&CONTRACT[..], more].concat())).await);
         let page = store.scan(DEFAULT_PREFIX.to_owned(), None).await.expect("a page");
         assert!(page.next_cursor.is_some());
@@ -254,7 +257,7 @@ async fn without_info_a_scan_restarts_after_a_lost_connection() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_needs_one_more_permission_line() {
     let (cluster, _guard) = RedisCluster::shared().await;
-    let all = rules(&[&CONTRACT[..], &["for a cluster"]].concat());
+    let all = rules(&[&CONTRACT[..], &["a cluster"]].concat());
     let set_user_without = async |missing: &str| {
         let rules: Vec<String> = all.iter().filter(|rule| *rule != missing).cloned().collect();
         for server in cluster.servers() {

@@ -302,7 +302,7 @@ async fn a_loading_server_is_unavailable_until_it_is_ready() {
         assert!(start.elapsed() < Duration::from_secs(10), "the server does not come back");
     }
     let error = checkpointer.latest("s").await.expect_err("no answer");
-    assert_eq!(storage_error(error).message, "the store is not ready (LOADING)");
+    assert_eq!(storage_error(error).message, "the store is not ready (LOADING); retry");
     assert_eq!(failures(&checkpointer).await, [(StorageReason::Unavailable, Effect::None); 2]);
     server.wait_until_ready().await;
     assert_eq!(checkpointer.latest("s").await.expect("loaded"), Some(checkpoint("s", "c", "r", 1)));
@@ -363,7 +363,10 @@ async fn a_server_that_fails_to_save_to_disk_rejects_writes() {
     for again in [checkpoint("s", "c", "r2", 9), checkpoint("s", "d", "r", 9)] {
         let error = checkpointer.save(&again).await.expect_err("not saved");
         let error = storage_error(error);
-        assert_eq!(error.message, "the store takes no writes until it can save them to disk");
+        assert_eq!(
+            error.message,
+            "the store refuses writes because it can't save to disk; free space or fix its configuration"
+        );
         assert_eq!((error.reason, error.effect), (StorageReason::Full, Effect::None));
     }
     assert_eq!(checkpointer.latest("s").await.expect("loaded"), Some(checkpoint("s", "c", "r", 1)));

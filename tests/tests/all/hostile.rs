@@ -15,7 +15,7 @@ use checkpointer::plugin::{
     Grant, Grants, Limits, Plugin, PluginCtx, PluginCtxView, PluginError, PluginView, Plugins, add_to_linker,
 };
 use checkpointer::store::{Operation, SqliteStore, Store};
-use checkpointer_tests::contents::{Contents, Kept};
+use checkpointer_tests::contents::{Contents, StoredDocument};
 use checkpointer_tests::contract::{Backend, TestStore, redis_store};
 use checkpointer_tests::plugins::{self, granted};
 use checkpointer_tests::redis_server::{RedisServer, free_port};
@@ -49,13 +49,13 @@ struct Attack {
 
 /// The end of a run.
 enum Ends {
-    /// [`PluginError::Time`] with the limit.
+    /// [`PluginError::Timeout`] with the limit.
     Time,
-    /// [`PluginError::Memory`] with the limit.
+    /// [`PluginError::MemoryLimit`] with the limit.
     Memory,
-    /// [`PluginError::Bytes`] with the limit.
+    /// [`PluginError::CallSizeLimit`] with the limit.
     Bytes,
-    /// [`PluginError::Stack`].
+    /// [`PluginError::StackOverflow`].
     Stack,
     /// [`PluginError::Trap`] with this reason.
     Trap(&'static str),
@@ -81,11 +81,7 @@ fn attacks() -> Vec<Attack> {
         ("checkpointers loop", Time),
         ("answer loop", Time),
     ] {
-        attacks.push(Attack {
-            input,
-            limits: Limits { run_time: Duration::from_millis(400), ..small() },
-            ends,
-        });
+        attacks.push(Attack { input, limits: small().run_timeout(Duration::from_millis(400)), ends });
     }
     // Attacks that end.
     for (input, ends) in [
@@ -95,18 +91,18 @@ fn attacks() -> Vec<Attack> {
         ("allocations", Memory),
         (
             "lists",
-            Answer("invalid argument: the limit is 4294967295, and a call gives 1000 results at the most"),
+            Answer("invalid argument: the limit 4294967295 is above the 1000 results that a call may return"),
         ),
         (
             "lists 20 900000",
             Refusal(
-                "StorageReason::TooLarge, Effect::None: the answer has more than 1048576 bytes; ask for fewer at once",
+                "StorageReason::TooLarge, Effect::None: the values have more than 1048576 bytes together; request fewer entries",
             ),
         ),
         (
             "checkpointers",
             Answer(
-                "16 open, then StorageReason::Unsupported, Effect::None: no more than 16 checkpointers may be open",
+                "16 open, then StorageReason::Unsupported, Effect::None: at most 16 checkpointers may be open",
             ),
         ),
         ("claim 1073741824", Trap(OUTSIDE)),
@@ -143,29 +139,29 @@ fn attacks() -> Vec<Attack> {
         attacks.push(Attack { input, limits: small(), ends });
     }
     // 18 MB in 16 MiB: the checkpointer has the memory limit of the plugin.
-    let limits = Limits { max_bytes_per_call: 32 << 20, ..small() };
+    let limits = small().max_bytes_per_call(32 << 20);
     let ends = Refusal(
-        "StorageReason::TooLarge, Effect::None: the call needs more than the 16777216 bytes of memory that there are for it",
+        "StorageReason::TooLarge, Effect::None: the call needs more than its limit of 16777216 bytes of memory",
     );
     attacks.push(Attack { input: "lists 20 900000", limits, ends });
     // With enough memory to build the text.
-    let limits = Limits { memory: 2 << 30, ..small() };
+    let limits = small().max_memory_bytes(2 << 30);
     attacks.push(Attack { input: "string 1073741824", limits, ends: Bytes });
     attacks
 }
 
 /// Enough for an honest plugin.
 fn small() -> Limits {
-    Limits { memory: 16 << 20, max_bytes_per_call: 1 << 20, ..Limits::default() }
+    Limits::default().max_memory_bytes(16 << 20).max_bytes_per_call(1 << 20)
 }
 
 impl Attack {
     fn check(&self, ended: &Result<Result<String, String>, PluginError>) {
         let is_right = match (&self.ends, ended) {
-            (Ends::Time, Err(PluginError::Time(limit))) => *limit == self.limits.run_time,
-            (Ends::Memory, Err(PluginError::Memory(limit))) => *limit == self.limits.memory,
-            (Ends::Bytes, Err(PluginError::Bytes(limit))) => *limit == self.limits.max_bytes_per_call,
-            (Ends::Stack, Err(PluginError::Stack)) => true,
+            (Ends::Time, Err(PluginError::Timeout(limit))) => *limit == self.limits.run_timeout,
+            (Ends::Memory, Err(PluginError::MemoryLimit(limit))) => *limit == self.limits.max_memory_bytes,
+            (Ends::Bytes, Err(PluginError::CallSizeLimit(limit))) => *limit == self.limits.max_bytes_per_call,
+            (Ends::Stack, Err(PluginError::StackOverflow)) => true,
             (Ends::Trap(expected), Err(PluginError::Trap(reason))) => reason == expected,
             (Ends::Answer(expected), Ok(Ok(answer))) => answer == expected,
             (Ends::Refusal(expected), Ok(Err(error))) => error == expected,
@@ -281,9 +277,9 @@ async fn remove_all_of_attackers(store: &TestStore) {
 #[derive(Debug, PartialEq)]
 struct Others<'a> {
     keys: BTreeMap<&'a str, Option<bool>>,
-    kept: BTreeMap<&'a str, Kept<'a>>,
+    kept: BTreeMap<&'a str, StoredDocument<'a>>,
     /// Index entries without a document.
-    wrong: BTreeSet<(String, String)>,
+    invalid_entries: BTreeSet<(String, String)>,
 }
 
 impl<'a> Others<'a> {
@@ -292,8 +288,12 @@ impl<'a> Others<'a> {
         let keys = contents.keys().filter(|key| is_of_others(key)).map(|key| (key, contents.expires(key)));
         Self {
             keys: keys.collect(),
-            kept: contents.kept().into_iter().filter(|(key, _)| is_of_others(key)).collect(),
-            wrong: contents.wrong().into_iter().filter(|(index, _)| is_of_others(index)).collect(),
+            kept: contents.documents().into_iter().filter(|(key, _)| is_of_others(key)).collect(),
+            invalid_entries: contents
+                .invalid_entries()
+                .into_iter()
+                .filter(|(index, _)| is_of_others(index))
+                .collect(),
         }
     }
 }
@@ -377,21 +377,21 @@ async fn continuous_saves_stop_at_the_quota() {
             });
             runs.collect::<Vec<_>>()
         };
-        for run in saves(grant.clone().checkpoints(50)) {
-            let refused = "StorageReason::Full, Effect::None: the bucket is full: it may have 50 checkpoints";
+        for run in saves(grant.clone().max_total_checkpoints(50)) {
+            let refused = "StorageReason::Full, Effect::None: the bucket is full: its limit is 50 checkpoints; delete checkpoints";
             assert_eq!(run.await.expect("no panic"), Err(refused.to_owned()));
         }
         assert_eq!(Contents::of(&store).await.count(), 50);
         store.clear().await;
-        for run in saves(grant.clone().bytes(20_000)) {
-            let refused = "StorageReason::Full, Effect::None: the bucket is full: it may have 20000 bytes";
+        for run in saves(grant.clone().max_total_bytes(20_000)) {
+            let refused = "StorageReason::Full, Effect::None: the bucket is full: its limit is 20000 bytes; delete checkpoints";
             assert_eq!(run.await.expect("no panic"), Err(refused.to_owned()));
         }
         store.clear().await;
-        let hostile = hostile.clone().limits(Limits { run_time: Duration::from_secs(2), ..small() });
-        let slow = Grants::new().bucket("default", grant.clone().operations_per_second(10));
+        let hostile = hostile.clone().limits(small().run_timeout(Duration::from_secs(2)));
+        let slow = Grants::new().bucket("default", grant.clone().max_operations_per_second(10));
         let ended = hostile.run(&slow, "saves").await;
-        assert!(matches!(ended, Err(PluginError::Time(_))), "{ended:?}");
+        assert!(matches!(ended, Err(PluginError::RateLimitTimeout(_))), "{ended:?}");
         // The burst of one second, and two more seconds.
         let saved = Contents::of(&store).await.count();
         assert!((10..=31).contains(&saved), "{saved}");
@@ -402,12 +402,15 @@ async fn continuous_saves_stop_at_the_quota() {
 async fn a_save_is_kept_if_the_plugin_traps_on_the_answer() {
     let _beside_others = QUIET.read().await;
     let hostile = Plugins::new().and_then(|all| all.load(plugins::hostile())).expect("a plugin");
-    let hostile = hostile.limits(Limits { run_time: Duration::from_secs(1), ..small() });
+    let hostile = hostile.limits(small().run_timeout(Duration::from_secs(1)));
     for backend in [Backend::Memory, Backend::Redis] {
         let store = TestStore::new(backend).await;
         for harm in ["answer trap", "answer loop", "answer outside", "answer call", "trap-after-save"] {
             let ended = hostile.run(&granted(&store.inner, "attacker/"), harm).await;
-            assert!(matches!(ended, Err(PluginError::Trap(_) | PluginError::Time(_))), "{harm}: {ended:?}");
+            assert!(
+                matches!(ended, Err(PluginError::Trap(_) | PluginError::Timeout(_))),
+                "{harm}: {ended:?}"
+            );
             let library = Checkpointer::builder().prefix("attacker/answers:");
             let library = library.open_store(Arc::clone(&store.inner)).await.expect("opened");
             let saved = library.load("session", "id").await.expect("loaded").expect(harm);
@@ -422,7 +425,7 @@ async fn a_save_is_kept_if_the_plugin_traps_on_the_answer() {
 #[tokio::test]
 async fn a_plugin_whose_call_computes_too_long_is_stopped() {
     let _alone = QUIET.write().await;
-    let limits = Limits { run_time: Duration::from_millis(400), ..Limits::default() };
+    let limits = Limits::default().run_timeout(Duration::from_millis(400));
     let hostile =
         Plugins::new().and_then(|all| all.load(plugins::hostile())).expect("a plugin").limits(limits);
     let store = TestStore::new(Backend::Memory).await;
@@ -432,14 +435,15 @@ async fn a_plugin_whose_call_computes_too_long_is_stopped() {
     let run = tokio::spawn(async move { hostile.run(&to_read, "compression 24000000").await });
     let ended = run.await.expect("no panic");
     println!("400 ms for compression: ended after {:.1?}", start.elapsed());
-    assert!(matches!(ended, Err(PluginError::Time(_))), "{ended:?}");
+    assert!(matches!(ended, Err(PluginError::Timeout(_))), "{ended:?}");
 }
 
 #[test]
 fn a_plugin_that_imports_keyvalue_is_rejected() {
-    let refused = Plugins::new().and_then(|all| all.load(plugins::thief())).err().expect("refused");
+    let refused =
+        Plugins::new().and_then(|all| all.load(plugins::raw_store_import())).err().expect("refused");
     assert!(
-        matches!(&refused, PluginError::Imports(names) if names == &["flow:checkpoint/keyvalue@0.1.0"]),
+        matches!(&refused, PluginError::DisallowedImports(names) if names == &["flow:checkpoint/keyvalue@0.1.0"]),
         "{refused}"
     );
     // A host with its own linker rejects it as well.
@@ -450,7 +454,7 @@ fn a_plugin_that_imports_keyvalue_is_rejected() {
         }
     }
     let engine = Engine::default();
-    let thief = Component::new(&engine, plugins::thief()).expect("a component");
+    let thief = Component::new(&engine, plugins::raw_store_import()).expect("a component");
     let mut linker = Linker::<Ctx>::new(&engine);
     add_to_linker(&mut linker).expect("the import");
     let refused = linker.instantiate_pre(&thief).err().expect("refused");
@@ -492,7 +496,9 @@ async fn errors_of_a_working_store_reveal_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn errors_of_an_unreachable_store_reveal_no_address() {
     let _beside_others = QUIET.read().await;
-    let expected = set(["StorageReason::Unavailable, Effect::None: the store can't be reached"]);
+    let expected = set([
+        "StorageReason::Unavailable, Effect::None: the store can't be reached; check its address and that it is running",
+    ]);
     let port = free_port().to_string();
     let down = redis_store(&format!("redis://{USER}:{PASSWORD}@127.0.0.1:{port}"));
     assert_eq!(texts_about(&down, &[&port]).await, expected);
@@ -512,7 +518,9 @@ async fn errors_of_a_stalled_store_reveal_no_address() {
     server.command::<()>(&["CLIENT", "PAUSE", "600000", "WRITE"]).await;
     let texts = texts_about(&deaf, &[&port]).await;
     server.signal("-STOP").await;
-    let expected = set(["StorageReason::Unavailable, Effect::None: the store can't be reached"]);
+    let expected = set([
+        "StorageReason::Unavailable, Effect::None: the store can't be reached; check its address and that it is running",
+    ]);
     let unreached = redis_store(&format!("redis://{USER}:{PASSWORD}@127.0.0.1:{port}?connect_timeout=0.1"));
     assert_eq!(texts_about(&unreached, &[&port]).await, expected);
     server.signal("-CONT").await;
@@ -531,7 +539,7 @@ async fn errors_of_a_rejected_password_reveal_no_credentials() {
     let server = RedisServer::start_with(&["--requirepass", "another"]).await;
     let port = server.port().to_string();
     let expected =
-        set(["StorageReason::AccessDenied, Effect::None: the store refused the user or the password"]);
+        set(["StorageReason::AccessDenied, Effect::None: the store rejected the user or the password"]);
     for credentials in [format!("{USER}:{PASSWORD}@"), format!(":{PASSWORD}@"), String::new()] {
         let store = redis_store(&format!("redis://{credentials}127.0.0.1:{port}"));
         assert_eq!(texts_about(&store, &[&port, "another"]).await, expected);

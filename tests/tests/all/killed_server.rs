@@ -37,11 +37,11 @@ async fn acknowledged_saves_survive_kills_of_the_server() {
         tokio::time::sleep(milliseconds(0..50)).await;
         let acknowledged: Vec<_> = writers.iter().map(|writer| writer.acknowledged()).collect();
         server.restart().await;
-        let kept = Kept::of(&server).await;
-        kept.check();
+        let snapshot = Snapshot::of(&server).await;
+        snapshot.check();
         for checkpoint in acknowledged.iter().flatten() {
             let id = &checkpoint.metadata.checkpoint_id;
-            assert!(kept.documents.contains(id), "{id} was acknowledged and is gone after kill {kill}");
+            assert!(snapshot.documents.contains(id), "{id} was acknowledged and is gone after kill {kill}");
         }
     }
     for writer in &writers {
@@ -52,8 +52,8 @@ async fn acknowledged_saves_survive_kills_of_the_server() {
         task.await.expect("a writer met nothing but a server that is away");
     }
 
-    let kept = Kept::of(&server).await;
-    kept.check();
+    let snapshot = Snapshot::of(&server).await;
+    snapshot.check();
     let mut acknowledged = 0;
     for saved in writers.iter().flat_map(|writer| writer.acknowledged()) {
         let Checkpoint { metadata, .. } = &saved;
@@ -62,7 +62,7 @@ async fn acknowledged_saves_survive_kills_of_the_server() {
         acknowledged += 1;
     }
     // Each writer retried every save until it was acknowledged.
-    assert_eq!(kept.documents.len(), acknowledged);
+    assert_eq!(snapshot.documents.len(), acknowledged);
     let failures: usize = writers.iter().map(|writer| writer.failures.load(Ordering::SeqCst)).sum();
     println!("{acknowledged} saves were acknowledged over {KILLS} kills; {failures} attempts failed");
 }
@@ -123,7 +123,7 @@ impl Writer {
 }
 
 /// A consistent snapshot of a server.
-struct Kept {
+struct Snapshot {
     /// The ids of the documents.
     documents: BTreeSet<String>,
     /// The members of each index.
@@ -132,7 +132,7 @@ struct Kept {
     left: BTreeMap<String, i64>,
 }
 
-impl Kept {
+impl Snapshot {
     /// A script sees no concurrent writes.
     const SCRIPT: &str = "
         local keys = {}
@@ -145,15 +145,16 @@ impl Kept {
 
     async fn of(server: &RedisServer) -> Self {
         let keys: Vec<(String, i64, Vec<String>)> = server.command(&["EVAL", Self::SCRIPT, "0"]).await;
-        let mut kept = Self { documents: BTreeSet::new(), indexes: BTreeMap::new(), left: BTreeMap::new() };
+        let mut snapshot =
+            Self { documents: BTreeSet::new(), indexes: BTreeMap::new(), left: BTreeMap::new() };
         for (key, left, members) in keys {
             match key.strip_prefix("llmfy_checkpoint:checkpoint:") {
-                Some(id) => drop(kept.documents.insert(id.to_owned())),
-                None => drop(kept.indexes.insert(key.clone(), members.into_iter().collect())),
+                Some(id) => drop(snapshot.documents.insert(id.to_owned())),
+                None => drop(snapshot.indexes.insert(key.clone(), members.into_iter().collect())),
             }
-            kept.left.insert(key, left);
+            snapshot.left.insert(key, left);
         }
-        kept
+        snapshot
     }
 
     /// The indexes of the sessions and of the runs contain exactly the existing

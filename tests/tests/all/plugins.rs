@@ -76,7 +76,7 @@ async fn a_plugin_accesses_only_granted_buckets() {
     assert_eq!(answer(&agent, &to_read, "history s").await, Ok("1 rust s-1-rust".to_owned()));
     assert_eq!(
         answer(&agent, &to_read, "s").await,
-        Err("the store failed: the bucket takes no writes".to_owned())
+        Err("the store failed: the bucket is read-only".to_owned())
     );
     assert_eq!(answer(&agent, &one, "history s").await, Ok("1 rust s-1-rust".to_owned()));
 }
@@ -93,7 +93,7 @@ async fn a_plugin_scans_and_restores_within_its_grant() {
     let to_read = Grants::new().bucket("default", Grant::new(Arc::clone(&store), "tenant-1/").read_only());
     assert_eq!(
         answer(&hostile, &to_read, "restore").await,
-        Err("StorageReason::ReadOnly, Effect::None: the bucket takes no writes".to_owned())
+        Err("StorageReason::ReadOnly, Effect::None: the bucket is read-only".to_owned())
     );
     // The restored checkpoint has a TTL of a minute; others do not change.
     let lives = async |prefix: &str| {
@@ -113,9 +113,9 @@ async fn a_layout_is_rejected_if_its_keys_are_not_colocated() {
     let store: Arc<dyn Store> = FakeCluster::new(store().await);
     assert_eq!(
         answer(&agent, &granted(&store, "tenant-1/"), "s").await,
-        Err("invalid argument: the store spreads keys over several machines, and those under the prefix \
-             \"llmfy_checkpoint:\" would not stay together; take a prefix with a hash tag, for instance \
-             \"{llmfy_checkpoint}:\", or the layout `partitioned`"
+        Err("invalid argument: the store is a cluster, and the keys under the prefix \"llmfy_checkpoint:\" are in \
+             many slots; use a prefix with a hash tag, for example \"{llmfy_checkpoint}:\", or the layout \
+             `partitioned`"
             .to_owned())
     );
     let tagged = granted(&store, "{tenant-1}/");
@@ -128,8 +128,8 @@ async fn a_layout_is_rejected_if_its_keys_are_not_colocated() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wasi_provides_only_a_clock_and_random_numbers() {
-    let curious = Plugins::new().and_then(|all| all.load(plugins::curious())).expect("a plugin");
-    let found = answer(&curious, &Grants::new(), "look").await.expect("an answer");
+    let probe = Plugins::new().and_then(|all| all.load(plugins::probe())).expect("a plugin");
+    let found = answer(&probe, &Grants::new(), "look").await.expect("an answer");
     let expected = [
         "variables 0",
         "arguments 0",
@@ -142,11 +142,11 @@ async fn wasi_provides_only_a_clock_and_random_numbers() {
     ];
     assert_eq!(found, expected.join("\n"));
     let chance = [
-        answer(&curious, &Grants::new(), "chance").await.expect("a number"),
-        answer(&curious, &Grants::new(), "chance").await.expect("a number"),
+        answer(&probe, &Grants::new(), "chance").await.expect("a number"),
+        answer(&probe, &Grants::new(), "chance").await.expect("a number"),
     ];
     assert_ne!(chance[0], chance[1]);
-    let left = curious.run(&Grants::new(), "leave").await;
+    let left = probe.run(&Grants::new(), "leave").await;
     assert!(
         matches!(&left, Err(PluginError::Trap(why)) if why == "Exited with i32 exit status 1"),
         "{left:?}"
@@ -158,32 +158,31 @@ async fn limits_of_wasi_resources_are_reported() {
     let log = Arc::new(Mutex::new(Vec::new()));
     let sink = Arc::clone(&log);
     let limits =
-        Limits { log_bytes: 10_000, handles: 100, run_time: Duration::from_millis(500), ..Limits::default() };
-    let curious = Plugins::new()
-        .and_then(|all| all.load(plugins::curious()))
+        Limits::default().max_log_bytes(10_000).max_handles(100).run_timeout(Duration::from_millis(500));
+    let probe = Plugins::new()
+        .and_then(|all| all.load(plugins::probe()))
         .expect("a plugin")
         .limits(limits.clone())
         .log(move |bytes| sink.lock().expect("a log").extend_from_slice(bytes));
     let none = Grants::new();
-    assert_eq!(answer(&curious, &none, "write 10000").await, Ok("written".to_owned()));
+    assert_eq!(answer(&probe, &none, "write 10000").await, Ok("written".to_owned()));
     assert_eq!(*log.lock().expect("a log"), [vec![b'o'; 5000], vec![b'e'; 5000]].concat());
-    let ended = curious.run(&none, "write 10001").await;
-    assert!(matches!(ended, Err(PluginError::Log(10_000))), "{ended:?}");
+    let ended = probe.run(&none, "write 10001").await;
+    assert!(matches!(ended, Err(PluginError::LogLimit(10_000))), "{ended:?}");
     assert!(log.lock().expect("a log").len() <= 20_000);
-    assert_eq!(answer(&curious, &none, "wait 50").await, Ok("50".to_owned()));
-    let ended = curious.run(&none, "wait 100000").await;
-    assert!(matches!(ended, Err(PluginError::Handles(100))), "{ended:?}");
-    let ended = curious.run(&none, "sleep").await;
-    assert!(matches!(ended, Err(PluginError::Time(_))), "{ended:?}");
-    assert_eq!(answer(&curious, &none, "wait 50").await, Ok("50".to_owned()));
-    for few in [
-        Limits { instances: 1, ..limits.clone() },
-        Limits { tables: 0, ..limits.clone() },
-        Limits { memories: 0, ..limits },
-    ] {
-        let ended = curious.clone().limits(few).run(&none, "wait 1").await;
-        assert!(matches!(ended, Err(PluginError::Parts(_))), "{ended:?}");
-    }
+    assert_eq!(answer(&probe, &none, "wait 50").await, Ok("50".to_owned()));
+    let ended = probe.run(&none, "wait 100000").await;
+    assert!(matches!(ended, Err(PluginError::HandleLimit(100))), "{ended:?}");
+    let ended = probe.run(&none, "sleep").await;
+    assert!(matches!(ended, Err(PluginError::Timeout(_))), "{ended:?}");
+    assert_eq!(answer(&probe, &none, "wait 50").await, Ok("50".to_owned()));
+    let wait = async |limits: Limits| probe.clone().limits(limits).run(&none, "wait 1").await;
+    let ended = wait(limits.clone().max_instances(1)).await;
+    assert!(matches!(ended, Err(PluginError::TooManyInstances(1))), "{ended:?}");
+    let ended = wait(limits.clone().max_tables(0)).await;
+    assert!(matches!(ended, Err(PluginError::TooManyTables(0))), "{ended:?}");
+    let ended = wait(limits.max_memories(0)).await;
+    assert!(matches!(ended, Err(PluginError::TooManyMemories(0))), "{ended:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -193,11 +192,11 @@ async fn limits_of_a_grant_are_reported() {
         Grants::new().bucket("default", limit(Grant::new(Arc::clone(&store), "tenant-1/")))
     };
     answer(&agent, &limited(|grant| grant), "s").await.expect("a step");
-    let small = answer(&agent, &limited(|grant| grant.value_bytes(200)), "s").await;
-    let expected = "the store failed: a checkpoint of 273 bytes is larger than the 200 it may have";
+    let small = answer(&agent, &limited(|grant| grant.max_checkpoint_bytes(200)), "s").await;
+    let expected = "the store failed: the checkpoint has 273 bytes, more than the limit of 200";
     assert_eq!(small, Err(expected.to_owned()));
     // The agent lists with the default limit, which the grant reduces.
-    let one = answer(&agent, &limited(|grant| grant.results_per_call(1)), "step s").await;
+    let one = answer(&agent, &limited(|grant| grant.max_results_per_call(1)), "step s").await;
     assert_eq!(one, Ok("2 rust s-2-rust".to_owned()));
 }
 
@@ -205,13 +204,13 @@ async fn limits_of_a_grant_are_reported() {
 async fn a_call_timeout_fails_the_call_and_the_plugin_continues() {
     let server = RedisServer::start().await;
     let grants = granted(&redis_store(&server.url()), "");
-    let limits = Limits { call_time: Duration::from_millis(300), ..Limits::default() };
+    let limits = Limits::default().call_timeout(Duration::from_millis(300));
     let agent = agent().limits(limits);
     answer(&agent, &grants, "s").await.expect("a step");
     server.signal("-STOP").await;
     let slow = answer(&agent, &grants, "s").await;
     server.signal("-CONT").await;
-    assert_eq!(slow, Err("the store failed: the call took longer than the 300ms it may".to_owned()));
+    assert_eq!(slow, Err("the store failed: the call exceeded its timeout of 300ms".to_owned()));
     assert!(answer(&agent, &grants, "s").await.is_ok());
 }
 
@@ -258,7 +257,7 @@ impl KeyvalueView for Host {
 fn composition_rejects_disallowed_imports() {
     let refused = plugin::compose(COMPONENT).expect_err("refused");
     let names = ["flow:checkpoint/keyvalue@0.1.0"];
-    assert!(matches!(&refused, CompositionError::Imports(found) if found == &names), "{refused}");
+    assert!(matches!(&refused, CompositionError::DisallowedImports(found) if found == &names), "{refused}");
     let refused = plugin::compose(plugins::ENDLESS).expect_err("refused");
     assert!(matches!(refused, CompositionError::NoCheckpointer), "{refused}");
     let refused = plugin::compose(b"no component").expect_err("refused");
@@ -268,7 +267,9 @@ fn composition_rejects_disallowed_imports() {
 #[test]
 fn loading_rejects_disallowed_imports() {
     let refused = Plugins::new().and_then(|all| all.load(COMPONENT)).err().expect("refused");
-    assert!(matches!(&refused, PluginError::Imports(names) if names == &["flow:checkpoint/keyvalue@0.1.0"]));
+    assert!(
+        matches!(&refused, PluginError::DisallowedImports(names) if names == &["flow:checkpoint/keyvalue@0.1.0"])
+    );
     let refused = Plugins::new().and_then(|all| all.load(b"no component")).err().expect("refused");
     assert!(matches!(refused, PluginError::NotAPlugin(_)), "{refused}");
 }
@@ -276,7 +277,7 @@ fn loading_rejects_disallowed_imports() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_timeout_stops_the_plugin_and_no_other() {
     let all = Plugins::new().expect("an engine");
-    let limits = Limits { run_time: Duration::from_millis(300), ..Limits::default() };
+    let limits = Limits::default().run_timeout(Duration::from_millis(300));
     let endless = all.load(plugins::ENDLESS).expect("a plugin").limits(limits.clone());
     let (agent, store) = (all.load(plugins::rust()).expect("a plugin"), store().await);
     let start = Instant::now();
@@ -290,7 +291,7 @@ async fn a_run_timeout_stops_the_plugin_and_no_other() {
     answer(&agent, &granted(&store, ""), "s").await.expect("a step");
     for run in runs {
         let ended = run.await.expect("a task");
-        assert!(matches!(ended, Err(PluginError::Time(_))), "{ended:?}");
+        assert!(matches!(ended, Err(PluginError::Timeout(_))), "{ended:?}");
     }
     assert!(start.elapsed() < Duration::from_secs(20));
     // Waiting for the store counts as time of the run. The next run has a new
@@ -302,14 +303,14 @@ async fn a_run_timeout_stops_the_plugin_and_no_other() {
     server.signal("-STOP").await;
     let ended = agent.run(&grants, "s").await;
     server.signal("-CONT").await;
-    assert!(matches!(ended, Err(PluginError::Time(_))), "{ended:?}");
+    assert!(matches!(ended, Err(PluginError::Timeout(_))), "{ended:?}");
     let agent = agent.limits(Limits::default());
     assert!(answer(&agent, &grants, "s").await.is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_memory_limit_stops_the_plugin() {
-    let limits = Limits { memory: 128 << 10, ..Limits::default() };
+    let limits = Limits::default().max_memory_bytes(128 << 10);
     let ended = agent().limits(limits).run(&Grants::new(), "s").await;
-    assert!(matches!(ended, Err(PluginError::Memory(_))), "{ended:?}");
+    assert!(matches!(ended, Err(PluginError::MemoryLimit(_))), "{ended:?}");
 }

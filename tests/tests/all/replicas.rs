@@ -85,8 +85,8 @@ fn too_few(error: Error) -> String {
 
 /// Long enough for a busy machine.
 const PATIENT: &str = "replicas=2&replica_timeout=30";
-const ONE: &str = "only 1 of 2 replicas has the write; it may be lost if the server fails";
-const NONE: &str = "only 0 of 2 replicas have the write; it may be lost if the server fails";
+const ONE: &str = "only 1 of 2 replicas has the write; it may be lost in a failover";
+const NONE: &str = "only 0 of 2 replicas have the write; it may be lost in a failover";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_acknowledged_save_is_in_the_replicas() {
@@ -190,7 +190,7 @@ async fn a_save_is_one_script_and_with_replicas_one_wait() {
 async fn a_user_without_the_wait_permission_writes_nothing() {
     let (server, _replicas) = servers().await;
     let before = server.keyspace().await;
-    for (more, is_allowed) in [(&[][..], false), (&["for replicas=N"], true)] {
+    for (more, is_allowed) in [(&[][..], false), (&["replicas=N"], true)] {
         let url = set_user(&server, &rules(&[&CONTRACT[..], more].concat())).await;
         let checkpointer = Checkpointer::open(&format!("{url}?{PATIENT}")).await;
         let saved = checkpointer.expect("a checkpointer").save(&checkpoint("s", "b", "r", 2)).await;
@@ -215,7 +215,7 @@ async fn a_failed_server_with_replicas_is_reported_and_used_again() {
     let failure = async || reason_and_effect(checkpointer.save(&saved).await.expect_err("not saved"));
     let of_a_replica = open(&replicas[0], "replicas=1").await;
     let error = of_a_replica.save(&saved).await.expect_err("not saved");
-    assert_eq!(storage_error(error).message, "the store takes no writes");
+    assert_eq!(storage_error(error).message, "the store is a read-only replica; use the URL of its master");
     checkpointer.save(&saved).await.expect("saved");
     server.signal("-STOP").await;
     assert_eq!(failure().await, (StorageReason::Timeout, Effect::Unknown));
@@ -255,10 +255,7 @@ async fn on_valkey_a_save_waits_for_the_disks_of_server_and_replicas() {
     replica.signal("-STOP").await;
     let hurried = open(&server, "on_disk=true&replicas=1&replica_timeout=0.2").await;
     let error = hurried.save(&checkpoint("s", "more", "r", 3)).await.expect_err("not on both disks");
-    assert_eq!(
-        too_few(error),
-        "only 0 of 1 replicas have the write on disk; it may be lost if the server fails"
-    );
+    assert_eq!(too_few(error), "only 0 of 1 replicas have the write on disk; it may be lost in a failover");
     replica.signal("-CONT").await;
     server.kill().await;
     replica.kill().await;

@@ -11,6 +11,7 @@ use checkpointer_tests::checkpointer_under_test::Mode;
 use checkpointer_tests::contract::{self, Backend, TestStore, keys_after, redis_store};
 use checkpointer_tests::errors::storage_fields;
 use checkpointer_tests::eventually::eventually;
+use checkpointer_tests::long_tests;
 use checkpointer_tests::redis_server::free_port;
 use checkpointer_tests::samples::checkpoint;
 use checkpointer_tests::sentinels::{NAME, Sentinels};
@@ -184,6 +185,9 @@ async fn lost(sentinels: &Sentinels, acknowledged: &[Vec<Checkpoint>], from: &[u
 
 #[tokio::test(flavor = "multi_thread")]
 async fn writers_continue_without_errors_after_the_master_is_killed_and_restarted() {
+    if !long_tests::are_requested(long_tests::FAILOVERS) {
+        return;
+    }
     let mut sentinels = Sentinels::start().await;
     let mut writers = Writers::start(&open(&sentinels, PATIENT).await, none);
     writers.go_on().await;
@@ -202,11 +206,14 @@ async fn writers_continue_without_errors_after_the_master_is_killed_and_restarte
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_replicas_no_acknowledged_save_is_lost_after_a_failover() {
+    if !long_tests::are_requested(long_tests::FAILOVERS) {
+        return;
+    }
     let mut sentinels = Sentinels::start().await;
     let checkpointer = open(&sentinels, "response_timeout=60&replicas=1").await;
     let mut writers = Writers::start(&checkpointer, |error| {
         matches!(error, Error::Storage(StorageError { reason: StorageReason::Unavailable, effect: Effect::Unknown, message, .. })
-            if message == "only 0 of 1 replicas have the write; it may be lost if the server fails")
+            if message == "only 0 of 1 replicas have the write; it may be lost in a failover")
     });
     writers.go_on().await;
     let former = sentinels.kill_master().await;
@@ -221,6 +228,9 @@ async fn with_replicas_no_acknowledged_save_is_lost_after_a_failover() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stalled_master_is_replaced_within_the_response_timeout() {
+    if !long_tests::are_requested(long_tests::FAILOVERS) {
+        return;
+    }
     for options in ["response_timeout=30", "response_timeout=30&replicas=1"] {
         let sentinels = Sentinels::start().await;
         let checkpointer = open(&sentinels, options).await;
@@ -244,6 +254,9 @@ async fn a_stalled_master_is_replaced_within_the_response_timeout() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn writers_continue_without_errors_during_a_manual_failover() {
+    if !long_tests::are_requested(long_tests::FAILOVERS) {
+        return;
+    }
     let sentinels = Sentinels::start().await;
     let mut writers = Writers::start(&open(&sentinels, PATIENT).await, none);
     writers.go_on().await;
@@ -259,6 +272,9 @@ async fn writers_continue_without_errors_during_a_manual_failover() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_checkpointer_never_uses_a_returned_former_master() {
+    if !long_tests::are_requested(long_tests::FAILOVERS) {
+        return;
+    }
     let mut sentinels = Sentinels::start().await;
     let checkpointer = open(&sentinels, "response_timeout=60&replicas=2&replica_timeout=30").await;
     let a = checkpoint("s", "a", "r", 1);
@@ -274,6 +290,9 @@ async fn an_idle_checkpointer_never_uses_a_returned_former_master() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scan_across_a_failover_returns_every_key() {
+    if !long_tests::are_requested(long_tests::FAILOVERS) {
+        return;
+    }
     let mut sentinels = Sentinels::start().await;
     let store = redis_store(&format!("{}&{PATIENT}", sentinels.url()));
     let keys: Vec<String> = (0..5000).map(|number| format!("key {number:04}")).collect();
@@ -305,7 +324,7 @@ async fn without_sentinels_a_store_works_until_it_needs_a_discovery() {
     sentinels.kill_sentinels().await;
     checkpointer.save(&checkpoint("s", "b", "r", 2)).await.expect("saved");
     assert_eq!(checkpointer.load("s", "a").await.expect("loaded"), Some(a.clone()));
-    let message = "none of the store's sentinels can be reached";
+    let message = "no Sentinel of the store can be reached; check the addresses and that they are running";
     let expected = (StorageReason::Unavailable, Effect::None, message.to_owned());
     let new = open(&sentinels, "response_timeout=1").await;
     assert_eq!(failure(new.save(&a).await), expected);
@@ -329,33 +348,37 @@ async fn invalid_sentinel_urls_are_reported() {
         (
             url.replace(NAME, "another"),
             StorageReason::InvalidArgument,
-            "the sentinels of the store know no master of this name",
+            "the Sentinels know no master with this name; check the path of the URL",
         ),
         (
             of("sentinel_password=wrong"),
             StorageReason::AccessDenied,
-            "a sentinel of the store refused the user or the password",
+            "a Sentinel rejected the user or the password; see `sentinel_user` and `sentinel_password`",
         ),
-        (of(""), StorageReason::AccessDenied, "a sentinel of the store refused the user or the password"),
+        (
+            of(""),
+            StorageReason::AccessDenied,
+            "a Sentinel rejected the user or the password; see `sentinel_user` and `sentinel_password`",
+        ),
         (
             url.replace("redis+sentinel://", "redis+sentinel://stranger:wrong@"),
             StorageReason::AccessDenied,
-            "the store refused the user or the password",
+            "the store rejected the user or the password",
         ),
         (
             format!("redis+sentinel://127.0.0.1:{port}/{NAME}"),
             StorageReason::InvalidArgument,
-            "a server is no sentinel of the store",
+            "the server is not a Sentinel; check its port, usually 26379",
         ),
         (
             format!("redis+sentinel://127.0.0.1:{}/{NAME}", free_port()),
             StorageReason::Unavailable,
-            "none of the store's sentinels can be reached",
+            "no Sentinel of the store can be reached; check the addresses and that they are running",
         ),
         (
             url.replace(NAME, "mymaster/77"),
             StorageReason::InvalidArgument,
-            "the store has no database of this number",
+            "the store has no database with this number; check the URL and `databases` in redis.conf",
         ),
     ] {
         let patience = if url.contains('?') { "&response_timeout=5" } else { "?response_timeout=1" };

@@ -122,7 +122,13 @@ async fn a_cluster_is_verified_by_the_host_names_it_announces() {
     assert_eq!(trusting.clear_all().await.expect("cleared"), 1);
     let error = open("other-ca.pem").await.save(&checkpoint("s", "c", "r", 1)).await.expect_err("not saved");
     let error = storage_error(error);
-    assert_eq!((&*error.message, error.effect), ("the store's certificate can't be trusted", Effect::None));
+    assert_eq!(
+        (&*error.message, error.effect),
+        (
+            "the certificate of the store is not trusted; check the host name and the option `ca`",
+            Effect::None
+        )
+    );
     assert_eq!(server.command::<u32>(&["DBSIZE"]).await, 0);
 }
 
@@ -151,7 +157,10 @@ async fn a_server_with_an_invalid_certificate_receives_no_command() {
     ] {
         let (reason, message) = refusal(&certificates.address(host, port, &[("ca", ca)])).await;
         assert_eq!(reason, StorageReason::Unavailable);
-        assert_eq!(message, "the store's certificate can't be trusted", "{host} {ca}");
+        assert_eq!(
+            message, "the certificate of the store is not trusted; check the host name and the option `ca`",
+            "{host} {ca}"
+        );
     }
     assert_eq!(server.keyspace().await, []);
     assert_eq!(expired.keyspace().await, []);
@@ -169,7 +178,10 @@ async fn client_certificates_are_required_and_accepted() {
         for client in [&[][..], &[("cert", "stranger.pem"), ("key", "stranger.key")]] {
             let (reason, message) = refusal(&with(client)).await;
             assert_eq!(reason, StorageReason::AccessDenied, "{version}: {message}");
-            assert_eq!(message, "the store refused the client's certificate, or wants one");
+            assert_eq!(
+                message,
+                "the store requires a client certificate that it trusts; check the options `cert` and `key`"
+            );
         }
         assert_eq!(server.keyspace().await, []);
         save(&with(&[("cert", "client.pem"), ("key", "client.key")])).await;
@@ -186,8 +198,8 @@ async fn a_missing_or_invalid_tls_file_is_reported_with_its_option() {
     let client = |cert, key| vec![("ca", "ca.pem"), ("cert", cert), ("key", key)];
     for (options, option, file, fault) in [
         (vec![("ca", "nowhere.pem")], "ca", "nowhere.pem", "No such file or directory (os error 2)"),
-        (vec![("ca", "empty.pem")], "ca", "empty.pem", "there is no certificate in it"),
-        (vec![("ca", "ca.key")], "ca", "ca.key", "there is no certificate in it"),
+        (vec![("ca", "empty.pem")], "ca", "empty.pem", "it contains no certificate"),
+        (vec![("ca", "ca.key")], "ca", "ca.key", "it contains no certificate"),
         (vec![("ca", "broken.pem")], "ca", "broken.pem", "invalid peer certificate: BadEncoding"),
         (
             client("nowhere.pem", "client.key"),
@@ -195,28 +207,28 @@ async fn a_missing_or_invalid_tls_file_is_reported_with_its_option() {
             "nowhere.pem",
             "No such file or directory (os error 2)",
         ),
-        (client("client.key", "client.key"), "cert", "client.key", "there is no certificate in it"),
+        (client("client.key", "client.key"), "cert", "client.key", "it contains no certificate"),
         (client("client.pem", "nowhere.key"), "key", "nowhere.key", "No such file or directory (os error 2)"),
         (
             client("client.pem", "client.pem"),
             "key",
             "client.pem",
-            "there is no private key in it without a passphrase",
+            "it contains no private key without a passphrase",
         ),
         (
             client("client.pem", "locked.key"),
             "key",
             "locked.key",
-            "there is no private key in it without a passphrase",
+            "it contains no private key without a passphrase",
         ),
-        (client("client.pem", "server.key"), "key", "server.key", "it does not go with"),
+        (client("client.pem", "server.key"), "key", "server.key", "it does not match"),
     ] {
         let address = certificates.address("localhost", 1, &options);
         let Err(error) = Checkpointer::open(&address).await else { panic!("{address} was opened") };
         let error = storage_error(error);
         assert_eq!((error.reason, error.effect), (StorageReason::InvalidArgument, Effect::None), "{error:?}");
         let file = certificates.path(file);
-        let begin = format!("the option {option:?} of the store's address: {file}: {fault}");
+        let begin = format!("the option {option:?} of the store's URL: {file}: {fault}");
         assert!(error.message.starts_with(&begin), "{error}");
     }
 }

@@ -33,7 +33,7 @@ async fn ten_thousand_plugin_runs_leave_memory_unchanged() {
     let runs = from_environment("RUNS", 10_000);
     let all = Plugins::new().expect("an engine");
     let agent = all.load(plugins::rust()).expect("a plugin");
-    let limits = Limits { memory: 16 << 20, max_bytes_per_call: 1 << 20, ..Limits::default() };
+    let limits = Limits::default().max_memory_bytes(16 << 20).max_bytes_per_call(1 << 20);
     let hostile = all.load(plugins::hostile()).expect("a plugin").limits(limits);
     let store: Arc<dyn Store> = Arc::new(SqliteStore::in_memory().await.expect("a database in memory"));
     let honest = granted(&store, "honest/");

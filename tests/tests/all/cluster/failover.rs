@@ -9,6 +9,7 @@ use checkpointer::store::{
 use checkpointer_tests::contract::{keys_after, redis_store};
 use checkpointer_tests::errors::storage_error;
 use checkpointer_tests::eventually::eventually;
+use checkpointer_tests::long_tests;
 use checkpointer_tests::redis_cluster::RedisCluster;
 use checkpointer_tests::samples::checkpoint;
 use checkpointer_tests::writers::{Saving, Writers};
@@ -35,9 +36,12 @@ async fn wait_for_successor_of(cluster: &RedisCluster, master: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_call_fails_after_a_master_is_killed() {
+    if !long_tests::are_requested(long_tests::FAILOVERS) {
+        return;
+    }
     let mut cluster = RedisCluster::start().await;
     let checkpointer = open_patiently(&cluster, "").await;
-    let writers = Writers::start(&checkpointer, 16, Saving::EachByItself);
+    let writers = Writers::start(&checkpointer, 16, Saving::Independent);
     writers.make_progress(20).await;
     let master = first_master(&cluster).await;
     cluster.servers_mut()[master].kill().await;
@@ -52,9 +56,12 @@ async fn no_call_fails_after_a_master_is_killed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_call_fails_during_a_manual_failover() {
+    if !long_tests::are_requested(long_tests::FAILOVERS) {
+        return;
+    }
     let cluster = RedisCluster::start().await;
     let checkpointer = open_patiently(&cluster, "").await;
-    let writers = Writers::start(&checkpointer, 16, Saving::OneAfterAnother);
+    let writers = Writers::start(&checkpointer, 16, Saving::AfterPrevious);
     for _ in 0..2 {
         writers.make_progress(20).await;
         let master = first_master(&cluster).await;
@@ -70,6 +77,9 @@ async fn no_call_fails_during_a_manual_failover() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clear_all_completes_after_a_master_is_killed() {
+    if !long_tests::are_requested(long_tests::FAILOVERS) {
+        return;
+    }
     let mut cluster = RedisCluster::start().await;
     let checkpointer = open_patiently(&cluster, "&replicas=1").await;
     for number in 0..60 {
@@ -84,6 +94,9 @@ async fn clear_all_completes_after_a_master_is_killed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scan_across_a_failover_or_restart_returns_every_key() {
+    if !long_tests::are_requested(long_tests::FAILOVERS) {
+        return;
+    }
     let mut cluster = RedisCluster::start().await;
     let store = redis_store(&format!("{}?{PATIENT}", cluster.url()));
     let keys: Vec<String> = (0..9000).map(|number| format!("key {number:04}")).collect();
@@ -117,6 +130,9 @@ async fn a_scan_across_a_failover_or_restart_returns_every_key() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn callers_that_are_dropped_early_reach_the_successor_of_a_stalled_master() {
+    if !long_tests::are_requested(long_tests::FAILOVERS) {
+        return;
+    }
     let cluster = RedisCluster::start().await;
     let checkpointer = open_patiently(&cluster, "").await;
     checkpointer.save(&checkpoint("session-0", "c", "r", 1)).await.expect("saved");
@@ -130,6 +146,9 @@ async fn callers_that_are_dropped_early_reach_the_successor_of_a_stalled_master(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stalled_master_delays_only_its_own_sessions() {
+    if !long_tests::are_requested(long_tests::FAILOVERS) {
+        return;
+    }
     let cluster = RedisCluster::start().await;
     let checkpointer = open_patiently(&cluster, "").await;
     let hanging = first_master(&cluster).await;
@@ -165,9 +184,12 @@ async fn a_stalled_master_delays_only_its_own_sessions() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_call_fails_after_a_master_stalls() {
+    if !long_tests::are_requested(long_tests::FAILOVERS) {
+        return;
+    }
     let cluster = RedisCluster::start().await;
     let checkpointer = open_patiently(&cluster, "").await;
-    let writers = Writers::start(&checkpointer, 16, Saving::EachByItself);
+    let writers = Writers::start(&checkpointer, 16, Saving::Independent);
     writers.make_progress(20).await;
     let master = cluster.master_of(&PARTITIONED.index("session-0")).await;
     cluster.servers()[master].signal("-STOP").await;
@@ -187,15 +209,18 @@ async fn cut_off_replica_of(cluster: &RedisCluster, master: usize) -> usize {
 }
 
 /// The message of a save that no replica acknowledged.
-const ALONE: &str = "only 0 of 1 replicas have the write; it may be lost if the server fails; whether the write took \
+const ALONE: &str = "only 0 of 1 replicas have the write; it may be lost in a failover; whether the write took \
     effect is unknown";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_save_acknowledged_by_a_replica_is_lost_with_its_master() {
+    if !long_tests::are_requested(long_tests::FAILOVERS) {
+        return;
+    }
     let mut cluster = RedisCluster::start().await;
     let checkpointer = open_patiently(&cluster, "&replicas=1").await;
     // As long as the shard has no replica, its saves are not acknowledged.
-    let writers = Writers::start(&checkpointer, 16, Saving::UnlessRefused(|message| message == ALONE));
+    let writers = Writers::start(&checkpointer, 16, Saving::Tolerating(|message| message == ALONE));
     writers.make_progress(20).await;
     let master = first_master(&cluster).await;
     let replica = cut_off_replica_of(&cluster, master).await;
@@ -217,6 +242,9 @@ async fn no_save_acknowledged_by_a_replica_is_lost_with_its_master() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retried_save_is_acknowledged_only_by_a_replica_on_redis_and_valkey() {
+    if !long_tests::are_requested(long_tests::FAILOVERS) {
+        return;
+    }
     // Valkey does not wait for a command that writes nothing.
     for cluster in [RedisCluster::start().await, RedisCluster::start_valkey().await] {
         let checkpointer = open_patiently(&cluster, "&replicas=1&replica_timeout=2").await;
@@ -242,6 +270,9 @@ async fn a_retried_save_is_acknowledged_only_by_a_replica_on_redis_and_valkey() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn concurrent_saves_without_replica_acknowledgement_all_fail_in_time() {
+    if !long_tests::are_requested(long_tests::FAILOVERS) {
+        return;
+    }
     let cluster = RedisCluster::start().await;
     // With the default timeouts: one after another the saves would take half a
     // minute.
@@ -262,9 +293,12 @@ async fn concurrent_saves_without_replica_acknowledgement_all_fail_in_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_possibly_applied_attempt_is_never_reported_as_effect_none() {
+    if !long_tests::are_requested(long_tests::FAILOVERS) {
+        return;
+    }
     let cluster = RedisCluster::start().await;
     let store = redis_store(&format!("{}?response_timeout=4", cluster.url()));
-    let quota = Quota { ledger: "{s}\0quota".to_owned(), values: Some(1), bytes: None };
+    let quota = Quota::new("{s}\0quota", Some(1), None);
     let starts_with = |key: &str, text: &str| {
         Condition::StartsWith(ValuePrefix { key: key.to_owned(), text: text.to_owned() })
     };

@@ -10,6 +10,7 @@ use checkpointer::store::{
 use checkpointer_tests::contract::redis_store;
 use checkpointer_tests::errors::storage_fields;
 use checkpointer_tests::eventually::eventually;
+use checkpointer_tests::long_tests;
 use checkpointer_tests::redis_cluster::RedisCluster;
 use checkpointer_tests::samples::checkpoint;
 use checkpointer_tests::writers::{Saving, Writers};
@@ -19,9 +20,12 @@ use super::{PARTITIONED, absent, batch, delete, open, open_patiently, put};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn writers_continue_during_slot_migration() {
+    if !long_tests::are_requested(long_tests::FAILOVERS) {
+        return;
+    }
     let cluster = RedisCluster::start().await;
     let checkpointer = open_patiently(&cluster, "").await;
-    let writers = Writers::start(&checkpointer, 16, Saving::OneAfterAnother);
+    let writers = Writers::start(&checkpointer, 16, Saving::AfterPrevious);
     writers.make_progress(10).await;
     for (from, to) in [(0, 1), (1, 2), (2, 0)] {
         cluster.move_slots(from, to, 1000).await;
@@ -90,6 +94,9 @@ impl HalfMoved {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_half_migrated_session_returns_only_correct_results() {
+    if !long_tests::are_requested(long_tests::FAILOVERS) {
+        return;
+    }
     for (moved, what) in [
         (vec![PARTITIONED.index("s")], "the index"),
         (vec![PARTITIONED.document("s", "new")], "the latest checkpoint"),
@@ -130,10 +137,13 @@ async fn a_half_migrated_session_returns_only_correct_results() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_stays_half_migrated_is_unavailable() {
+    if !long_tests::are_requested(long_tests::FAILOVERS) {
+        return;
+    }
     let cluster = RedisCluster::start().await;
     let checkpointer = open(&format!("{}?response_timeout=2", cluster.url())).await;
     let half_moved = HalfMoved::new(&checkpointer, cluster, &[PARTITIONED.index("s")]).await;
-    let moving = || "the store is moving these keys to another machine".to_owned();
+    let moving = || "the slot of these keys is migrating to another server; retry".to_owned();
     let error = checkpointer.latest("s").await.expect_err("not loaded");
     assert_eq!(storage_fields(error), (StorageReason::Unavailable, Effect::None, moving()));
     let error = checkpointer.save(&checkpoint("s", "next", "r", 3)).await.expect_err("not saved");
@@ -155,6 +165,9 @@ fn member(index: &str, member: &str) -> IndexMember {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_is_deleted_completely_during_slot_migration() {
+    if !long_tests::are_requested(long_tests::FAILOVERS) {
+        return;
+    }
     let cluster = RedisCluster::start().await;
     let checkpointer = open_patiently(&cluster, "").await;
     // With the pin marker, all keys of the first step are still on the first
@@ -175,6 +188,9 @@ async fn a_session_is_deleted_completely_during_slot_migration() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_sees_its_own_deletions_during_slot_migration() {
+    if !long_tests::are_requested(long_tests::FAILOVERS) {
+        return;
+    }
     let cluster = RedisCluster::start().await;
     let checkpointer = open_patiently(&cluster, "").await;
     let store = redis_store(&format!("{}?response_timeout=1", cluster.url()));
@@ -220,11 +236,14 @@ async fn a_commit_sees_its_own_deletions_during_slot_migration() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ledger_stays_exact_for_deletions_during_slot_migration() {
+    if !long_tests::are_requested(long_tests::FAILOVERS) {
+        return;
+    }
     let cluster = RedisCluster::start().await;
     let checkpointer = open_patiently(&cluster, "").await;
     let store = redis_store(&format!("{}?response_timeout=1", cluster.url()));
     let [a, b, c, index, ledger] = ["{s}a", "{s}b", "{s}c", "{s}index", "{s}\0quota"];
-    let quota = Quota { ledger: ledger.to_owned(), values: Some(9), bytes: Some(999) };
+    let quota = Quota::new(ledger, Some(9), Some(999));
     let operations = vec![put(a, "1"), put(b, "22"), put(c, "333"), index_put(index, "a")];
     assert_eq!(store.commit_with_quota(&quota, vec![batch(vec![], operations)]).await, Ok(vec![true]));
     let half_moved = HalfMoved::new(&checkpointer, cluster, &[]).await;

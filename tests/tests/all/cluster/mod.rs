@@ -103,7 +103,7 @@ async fn a_quota_is_enforced_if_its_ledger_is_in_the_same_slot() {
         let put = Put { key: key.to_owned(), value: String::new(), expiry: Expiry::Never };
         vec![Batch { conditions: Vec::new(), operations: vec![Operation::Put(put)] }]
     };
-    let two = |ledger: &str| Quota { ledger: ledger.to_owned(), values: Some(2), bytes: None };
+    let two = |ledger: &str| Quota::new(ledger, Some(2), None);
     let apart = store.inner.commit_with_quota(&two("tenant:\0quota"), put("tenant:{s}")).await;
     assert_eq!(apart.expect_err("refused").reason, StorageReason::Unsupported);
     assert_eq!(store.keys("").await, [""; 0]);
@@ -131,8 +131,11 @@ async fn an_unreachable_or_missing_cluster_is_reported() {
     let (reason, effect, message) = failure(&cluster.url().replace("//", "//nobody:secret@")).await;
     assert_eq!((reason, effect), (StorageReason::AccessDenied, Effect::None), "{message}");
     let alone = RedisServer::start().await;
-    let expected =
-        (StorageReason::Unsupported, Effect::None, "the store is one server and no cluster".to_owned());
+    let expected = (
+        StorageReason::Unsupported,
+        Effect::None,
+        "the store is a single server and not a cluster; use redis:// instead of redis-cluster://".to_owned(),
+    );
     assert_eq!(failure(&format!("redis-cluster://127.0.0.1:{}", alone.port())).await, expected);
     // One reachable server is enough to discover the others.
     let url = cluster.url().replace("redis-cluster://", "redis-cluster://127.0.0.1:1,");

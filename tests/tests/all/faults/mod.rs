@@ -24,6 +24,7 @@ use checkpointer_tests::checkpointer_under_test::{CheckpointerUnderTest, Mode, O
 use checkpointer_tests::contents::Contents;
 use checkpointer_tests::contract::{Backend, TestStore};
 use checkpointer_tests::faulty::{Call, Fault, Faulty};
+use checkpointer_tests::long_tests;
 use checkpointer_tests::paged::Paged;
 
 use scenarios::{End, Given, HOUR, Request, Scenario, scenarios};
@@ -228,7 +229,8 @@ impl Baseline {
     /// No partial write is left.
     fn check_contents(&self, scenario: &Scenario, left: &Contents) -> Vec<String> {
         let mut checks = Checks::default();
-        let (kept_before, kept_after, kept) = (self.before.kept(), self.after.kept(), left.kept());
+        let (kept_before, kept_after, kept) =
+            (self.before.documents(), self.after.documents(), left.documents());
         let keys = kept_before.keys().chain(kept_after.keys()).chain(kept.keys());
         for key in keys {
             let it = kept.get(key);
@@ -237,26 +239,26 @@ impl Baseline {
             });
         }
         // Defects of the starting state do not count.
-        let (wrong, wrong_before) = (left.wrong(), self.before.wrong());
-        checks.check(wrong.is_subset(&wrong_before), || {
-            format!("entries name nothing of theirs: {:?}", &wrong - &wrong_before)
+        let (invalid, invalid_before) = (left.invalid_entries(), self.before.invalid_entries());
+        checks.check(invalid.is_subset(&invalid_before), || {
+            format!("invalid index entries: {:?}", &invalid - &invalid_before)
         });
-        let (missing, missing_before) = (left.missing(), self.before.missing());
+        let (missing, missing_before) = (left.missing_entries(), self.before.missing_entries());
         checks.check(missing.is_subset(&missing_before), || {
-            format!("documents are not named: {:?}", &missing - &missing_before)
+            format!("missing index entries: {:?}", &missing - &missing_before)
         });
         if let Request::DeleteSession(_) = scenario.request {
             let goes = || kept_before.iter().filter(|(key, _)| !kept_after.contains_key(*key));
             let latest = goes().max_by(|(_, one), (_, other)| one.score().total_cmp(&other.score()));
             let is_done = !goes().any(|(key, _)| kept.contains_key(key));
             checks.check(is_done || latest.is_some_and(|(key, _)| kept.contains_key(key)), || {
-                format!("the latest did not go last: {}", self.before.difference(left))
+                format!("the latest was not deleted last: {}", self.before.difference(left))
             });
         }
         for key in left.keys() {
             let expires = left.expires(key);
             checks.check(expires == self.before.expires(key) || expires == self.after.expires(key), || {
-                format!("{key} expires: {expires:?}, as neither before nor after")
+                format!("{key} expires: {expires:?}, neither as before nor as after")
             });
         }
         if self.before.all_expire() && self.after.all_expire() {
@@ -264,7 +266,7 @@ impl Baseline {
                 .check(left.all_expire(), || format!("an expiry is lost: {}", self.before.difference(left)));
         }
         if scenario.only_reads() {
-            checks.check(left.without_dead() == self.before.without_dead(), || {
+            checks.check(left.without_dangling() == self.before.without_dangling(), || {
                 format!("reading wrote: {}", self.before.difference(left))
             });
         }
@@ -286,10 +288,10 @@ impl Baseline {
             // Only reads, and saves that remove others in several steps, may leave
             // something to remove; nothing may be missing.
             let may_leave = scenario.only_reads() || scenario.options.max_checkpoints.is_some();
-            let (kept, kept_after) = (left.kept(), self.after.kept());
+            let (kept, kept_after) = (left.documents(), self.after.documents());
             let is_missing = kept_after.iter().any(|(key, it)| kept.get(key) != Some(it));
             checks.check(scenario.equal(left, &self.after) || may_leave && !is_missing, || {
-                format!("{end:?}, and that is not so: {}", self.after.difference(left))
+                format!("{end:?}, which is wrong: {}", self.after.difference(left))
             });
         }
         checks.0
@@ -299,9 +301,9 @@ impl Baseline {
     fn check_retry(&self, scenario: &Scenario, state: &Contents, end: &End, left: &Contents) -> Vec<String> {
         let mut checks = Checks::default();
         let expected = self.expected(state);
-        checks.check(*end == expected, || format!("the repeat gives {end:?} instead of {expected:?}"));
+        checks.check(*end == expected, || format!("the retry returns {end:?} instead of {expected:?}"));
         checks.check(scenario.equal(left, &self.after), || {
-            format!("the repeat ends elsewhere: {}", self.after.difference(left))
+            format!("the retry has another result: {}", self.after.difference(left))
         });
         checks.0
     }
@@ -338,7 +340,7 @@ fn check_fault(
                 checks.check(*effect == Effect::Unknown, || format!("{end:?} of {error:?}"));
             }
             checks.check(!(scenario.only_reads() && call == Call::Commit), || {
-                format!("{end:?}, and only tidying up failed")
+                format!("{end:?}, but only the removal of dangling entries failed")
             });
         }
         (End::Count(_) | End::Answer(_) | End::Refused(_), Some(_)) => {}
@@ -379,6 +381,9 @@ fn small(layout: Layout) -> impl Iterator<Item = Scenario> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_fault_leaves_partial_writes_in_sqlite_native() {
+    if !long_tests::are_requested("four of the six fault matrices") {
+        return;
+    }
     run("in SQLite, natively", Matrix::new(Backend::File, Mode::Native, None).await, small(Layout::Llmfy))
         .await;
 }
@@ -395,6 +400,9 @@ async fn no_fault_leaves_partial_writes_in_sqlite_component() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_fault_leaves_partial_writes_in_redis_component() {
+    if !long_tests::are_requested("four of the six fault matrices") {
+        return;
+    }
     run(
         "in Redis, as the component",
         Matrix::new(Backend::Redis, Mode::Component, None).await,
@@ -405,12 +413,18 @@ async fn no_fault_leaves_partial_writes_in_redis_component() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_fault_leaves_partial_writes_in_sqlite_component_partitioned() {
+    if !long_tests::are_requested("four of the six fault matrices") {
+        return;
+    }
     let matrix = Matrix::new(Backend::File, Mode::Component, None).await;
     run("in partitions of SQLite, as the component", matrix, small(Layout::Partitioned)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_fault_leaves_partial_writes_in_multi_step_operations() {
+    if !long_tests::are_requested("four of the six fault matrices") {
+        return;
+    }
     let large = scenarios(Some(HOUR), Layout::Llmfy).into_iter().filter(|scenario| scenario.is_large);
     run("among very many", Matrix::new(Backend::File, Mode::Native, None).await, large).await;
 }

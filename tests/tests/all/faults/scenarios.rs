@@ -168,7 +168,7 @@ impl Scenario {
     /// entries or not.
     pub fn equal(&self, one: &Contents, other: &Contents) -> bool {
         match self.request {
-            Request::SaveAfter(..) => one.without_dead() == other.without_dead(),
+            Request::SaveAfter(..) => one.without_dangling() == other.without_dangling(),
             _ => one == other,
         }
     }
@@ -274,15 +274,20 @@ pub fn scenarios(ttl: Option<Duration>, layout: Layout) -> Vec<Scenario> {
     add("save the first of a session", &usual, vec![], save(checkpoint("s", "n", "r", 9)));
     add("save one without a run", &usual, five(), save(plain("s", "n", 9)));
     add("save another of a session", &usual, five(), save(checkpoint("s", "n", "r", 9)));
-    add("save one that is there already", &usual, five(), save(checkpoint("s", "d", "r", 4)));
+    add("save an identical one", &usual, five(), save(checkpoint("s", "d", "r", 4)));
     add("save a later version of one", &usual, five(), save(checkpoint("s", "a", "r", 9)));
     add("save one that changes its run", &usual, five(), save(checkpoint("s", "a", "q", 9)));
     add("save one that leaves its run", &usual, five(), save(plain("s", "a", 9)));
     add("save one that joins a run", &usual, five(), save(checkpoint("s", "c", "r", 9)));
     add("save an id of another session", &usual, five(), save(checkpoint("other", "a", "r", 9)));
-    add("save over garbage", &usual, five_and(vec![garbage("g")]), save(checkpoint("s", "g", "r", 9)));
-    add("save over another type", &usual, five_and(vec![alien("x")]), save(checkpoint("s", "x", "r", 9)));
-    add("save one that expired", &usual, five_and(vec![gone("a")]), save(checkpoint("s", "a", "q", 9)));
+    add(
+        "save over an invalid value",
+        &usual,
+        five_and(vec![garbage("g")]),
+        save(checkpoint("s", "g", "r", 9)),
+    );
+    add("save over a foreign value", &usual, five_and(vec![alien("x")]), save(checkpoint("s", "x", "r", 9)));
+    add("save an expired one", &usual, five_and(vec![gone("a")]), save(checkpoint("s", "a", "q", 9)));
     add(
         "save over another spelling",
         &usual,
@@ -302,10 +307,10 @@ pub fn scenarios(ttl: Option<Duration>, layout: Layout) -> Vec<Scenario> {
         save(checkpoint("session:s", "a", "q", 9)),
     );
     add("save a document", &usual, five(), Request::SaveDocument(written("n")));
-    add("save a document in place of one", &usual, five(), Request::SaveDocument(written("a")));
+    add("save a document that replaces one", &usual, five(), Request::SaveDocument(written("a")));
     add("restore a document", &usual, five(), Request::Restore(written("n"), ttl));
-    add("restore a document in place of one", &usual, five(), Request::Restore(written("a"), ttl));
-    add("save what is no document", &usual, five(), Request::SaveDocument("[]".to_owned()));
+    add("restore a document that replaces one", &usual, five(), Request::Restore(written("a"), ttl));
+    add("save an invalid document", &usual, five(), Request::SaveDocument("[]".to_owned()));
 
     add("save with room", &limited(6), five(), save(checkpoint("s", "n", "r", 9)));
     add("save the first with room", &limited(1), vec![], save(checkpoint("s", "n", "r", 9)));
@@ -318,29 +323,24 @@ pub fn scenarios(ttl: Option<Duration>, layout: Layout) -> Vec<Scenario> {
         five(),
         save(checkpoint("s", "b", "r", 9)),
     );
-    add("save one too old", &limited(5), five(), save(checkpoint("s", "n", "r", 0)));
-    add("save one too old with many over", &limited(2), five(), save(checkpoint("s", "n", "r", 0)));
-    add("save one too old that is there", &limited(4), five(), save(checkpoint("s", "d", "r", 0)));
+    add("save one that is too old", &limited(5), five(), save(checkpoint("s", "n", "r", 0)));
+    add("save one that is too old with many over", &limited(2), five(), save(checkpoint("s", "n", "r", 0)));
+    add("save one that is too old that is there", &limited(4), five(), save(checkpoint("s", "d", "r", 0)));
     add(
         "save an id of another session at the limit",
         &limited(5),
         five_and(vec![saved(checkpoint("other", "o", "r", 7)), gone("b")]),
         save(checkpoint("s", "o", "r", 9)),
     );
+    add("save over the limit among all defects", &limited(2), wrong(), save(checkpoint("s", "n", "r", 9)));
     add(
-        "save over the limit among all that can be wrong",
-        &limited(2),
-        wrong(),
-        save(checkpoint("s", "n", "r", 9)),
-    );
-    add(
-        "save one that changes its run among all that can be wrong",
+        "save one that changes its run among all defects",
         &limited(2),
         wrong(),
         save(checkpoint("s", "d", "q", 9)),
     );
     add(
-        "save one too old among all that can be wrong",
+        "save one that is too old among all defects",
         &limited(2),
         wrong(),
         save(checkpoint("s", "d", "r", 0)),
@@ -359,32 +359,32 @@ pub fn scenarios(ttl: Option<Duration>, layout: Layout) -> Vec<Scenario> {
     );
 
     add("load by id", &usual, five(), Request::Load("s", "b"));
-    add("load an id that is not there", &usual, five(), Request::Load("s", "n"));
+    add("load an id that does not exist", &usual, five(), Request::Load("s", "n"));
     add("load an id of another session", &usual, five(), Request::Load("other", "b"));
-    add("load garbage", &usual, wrong(), Request::Load("s", "g"));
+    add("load an invalid value", &usual, wrong(), Request::Load("s", "g"));
     add("load the latest", &usual, five(), Request::Latest("s"));
     add("load the latest of nothing", &usual, vec![], Request::Latest("s"));
-    add("load the latest behind one that expired", &usual, five_and(vec![gone("e")]), Request::Latest("s"));
+    add("load the latest behind an expired one", &usual, five_and(vec![gone("e")]), Request::Latest("s"));
     add(
-        "load the latest behind many that expired",
+        "load the latest behind many expired ones",
         &usual,
         five_and(vec![gone("e"), gone("d"), gone("c"), gone("b")]),
         Request::Latest("s"),
     );
-    add("load the latest of all that expired", &usual, five_gone(), Request::Latest("s"));
-    add("load the latest among all that can be wrong", &usual, wrong(), Request::Latest("s"));
+    add("load the latest of all expired", &usual, five_gone(), Request::Latest("s"));
+    add("load the latest among all defects", &usual, wrong(), Request::Latest("s"));
     add("load a document", &usual, five(), Request::LoadDocument("s", "b"));
     add("load the latest document", &usual, wrong(), Request::LatestDocument("s"));
     add("list a session", &usual, five(), Request::List("s", None));
-    add("list a session with all that can be wrong", &usual, wrong(), Request::List("s", None));
+    add("list a session with all defects", &usual, wrong(), Request::List("s", None));
     add("list a part of it", &usual, wrong(), Request::List("s", Some(3)));
     add(
-        "list two behind those that expired",
+        "list two behind expired ones",
         &usual,
         five_and(vec![gone("e"), gone("c"), gone("b")]),
         Request::List("s", Some(2)),
     );
-    add("list more than a store gives at once", &usual, wrong(), Request::List("s", Some(2000)));
+    add("list more than a page of the store", &usual, wrong(), Request::List("s", Some(2000)));
     add("list a run", &usual, wrong(), Request::ListByRun("s", "r", None));
     add("list a part of a run", &usual, wrong(), Request::ListByRun("s", "r", Some(1)));
     add("scan", &usual, wrong(), Request::Scan);
@@ -393,11 +393,11 @@ pub fn scenarios(ttl: Option<Duration>, layout: Layout) -> Vec<Scenario> {
 
     add("delete one", &usual, five(), Request::DeleteCheckpoint("s", "a"));
     add("delete one without a run", &usual, five(), Request::DeleteCheckpoint("s", "c"));
-    add("delete one that is not there", &usual, five(), Request::DeleteCheckpoint("s", "n"));
-    add("delete one that expired", &usual, wrong(), Request::DeleteCheckpoint("s", "b"));
+    add("delete one that does not exist", &usual, five(), Request::DeleteCheckpoint("s", "n"));
+    add("delete an expired one", &usual, wrong(), Request::DeleteCheckpoint("s", "b"));
     add("delete one of another session", &usual, wrong(), Request::DeleteCheckpoint("s", "o"));
-    add("delete garbage", &usual, wrong(), Request::DeleteCheckpoint("s", "g"));
-    add("delete the entry of another type", &usual, wrong(), Request::DeleteCheckpoint("s", "x"));
+    add("delete an invalid value", &usual, wrong(), Request::DeleteCheckpoint("s", "g"));
+    add("delete the entry of a foreign value", &usual, wrong(), Request::DeleteCheckpoint("s", "x"));
     add(
         "delete one where two prefixes share the index",
         &under("app:"),
@@ -405,8 +405,8 @@ pub fn scenarios(ttl: Option<Duration>, layout: Layout) -> Vec<Scenario> {
         Request::DeleteCheckpoint("session:s", "a"),
     );
     add("delete a session", &usual, five(), Request::DeleteSession("s"));
-    add("delete a session that is not there", &usual, five(), Request::DeleteSession("other"));
-    add("delete a session with all that can be wrong", &usual, wrong(), Request::DeleteSession("s"));
+    add("delete a session that does not exist", &usual, five(), Request::DeleteSession("other"));
+    add("delete a session with all defects", &usual, wrong(), Request::DeleteSession("s"));
     add("delete a session of which all expired", &usual, five_gone(), Request::DeleteSession("s"));
     add(
         "delete a session named like a run",
@@ -434,10 +434,10 @@ pub fn scenarios(ttl: Option<Duration>, layout: Layout) -> Vec<Scenario> {
         five_and(vec![saved(checkpoint("t", "n", "r", 1)), saved(plain("u", "o", 2))]),
         Request::ClearAll,
     );
-    add("clear all that can be wrong", &usual, wrong(), Request::ClearAll);
-    add("clear a prefix that others begin with", &under("app:"), shared(), Request::ClearAll);
-    add("clear a prefix that begins with another", &under("app:session:"), shared(), Request::ClearAll);
-    add("clear what is indexed and expired", &usual, five_gone(), Request::ClearAll);
+    add("clear all defects", &usual, wrong(), Request::ClearAll);
+    add("clear a prefix of other prefixes", &under("app:"), shared(), Request::ClearAll);
+    add("clear a prefix within another", &under("app:session:"), shared(), Request::ClearAll);
+    add("clear expired checkpoints with index entries", &usual, five_gone(), Request::ClearAll);
 
     let mine = |id, second| checkpoint("s", id, "r", second);
     let after = |checkpoint, latest| Request::SaveAfter(checkpoint, latest);
@@ -445,11 +445,11 @@ pub fn scenarios(ttl: Option<Duration>, layout: Layout) -> Vec<Scenario> {
     add("save after none where there is one", &usual, five(), after(mine("n", 9), None));
     add("save after the latest", &usual, five(), after(mine("n", 9), Some("e")));
     add("save after another than the latest", &usual, five(), after(mine("n", 9), Some("d")));
-    add("save after one that is not there", &usual, vec![], after(mine("n", 9), Some("d")));
+    add("save after one that does not exist", &usual, vec![], after(mine("n", 9), Some("d")));
     add("save too early after the latest", &usual, five(), after(mine("n", 0), Some("e")));
     add("save the latest after itself", &usual, five(), after(plain("s", "e", 9), Some("e")));
     add("save one that is there after the latest", &usual, five(), after(mine("d", 9), Some("e")));
-    add("save what is there already", &usual, five(), after(mine("d", 4), Some("c")));
+    add("save an identical one", &usual, five(), after(mine("d", 4), Some("c")));
     add(
         "save an id of another session after none",
         &usual,
@@ -462,11 +462,11 @@ pub fn scenarios(ttl: Option<Duration>, layout: Layout) -> Vec<Scenario> {
         five_and(vec![gone("e")]),
         after(mine("n", 9), Some("d")),
     );
-    add("save after the latest of all that can be wrong", &usual, wrong(), after(mine("n", 9), Some("g")));
+    add("save after the latest of all defects", &usual, wrong(), after(mine("n", 9), Some("g")));
     add("save after the latest at the limit", &limited(2), five(), after(mine("n", 9), Some("e")));
     add("save after another at the limit", &limited(2), five(), after(mine("n", 0), Some("d")));
     add(
-        "save after a latest that is below a stray",
+        "save after the latest below foreign entries",
         &usual,
         five_and(vec![saved(checkpoint("t", "o", "r", 7)), entry("s", "o", 2e9), entry("s", "never", 3e9)]),
         after(mine("n", 9), Some("e")),
@@ -475,16 +475,16 @@ pub fn scenarios(ttl: Option<Duration>, layout: Layout) -> Vec<Scenario> {
     let pinned = |id| asked(&usual, Request::PinCheckpoint("s", id));
     let pinned_session = || asked(&usual, Request::PinSession("s"));
     add("pin one", &usual, five(), Request::PinCheckpoint("s", "a"));
-    add("pin one that is not there", &usual, five(), Request::PinCheckpoint("s", "n"));
+    add("pin one that does not exist", &usual, five(), Request::PinCheckpoint("s", "n"));
     add("pin one of another session", &usual, five(), Request::PinCheckpoint("t", "a"));
     add("pin a session", &usual, five(), Request::PinSession("s"));
-    add("pin a session with all that can be wrong", &usual, wrong(), Request::PinSession("s"));
-    add("pin nothing yet", &usual, vec![], Request::PinSession("s"));
+    add("pin a session with all defects", &usual, wrong(), Request::PinSession("s"));
+    add("pin an empty session", &usual, vec![], Request::PinSession("s"));
     add("unpin one", &usual, five_and(vec![pinned("a")]), Request::UnpinCheckpoint("s", "a"));
     add("unpin a session", &usual, five_and(vec![pinned_session()]), Request::UnpinSession("s"));
-    add("unpin what is not pinned", &usual, wrong(), Request::UnpinSession("s"));
+    add("unpin a session that is not pinned", &usual, wrong(), Request::UnpinSession("s"));
     add("save into a pinned session", &usual, five_and(vec![pinned_session()]), save(mine("n", 9)));
-    add("save again what is pinned", &usual, five_and(vec![pinned("a")]), save(mine("a", 9)));
+    add("save a pinned one again", &usual, five_and(vec![pinned("a")]), save(mine("a", 9)));
     add(
         "save after the latest of a pinned session",
         &usual,
@@ -498,9 +498,9 @@ pub fn scenarios(ttl: Option<Duration>, layout: Layout) -> Vec<Scenario> {
         let whole = Options { session_ttl: true, ..usual.clone() };
         let refreshing = Options { refresh_on_read: true, ..usual.clone() };
         let refreshing_whole = Options { refresh_on_read: true, ..whole.clone() };
-        add("save into a session that lives as a whole", &whole, five(), save(mine("n", 9)));
+        add("save into a session with a session TTL", &whole, five(), save(mine("n", 9)));
         add("save one that changes its run there", &whole, five(), save(mine("b", 9)));
-        add("save there among all that can be wrong", &whole, wrong(), save(mine("n", 9)));
+        add("save there among all defects", &whole, wrong(), save(mine("n", 9)));
         add("save after the latest there", &whole, five(), after(mine("n", 9), Some("e")));
         add("save after another there", &whole, five(), after(mine("n", 9), Some("d")));
         add(
@@ -524,12 +524,12 @@ pub fn scenarios(ttl: Option<Duration>, layout: Layout) -> Vec<Scenario> {
         scenarios.push(Scenario { name, options, given, request, is_large: true });
     };
     add("save with a limit that was lowered by very many", &limited(1), save(checkpoint("s", "n", "r", 999)));
-    add("save one too old with very many over", &limited(1), save(checkpoint("s", "0001", "r", 0)));
-    add("delete a session of very many", &usual, Request::DeleteSession("s"));
-    add("pin a session of very many", &usual, Request::PinSession("s"));
+    add("save one that is too old with very many over", &limited(1), save(checkpoint("s", "0001", "r", 0)));
+    add("delete a session of very many checkpoints", &usual, Request::DeleteSession("s"));
+    add("pin a session of very many checkpoints", &usual, Request::PinSession("s"));
     if ttl.is_some() {
         let whole = Options { session_ttl: true, ..usual.clone() };
-        add("save into a session of very many that lives as a whole", &whole, save(mine("n", 999)));
+        add("save into a session of very many checkpoints with a session TTL", &whole, save(mine("n", 999)));
     }
     scenarios
 }
