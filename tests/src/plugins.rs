@@ -59,7 +59,7 @@ fn build(folder: &str, name: &str, kind: &str) -> Vec<u8> {
         .status()
         .expect("cargo runs");
     assert!(status.success(), "{folder} could not be built");
-    let module = target.join(kind).join("release").join(name).with_extension("wasm");
+    let module = target.join(kind).join("release").join(name.replace('-', "_")).with_extension("wasm");
     let module = fs::read(module).expect("a module");
     if kind == WASI {
         return module;
