@@ -15,7 +15,7 @@ use super::{TestStore, redis_store};
 const MEMBER: u64 = 128;
 
 fn quota(values: Option<u64>, bytes: Option<u64>) -> Quota {
-    Quota { ledger: "app:\0quota".into(), values, bytes }
+    Quota::new("app:\0quota", values, bytes)
 }
 
 /// A quota of values only.
@@ -362,7 +362,7 @@ pub async fn the_ledger_stays_exact_under_concurrency(store: &TestStore) {
 
 /// Each ledger counts its own keys.
 pub async fn ledgers_are_independent(store: &TestStore) {
-    let of = |name: &str| Quota { ledger: format!("{name}\0quota"), values: Some(1), bytes: Some(10) };
+    let of = |name: &str| Quota::new(format!("{name}\0quota"), Some(1), Some(10));
     let (one, other) = (of("one:"), of("other:"));
     assert_eq!(write(store, &one, vec![put("one:a", "1")]).await, Ok(true));
     assert_eq!(write(store, &one, vec![put("one:b", "1")]).await, Err(full_of_values(1)));
@@ -538,7 +538,7 @@ pub async fn an_unwritable_ledger_rejects_the_commit(store: &TestStore) {
         assert_eq!(error.message, "the store's user lacks a permission: HSET");
     }
     store.put("text", "1").await;
-    let text = Quota { ledger: "text".into(), values: None, bytes: None };
+    let text = Quota::new("text", None, None);
     let error = write(store, &text, vec![put("a", "2")]).await.expect_err("refused");
     assert_eq!((error.reason, error.effect), (StorageReason::WrongType, Effect::None));
     assert_eq!(store.inner.reconcile_quota(&text, None).await, Err(error));

@@ -84,7 +84,7 @@ fn from_the_middle() -> Query {
 }
 
 fn quota() -> Quota {
-    Quota { ledger: format!("{DEFAULT_PREFIX}\0quota"), values: Some(100), bytes: None }
+    Quota::new(format!("{DEFAULT_PREFIX}\0quota"), Some(100), None)
 }
 
 async fn put_within(store: &Arc<dyn Store>) -> Result<Vec<bool>, StorageError> {

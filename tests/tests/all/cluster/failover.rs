@@ -264,7 +264,7 @@ async fn concurrent_saves_without_replica_acknowledgement_all_fail_in_time() {
 async fn a_possibly_applied_attempt_is_never_reported_as_effect_none() {
     let cluster = RedisCluster::start().await;
     let store = redis_store(&format!("{}?response_timeout=4", cluster.url()));
-    let quota = Quota { ledger: "{s}\0quota".to_owned(), values: Some(1), bytes: None };
+    let quota = Quota::new("{s}\0quota", Some(1), None);
     let starts_with = |key: &str, text: &str| {
         Condition::StartsWith(ValuePrefix { key: key.to_owned(), text: text.to_owned() })
     };

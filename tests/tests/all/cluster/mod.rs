@@ -103,7 +103,7 @@ async fn a_quota_is_enforced_if_its_ledger_is_in_the_same_slot() {
         let put = Put { key: key.to_owned(), value: String::new(), expiry: Expiry::Never };
         vec![Batch { conditions: Vec::new(), operations: vec![Operation::Put(put)] }]
     };
-    let two = |ledger: &str| Quota { ledger: ledger.to_owned(), values: Some(2), bytes: None };
+    let two = |ledger: &str| Quota::new(ledger, Some(2), None);
     let apart = store.inner.commit_with_quota(&two("tenant:\0quota"), put("tenant:{s}")).await;
     assert_eq!(apart.expect_err("refused").reason, StorageReason::Unsupported);
     assert_eq!(store.keys("").await, [""; 0]);
