@@ -31,8 +31,8 @@ mod runner;
 mod sandbox;
 
 use std::future::Future;
-use std::mem;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::time::timeout;
 use wasmtime::Result;
@@ -72,8 +72,8 @@ pub struct PluginCtx {
     grants: Grants,
     limits: Limits,
     open_checkpointers: usize,
-    /// Whether a call waits for the rate limit of its grant.
-    is_rate_limited: bool,
+    /// Whether the last operation of a store waited for the rate limit of its grant.
+    is_rate_limited: Arc<AtomicBool>,
 }
 
 /// A checkpointer that a plugin has open.
@@ -89,7 +89,7 @@ impl PluginCtx {
     /// The context of one instance of a plugin, with these grants and the default
     /// [`Limits`].
     pub fn new(grants: Grants) -> Self {
-        Self { grants, limits: Limits::default(), open_checkpointers: 0, is_rate_limited: false }
+        Self { grants, limits: Limits::default(), open_checkpointers: 0, is_rate_limited: Arc::default() }
     }
 
     /// Sets the limits. Only those of calls and checkpointers are enforced here;
@@ -159,11 +159,9 @@ impl PluginCtxView<'_> {
         effect: Effect,
         call: impl Future<Output = Result<T, Error>> + Send,
     ) -> Answer<T> {
-        let PluginCtx { limits, is_rate_limited, .. } = &mut *self.ctx;
-        *is_rate_limited = true;
+        let PluginCtx { limits, is_rate_limited, .. } = &*self.ctx;
         let call = async {
             granted.store.acquire_ahead().await;
-            *is_rate_limited = false;
             call.await
         };
         let result = match timeout(limits.call_timeout, call).await {
@@ -172,8 +170,8 @@ impl PluginCtxView<'_> {
                 Error::Storage(error) if effect == Effect::None => error.with_effect(effect).into(),
                 error => error,
             }),
-            Err(_) if mem::take(is_rate_limited) => {
-                Err(call_timeout(limits, Effect::None, " while it waited for the rate limit of the bucket"))
+            Err(_) if is_rate_limited.load(Ordering::Relaxed) => {
+                Err(call_timeout(limits, effect, "; its last operation waited for the bucket's rate limit"))
             }
             Err(_) => Err(call_timeout(limits, effect, "")),
         };
@@ -181,8 +179,8 @@ impl PluginCtxView<'_> {
     }
 }
 
-fn call_timeout(limits: &Limits, effect: Effect, activity: &str) -> Error {
-    let message = format!("the call exceeded its timeout of {:?}{activity}", limits.call_timeout);
+fn call_timeout(limits: &Limits, effect: Effect, cause: &str) -> Error {
+    let message = format!("the call exceeded its timeout of {:?}{cause}", limits.call_timeout);
     StorageError::new(StorageReason::Timeout, effect, message).into()
 }
 
@@ -234,7 +232,7 @@ impl HostCheckpointer for PluginCtxView<'_> {
         if self.ctx.open_checkpointers >= max {
             return refuse(StorageReason::Unsupported, format!("at most {max} checkpointers may be open"));
         }
-        let store = Arc::new(GrantedStore::new(grant.clone()));
+        let store = Arc::new(GrantedStore::new(grant.clone(), Arc::clone(&self.ctx.is_rate_limited)));
         let ctx = KeyvalueCtx::builder()
             .bucket(&options.bucket, Arc::clone(&store) as Arc<dyn Store>, grant.settings.prefix.as_str())
             .answer_bytes(limits.max_bytes_per_call)

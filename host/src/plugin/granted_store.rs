@@ -1,5 +1,6 @@
 //! A store within the limits of a grant.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ pub(super) struct GrantedStore {
     /// Whether [`GrantedStore::acquire_ahead`] took a permit that no operation has
     /// used.
     has_permit: AtomicBool,
+    /// Whether the last operation of the plugin waited for a permit.
+    is_rate_limited: Arc<AtomicBool>,
 }
 
 /// The progress of the reconciliation of a quota, shared by the clones of a grant.
@@ -39,17 +42,23 @@ const MIN_RECONCILE_INTERVAL: Duration = Duration::from_secs(1);
 const RECONCILE_BACKOFF_FACTOR: u32 = 4;
 
 impl GrantedStore {
-    pub(super) fn new(grant: Grant) -> Self {
-        Self { quota: grant.quota(), grant, has_permit: AtomicBool::new(false) }
+    pub(super) fn new(grant: Grant, is_rate_limited: Arc<AtomicBool>) -> Self {
+        Self { quota: grant.quota(), grant, has_permit: AtomicBool::new(false), is_rate_limited }
     }
 
     /// Waits for a permit of the rate limit, unless one was acquired ahead.
     async fn acquire(&self) {
-        if let Some(limiter) = &self.grant.rate_limiter
-            && !self.has_permit.swap(false, Ordering::Relaxed)
-        {
-            limiter.acquire().await;
+        if self.has_permit.swap(false, Ordering::Relaxed) {
+            return;
         }
+        let waited = match &self.grant.rate_limiter {
+            Some(limiter) => {
+                self.is_rate_limited.store(true, Ordering::Relaxed);
+                limiter.acquire().await
+            }
+            None => false,
+        };
+        self.is_rate_limited.store(waited, Ordering::Relaxed);
     }
 
     /// Acquires the permit of the first operation of a call, so that a call that
@@ -181,8 +190,6 @@ fn refusal(reason: StorageReason, message: String) -> StorageError {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use tokio::time::timeout;
 
     use super::*;
@@ -197,7 +204,8 @@ mod tests {
     async fn cancelled_reconciliation_is_continued_by_the_next_commit() {
         let store = Arc::new(SqliteStore::in_memory().await.expect("a database"));
         let grant = Grant::new(Arc::clone(&store) as Arc<dyn Store>, "a/");
-        let granted = GrantedStore::new(grant.max_total_checkpoints(1100).max_operations_per_second(1));
+        let grant = grant.max_total_checkpoints(1100).max_operations_per_second(1);
+        let granted = GrantedStore::new(grant, Arc::default());
         // The second page of the reconciliation finds the expired values.
         let batches = (0..1100).map(|number| {
             let expiry = if number < 1000 { Expiry::Never } else { Expiry::AfterMs(1) };
