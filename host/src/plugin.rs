@@ -99,6 +99,15 @@ impl PluginCtx {
         self.limits = limits.clone();
         self
     }
+
+    fn call_timeout_error(&self, effect: Effect) -> Error {
+        let cause = match self.is_rate_limited.load(Ordering::Relaxed) {
+            true => "; its last operation waited for the bucket's rate limit",
+            false => "",
+        };
+        let message = format!("the call exceeded its timeout of {:?}{cause}", self.limits.call_timeout);
+        StorageError::new(StorageReason::Timeout, effect, message).into()
+    }
 }
 
 /// A [`PluginCtx`] and the table of the instance's handles.
@@ -159,29 +168,20 @@ impl PluginCtxView<'_> {
         effect: Effect,
         call: impl Future<Output = Result<T, Error>> + Send,
     ) -> Answer<T> {
-        let PluginCtx { limits, is_rate_limited, .. } = &*self.ctx;
         let call = async {
             granted.store.acquire_ahead().await;
             call.await
         };
-        let result = match timeout(limits.call_timeout, call).await {
+        let result = match timeout(self.ctx.limits.call_timeout, call).await {
             Ok(result) => result.map_err(|error| match error {
                 // A call that only reads has no effect, even if its instance was lost.
                 Error::Storage(error) if effect == Effect::None => error.with_effect(effect).into(),
                 error => error,
             }),
-            Err(_) if is_rate_limited.load(Ordering::Relaxed) => {
-                Err(call_timeout(limits, effect, "; its last operation waited for the bucket's rate limit"))
-            }
-            Err(_) => Err(call_timeout(limits, effect, "")),
+            Err(_) => Err(self.ctx.call_timeout_error(effect)),
         };
         Ok(result.map_err(wit::Error::from))
     }
-}
-
-fn call_timeout(limits: &Limits, effect: Effect, cause: &str) -> Error {
-    let message = format!("the call exceeded its timeout of {:?}{cause}", limits.call_timeout);
-    StorageError::new(StorageReason::Timeout, effect, message).into()
 }
 
 fn refuse<T>(reason: StorageReason, message: String) -> Answer<T> {
@@ -251,7 +251,7 @@ impl HostCheckpointer for PluginCtxView<'_> {
                 Ok(Ok(handle))
             }
             Ok(Err(error)) => Ok(Err(error.into())),
-            Err(_) => Ok(Err(call_timeout(limits, Effect::None, "").into())),
+            Err(_) => Ok(Err(self.ctx.call_timeout_error(Effect::None).into())),
         }
     }
 

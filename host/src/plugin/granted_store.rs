@@ -9,8 +9,8 @@ use tokio::time::Instant;
 
 use super::Grant;
 use crate::store::{
-    Batch, Effect, Expiry, IndexPage, KeyPage, Operation, Query, Quota, StorageError, StorageReason, Store,
-    Value,
+    Batch, Effect, Expiry, IndexPage, KeyPage, Operation, Put, Query, Quota, StorageError, StorageReason,
+    Store, Value,
 };
 
 /// The store of a grant, as one checkpointer of a plugin uses it.
@@ -93,21 +93,19 @@ impl GrantedStore {
 
     fn check(&self, batches: &[Batch]) -> Result<(), StorageError> {
         if self.grant.settings.read_only {
-            return Err(refusal(StorageReason::ReadOnly, "the bucket is read-only".to_owned()));
+            return Err(refusal(StorageReason::ReadOnly, "the bucket is read-only"));
         }
-        let Some(limit) = self.grant.settings.max_checkpoint_bytes else { return Ok(()) };
-        let sizes =
-            batches.iter().flat_map(|batch| &batch.operations).filter_map(|operation| match operation {
-                Operation::Put(put) => Some(put.value.len() as u64),
-                _ => None,
-            });
-        match sizes.max() {
-            Some(size) if size > limit => {
-                let message = format!("the checkpoint has {size} bytes, more than the limit of {limit}");
-                Err(refusal(StorageReason::TooLarge, message))
+        let limit = self.grant.settings.max_checkpoint_bytes.unwrap_or(u64::MAX);
+        for operation in batches.iter().flat_map(|batch| &batch.operations) {
+            if let Operation::Put(Put { value, .. }) = operation
+                && value.len() as u64 > limit
+            {
+                let message =
+                    format!("the checkpoint has {} bytes, more than the limit of {limit}", value.len());
+                return Err(refusal(StorageReason::TooLarge, message));
             }
-            _ => Ok(()),
         }
+        Ok(())
     }
 }
 
@@ -180,11 +178,10 @@ impl Store for GrantedStore {
 }
 
 fn second_quota() -> StorageError {
-    let message = "the store of a grant has its own quota and can't apply another one".to_owned();
-    refusal(StorageReason::Unsupported, message)
+    refusal(StorageReason::Unsupported, "the store of a grant has its own quota and can't apply another one")
 }
 
-fn refusal(reason: StorageReason, message: String) -> StorageError {
+fn refusal(reason: StorageReason, message: impl Into<String>) -> StorageError {
     StorageError::new(reason, Effect::None, message)
 }
 
@@ -193,7 +190,7 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::store::{Put, SqliteStore};
+    use crate::store::SqliteStore;
 
     fn put(key: String, expiry: Expiry) -> Batch {
         let put = Operation::Put(Put { key, value: "1".to_owned(), expiry });
