@@ -37,8 +37,8 @@ pub const MEMBERS: [&str; 13] = [
 const IDS: usize = 3;
 
 /// Returns the document of a checkpoint: format B if it has a run, format A
-/// otherwise. It is byte for byte what `json.dumps` of llmfy writes, with the extra
-/// members in front of the state.
+/// otherwise. The bytes are those of `json.dumps` in llmfy, with the extra members
+/// in front of the state.
 pub fn write(metadata: &Metadata, state: &str) -> String {
     let mut text = String::with_capacity(state.len() + 512);
     text.push_str(&owner_header(metadata));
