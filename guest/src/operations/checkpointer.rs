@@ -95,14 +95,14 @@ pub(super) fn ids(session: &str, checkpoint: &str) -> Result<(Id, Id), Error> {
 }
 
 fn check_capabilities(bucket: &impl Keyvalue, has_ttl: bool) -> Result<(), Error> {
-    let mut needed = vec![
+    for (capability, remedy) in [
         ("conditions", "use a store with compare-and-swap"),
         ("atomic-commit", "use a store with transactions over several keys"),
-    ];
-    if has_ttl {
-        needed.push(("expiry", "use a store whose keys can expire, or open without a TTL"));
-    }
-    for (capability, remedy) in needed {
+        ("expiry", "use a store with keys that can expire, or open without a TTL"),
+    ] {
+        if capability == "expiry" && !has_ttl {
+            continue;
+        }
         if !bucket.supports(capability) {
             let message = format!("the store lacks the capability {capability:?}; {remedy}");
             return Err(storage_error(StorageReason::Unsupported, Effect::None, message));
