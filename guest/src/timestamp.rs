@@ -70,8 +70,8 @@ impl Timestamp {
         // bit set if there is a remainder, the conversion rounds once.
         let size = exact.unsigned_abs();
         let fraction = (size % 1_000_000) << 25;
-        let units = (size / 1_000_000) << 25 | fraction / 1_000_000;
-        let score = (units | u64::from(fraction % 1_000_000 != 0)) as f64 / f64::from(1 << 25);
+        let units = ((size / 1_000_000) << 25) | (fraction / 1_000_000);
+        let score = (units | u64::from(!fraction.is_multiple_of(1_000_000))) as f64 / f64::from(1 << 25);
         if exact < 0 { -score } else { score }
     }
 }

@@ -87,7 +87,8 @@ fn run() -> impl Strategy<Value = Run> {
 /// Metadata of format A or B, with extra members.
 fn metadata() -> impl Strategy<Value = Metadata> {
     let timestamp = moment().prop_map(|moment| moment.canonical());
-    let extra = vec((text(), state()), 0..3).prop_map(|extra| {
+    let value = (space(), prop_oneof![number(), string()]).prop_map(|(space, value)| space + &value);
+    let extra = vec((text(), value), 0..3).prop_map(|extra| {
         let mut extra: Vec<_> =
             extra.into_iter().map(|(name, value)| NamedValue { name: format!("x{name}"), value }).collect();
         extra.sort_by(|a, b| a.name.cmp(&b.name));
