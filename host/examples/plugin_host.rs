@@ -29,8 +29,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
 
     // The prefix of the grant precedes the prefix of the plugin.
-    let checkpointer =
-        Checkpointer::builder().prefix("tenant-1/llmfy_checkpoint:").open_store(store).await?;
+    let checkpointer = Checkpointer::builder().prefix("tenant-1/llmfy_checkpoint:").open_store(store).await?;
     let latest = checkpointer.latest("session-1").await?.ok_or("the plugin saved nothing")?;
     assert_eq!(latest.metadata.step, 3);
     Ok(())
