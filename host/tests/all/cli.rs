@@ -413,7 +413,7 @@ async fn pinned_checkpoints_have_no_ttl_until_they_are_unpinned() {
         run(folder.path(), &[&options[..], arguments].concat()).success()
     };
     let document = "p:checkpoint:fx-01-empty-state";
-    let ttl = || server.command::<i64>(&["TTL", document]);
+    let ttl = async || server.command::<i64>(&["TTL", document]).await;
     run(&["save", &golden]);
     assert_eq!(run(&["pin-session", "fx-01"]), "pinned 1 checkpoint\n");
     run(&["save", &golden]);

@@ -42,7 +42,7 @@ impl TestFolder {
     }
 
     fn copy(&self, arguments: &[&str]) -> Ended {
-        run_command(self.command(arguments))
+        without_progress(run_command(self.command(arguments)))
     }
 
     /// Runs a copy with `--json` that succeeds. Returns its result.
@@ -93,7 +93,14 @@ fn signal(process: &Child, name: &str) {
 }
 
 fn ended(process: Child) -> Ended {
-    process.wait_with_output().expect("it ends").into()
+    without_progress(process.wait_with_output().expect("it ends").into())
+}
+
+/// Removes the lines that a copy prints every 10 seconds.
+fn without_progress(mut ended: Ended) -> Ended {
+    let lines = ended.err.split_inclusive('\n').filter(|line| !line.contains(" of them copied ("));
+    ended.err = lines.collect();
+    ended
 }
 
 fn success(out: &str, err: &str) -> Ended {
@@ -510,8 +517,7 @@ async fn changed_ttls_and_pins_are_copied() {
     let (folder, server) = (TestFolder::new(), RedisServer::start().await);
     let source_store = folder.store("source.db").await;
     let with_ttl = async |seconds| {
-        let builder = with_prefix("app:", Layout::Llmfy).ttl(Duration::from_secs(seconds));
-        over(&source_store, builder).await
+        over(&source_store, with_prefix("app:", Layout::Llmfy).ttl(Duration::from_secs(seconds))).await
     };
     let source = with_ttl(7200).await;
     let with_id = |id: &str| checkpoint("s", id, "r", 1);
