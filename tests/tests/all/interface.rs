@@ -40,7 +40,7 @@ fn assert_golden(printed: &str, file: &str) {
 
 /// The interfaces that the component embeds. A component embeds no doc comments.
 #[test]
-fn the_components_own_wit_matches_the_golden_file() {
+fn the_wit_of_the_component_matches_the_golden_file() {
     let component = wit_component::decode(COMPONENT).expect("a component");
     assert_golden(&print(component.resolve(), component.package()), "component.wit");
 }

@@ -216,7 +216,7 @@ async fn no_save_acknowledged_by_a_replica_is_lost_with_its_master() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_retried_save_is_acknowledged_only_by_a_replica() {
+async fn a_retried_save_is_acknowledged_only_by_a_replica_on_redis_and_valkey() {
     // Valkey does not wait for a command that writes nothing.
     for cluster in [RedisCluster::start().await, RedisCluster::start_valkey().await] {
         let checkpointer = open_patiently(&cluster, "&replicas=1&replica_timeout=2").await;
