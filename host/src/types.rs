@@ -155,7 +155,8 @@ pub enum SaveOutcome {
     /// Saved, but the session has a newer checkpoint, which
     /// [`latest`](crate::Checkpointer::latest) returns.
     NotLatest {
-        /// The id of the newer checkpoint.
+        /// The id of the newer checkpoint; empty if the save succeeded and reading this
+        /// id failed.
         latest_id: String,
         /// Its timestamp minus that of the saved checkpoint: how far the caller's
         /// clock is behind.
