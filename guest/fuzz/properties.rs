@@ -4,11 +4,11 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use checkpointer_guest::Timestamp;
 use checkpointer_guest::document::{self, Owner};
 use checkpointer_guest::id::{Id, MAX_BYTES};
 use checkpointer_guest::json::{self, Scanner};
 use checkpointer_guest::keys::{KeyKind, Keys, ParsedKey};
-use checkpointer_guest::timestamp::Timestamp;
 use checkpointer_guest::{Checkpoint, Layout, Metadata, NamedValue, Run, compression};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use std::borrow::Cow;

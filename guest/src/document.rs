@@ -13,8 +13,8 @@ use std::ops::Range;
 
 use crate::id::Id;
 use crate::json::{self, Scanner, SyntaxError};
-use crate::timestamp::Timestamp;
-use crate::{Checkpoint, Metadata, NamedValue, Run};
+
+use crate::{Checkpoint, Metadata, NamedValue, Run, Timestamp};
 
 /// The members that the formats define. No extra member may have one of these
 /// names: `run_id`, for example, would turn a document of format A into format B.

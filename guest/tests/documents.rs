@@ -3,7 +3,7 @@
 
 #![expect(clippy::expect_used, reason = "a test that can't run fails")]
 
-use checkpointer_guest::timestamp::Timestamp;
+use checkpointer_guest::Timestamp;
 use checkpointer_guest::{Checkpoint, Metadata, NamedValue, Run, document, json};
 use proptest::collection::vec;
 use proptest::option;

@@ -22,7 +22,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let plugin = Plugins::new()?.load(&wasm)?;
 
     let store = "memory:".parse::<StoreUrl>()?.open().await?;
-    let tenant = Grant::new(Arc::clone(&store), "tenant-1/").max_total_checkpoints(100).max_total_bytes(1_000_000);
+    let tenant =
+        Grant::new(Arc::clone(&store), "tenant-1/").max_total_checkpoints(100).max_total_bytes(1_000_000);
     let grants = Grants::new().bucket("default", tenant);
     for _ in 0..3 {
         println!("{}", plugin.run(&grants, "session-1").await??);

@@ -326,9 +326,7 @@ impl From<Error> for wit::Error {
             | Error::Component(_)
             | Error::Closed
             | Error::NoRuntime
-            | Error::State { .. } => {
-                storage(StorageReason::Other, "the checkpointer failed")
-            }
+            | Error::State { .. } => storage(StorageReason::Other, "the checkpointer failed"),
         }
     }
 }

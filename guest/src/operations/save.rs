@@ -13,8 +13,10 @@ use crate::document;
 use crate::id::Id;
 use crate::json;
 use crate::keyvalue::{Batch, Condition, Expiry, IndexPut, Keyvalue, Operation, Position, Put, Value};
-use crate::timestamp::Timestamp;
-use crate::{Checkpoint, Conflict, Error, IdConflict, Metadata, NamedValue, SaveOutcome, SizeExcess};
+
+use crate::{
+    Checkpoint, Conflict, Error, IdConflict, Metadata, NamedValue, SaveOutcome, SizeExcess, Timestamp,
+};
 
 /// The maximum size of a value in Redis.
 const MAX_DOCUMENT_BYTES: u64 = 512 * 1024 * 1024;
