@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use ::redis::aio::{ConnectionLike, MultiplexedConnection};
 use ::redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, IntoConnectionInfo, Pipeline, ProtocolVersion,
-    PushInfo, RedisConnectionInfo, RedisError, TlsCertificates, Value as Reply, cmd, from_redis_value,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, Pipeline,
+    ProtocolVersion, PushInfo, RedisConnectionInfo, RedisError, TlsCertificates, Value as Reply, cmd,
+    from_redis_value,
 };
 use tokio::sync::OnceCell;
 use tracing::debug;
@@ -29,7 +30,7 @@ use crate::store::redis::url::{Durability, Node, RedisUrl};
 #[derive(Clone)]
 pub(crate) struct Connector {
     settings: RedisConnectionInfo,
-    uses_tls: bool,
+    /// None without TLS.
     certificates: Option<TlsCertificates>,
     durability: Option<Durability>,
     connect_timeout: Duration,
@@ -53,7 +54,6 @@ impl Connector {
         }
         Self {
             settings,
-            uses_tls: url.tls.is_some(),
             certificates,
             durability: url.durability,
             connect_timeout: url.connect_timeout,
@@ -64,27 +64,22 @@ impl Connector {
     /// A client for a server.
     pub(crate) fn client(&self, node: &Node) -> Result<Client, RedisError> {
         let (host, port) = (node.host.clone(), node.port);
-        if !self.uses_tls {
-            return Client::open(
-                ConnectionAddr::Tcp(host, port)
-                    .into_connection_info()?
-                    .set_redis_settings(self.settings.clone()),
-            );
-        }
+        let Some(certificates) = &self.certificates else {
+            return Client::open(self.information(ConnectionAddr::Tcp(host, port))?);
+        };
         // Has no effect if the application has installed a provider.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let address = ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None };
-        let information = address.into_connection_info()?.set_redis_settings(self.settings.clone());
-        match &self.certificates {
-            Some(certificates) => Client::build_with_tls(information, certificates.clone()),
-            None => Client::open(information),
-        }
+        Client::build_with_tls(self.information(address)?, certificates.clone())
     }
 
     /// A client for a server with a Unix socket.
     pub(crate) fn unix_client(&self, socket: &Path) -> Result<Client, RedisError> {
-        let information = ConnectionAddr::Unix(socket.to_owned()).into_connection_info()?;
-        Client::open(information.set_redis_settings(self.settings.clone()))
+        Client::open(self.information(ConnectionAddr::Unix(socket.to_owned()))?)
+    }
+
+    fn information(&self, address: ConnectionAddr) -> Result<ConnectionInfo, RedisError> {
+        Ok(address.into_connection_info()?.set_redis_settings(self.settings.clone()))
     }
 
     /// The server that `client` connects to. `node` names it in errors.

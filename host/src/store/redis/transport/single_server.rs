@@ -14,12 +14,12 @@ use crate::store::redis::retry::{Answer, Attempt, RetryPolicy};
 
 /// A single server, connected to on first use.
 pub(crate) struct SingleServer {
-    connect: Box<dyn Fn() -> Connecting + Send + Sync>,
+    connect: Box<dyn Fn() -> ConnectFuture + Send + Sync>,
     connection: Reconnecting<NodeConnection>,
     policy: RetryPolicy,
 }
 
-type Connecting = Pin<Box<dyn Future<Output = Result<NodeConnection, TransportFailure>> + Send>>;
+type ConnectFuture = Pin<Box<dyn Future<Output = Result<NodeConnection, TransportFailure>> + Send>>;
 
 impl SingleServer {
     /// The server that `connect` finds and connects to, again after each error for which
@@ -29,7 +29,7 @@ impl SingleServer {
         invalidates: fn(&TransportError) -> bool,
         policy: RetryPolicy,
     ) -> Self {
-        let connect = Box::new(move || Box::pin(connect()) as Connecting);
+        let connect = Box::new(move || Box::pin(connect()) as ConnectFuture);
         Self { connect, connection: Reconnecting::new(invalidates), policy }
     }
 }
