@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let host = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
     let root = host.parent().ok_or("the host has no parent folder")?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    for source in ["guest/src", "guest/Cargo.toml", "wit", "Cargo.lock", "Cargo.toml"] {
+    for source in ["guest/src", "guest/Cargo.toml", "timestamp/src", "wit", "Cargo.lock", "Cargo.toml"] {
         println!("cargo:rerun-if-changed={}", root.join(source).display());
     }
     println!("cargo:rerun-if-changed=src/component/engine_config.rs");

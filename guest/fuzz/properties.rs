@@ -4,17 +4,17 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use checkpointer_guest::Timestamp;
 use checkpointer_guest::document::{self, Owner};
 use checkpointer_guest::id::{Id, MAX_BYTES};
 use checkpointer_guest::json::{self, Scanner};
 use checkpointer_guest::keys::{KeyKind, Keys, ParsedKey};
-use checkpointer_guest::timestamp::Timestamp;
 use checkpointer_guest::{Checkpoint, Layout, Metadata, NamedValue, Run, compression};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use std::borrow::Cow;
 
 /// A document is read as a second reader reads it. Any head that is long enough
-/// determines its owner, whatever follows. A document that was read and written again
+/// determines its owner, for any rest. A document that was read and written again
 /// is read as the same checkpoint.
 pub fn document(text: &str) {
     let read = document::read(text.to_owned());
@@ -172,7 +172,7 @@ fn heads(text: &str) -> impl Iterator<Item = &str> {
     (0..=text.len()).step_by(1 + text.len() / 64).filter_map(|end| text.get(..end))
 }
 
-/// JSON is what `serde_json` accepts, and Python's three words. An error has an offset,
+/// JSON is the syntax of `serde_json` and Python's three words. An error has an offset,
 /// and tells whether more text could complete the value. Strings have the value that
 /// `serde_json` reads. Any text can be written as a string.
 pub fn json(text: &str) {
@@ -333,7 +333,7 @@ fn microseconds_since_1970(timestamp: &str) -> i64 {
 /// The input is a prefix, a session, a run, a checkpoint and the rest of a longer
 /// prefix, one per line. In the layout of llmfy every index has the candidate documents
 /// of all prefixes that it may belong to, and is ambiguous if there are several. Every
-/// partitioned key is parsed as what it is, and under no other prefix.
+/// partitioned key is parsed correctly, and under no other prefix.
 pub fn keys(text: &str) {
     let mut lines = text.split('\n');
     let mut next = || lines.next().unwrap_or_default();
@@ -383,7 +383,7 @@ pub fn keys(text: &str) {
     }
 }
 
-/// In the partitioned layout each key is parsed as what it is, under its own prefix and
+/// In the partitioned layout each key is parsed correctly under its own prefix and
 /// layout only, and all keys of a session have one hash tag.
 fn partition(prefix: &Id, session: &Id, run: &Id, checkpoint: &Id, longer: &str) {
     let keys = Keys::new(prefix.clone(), Layout::Partitioned);

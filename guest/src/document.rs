@@ -8,12 +8,13 @@
 //! not define are kept as `extra`.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use crate::id::Id;
 use crate::json::{self, Scanner, SyntaxError};
-use crate::timestamp::Timestamp;
-use crate::{Checkpoint, Metadata, NamedValue, Run};
+
+use crate::{Checkpoint, Metadata, NamedValue, Run, Timestamp};
 
 /// The members that the formats define. No extra member may have one of these
 /// names: `run_id`, for example, would turn a document of format A into format B.
@@ -37,8 +38,8 @@ pub const MEMBERS: [&str; 13] = [
 const IDS: usize = 3;
 
 /// Returns the document of a checkpoint: format B if it has a run, format A
-/// otherwise. It is byte for byte what `json.dumps` of llmfy writes, with the extra
-/// members in front of the state.
+/// otherwise. The bytes are those of `json.dumps` in llmfy, with the extra members
+/// in front of the state.
 pub fn write(metadata: &Metadata, state: &str) -> String {
     let mut text = String::with_capacity(state.len() + 512);
     text.push_str(&owner_header(metadata));
@@ -125,15 +126,22 @@ fn member(key: &str, value: &str, text: &mut String) {
 /// # Errors
 /// The reason.
 pub fn check_extra_names(extra: &[NamedValue]) -> Result<(), String> {
-    let mut names: Vec<&str> = extra.iter().map(|extra| extra.name.as_str()).collect();
+    let names: Vec<&str> = extra.iter().map(|extra| extra.name.as_str()).collect();
     if let Some(name) = names.iter().find(|name| MEMBERS.contains(name)) {
         return Err(format!("extra contains {name:?}, which the format of documents defines"));
     }
-    names.sort_unstable();
-    match names.windows(2).find(|pair| pair[0] == pair[1]) {
-        Some(pair) => Err(format!("extra contains {:?} twice", pair[0])),
+    match last_of_duplicates(&names).iter().position(|is_last| !is_last) {
+        Some(index) => Err(format!("extra contains {:?} twice", names[index])),
         None => Ok(()),
     }
+}
+
+/// Returns for each name whether no equal name follows.
+fn last_of_duplicates(names: &[&str]) -> Vec<bool> {
+    let mut seen = BTreeSet::new();
+    let mut is_last: Vec<bool> = names.iter().rev().map(|name| seen.insert(*name)).collect();
+    is_last.reverse();
+    is_last
 }
 
 /// The session, checkpoint and run that a document belongs to.
@@ -379,16 +387,10 @@ impl<'a> FieldReader<'a> {
     }
 
     fn extra(&self) -> Vec<NamedValue> {
-        let mut members: Vec<_> = self.extra.iter().enumerate().collect();
-        // Of duplicate names the last one counts: sort them together, last first.
-        members.sort_unstable_by(|(i, (a, _)), (j, (b, _))| a.cmp(b).then(j.cmp(i)));
-        members.dedup_by(|(_, (a, _)), (_, (b, _))| a == b);
-        members.sort_unstable_by_key(|(index, _)| *index);
-        let value = |(_, (name, span)): (_, &(String, Range<usize>))| NamedValue {
-            name: name.clone(),
-            value: self.text[span.clone()].to_owned(),
-        };
-        members.into_iter().map(value).collect()
+        let names: Vec<&str> = self.extra.iter().map(|(name, _)| name.as_str()).collect();
+        let members = self.extra.iter().zip(last_of_duplicates(&names)).filter(|(_, is_last)| *is_last);
+        let value = |span: &Range<usize>| self.text[span.clone()].to_owned();
+        members.map(|((name, span), _)| NamedValue { name: name.clone(), value: value(span) }).collect()
     }
 }
 

@@ -14,7 +14,7 @@ pub const MAX_BYTES: usize = 512;
 pub struct Id(String);
 
 impl Id {
-    /// Validates `text`. `name` is what the error calls it.
+    /// Validates `text`. Errors call it `name`.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] if it is empty, too long or contains NUL.

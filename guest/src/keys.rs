@@ -45,7 +45,7 @@ pub struct Keys {
     layout: Layout,
 }
 
-/// What a key is for.
+/// The kind of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyKind {
     /// A document.

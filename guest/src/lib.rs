@@ -10,7 +10,7 @@
 //! - [`operations`]: one file per operation. Start with `save.rs`.
 //! - [`keys`]: the keys of documents and indexes.
 //! - [`document`]: the stored text of a checkpoint, in format A and B.
-//! - [`json`], [`timestamp`], [`id`], [`compression`]: the parts of a document.
+//! - [`json`], [`Timestamp`], [`id`], [`compression`]: the parts of a document.
 //! - [`keyvalue`]: the trait between this logic and a store.
 //! - `component`: the exports of the component, in the wasm build only.
 
@@ -33,7 +33,6 @@ pub mod json;
 pub mod keys;
 pub mod keyvalue;
 pub mod operations;
-pub mod timestamp;
 
 #[cfg(target_family = "wasm")]
 mod component;
@@ -43,5 +42,6 @@ pub use bindings::flow::checkpoint::types::{
     NamedValue, NewerCheckpoint, Options, RawHistory, Run, SaveOutcome, ScanEntry, ScanPage, SizeExcess, Ttl,
     TtlScope, Unreadable,
 };
+pub use checkpointer_timestamp::Timestamp;
 pub use keyvalue::Keyvalue;
 pub use operations::Checkpointer;

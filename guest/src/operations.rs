@@ -6,8 +6,8 @@
 //!   commit in its own file: `compare_and_save`, `retention`, `ttl`, `pin`.
 //! - `latest`, `load`, `list`, `scan`: find checkpoints.
 //! - `delete`, `clear`: delete them.
-//! - `stored`: what the key of a document holds.
-//! - `dangling`: removes index entries whose document does not exist any more.
+//! - `stored`: the kinds of values at the key of a document.
+//! - `dangling`: removes index entries without a document.
 
 mod call;
 mod checkpointer;
@@ -37,6 +37,6 @@ const HEAD: u32 = 1024;
 /// commit does not block the store for long.
 const PAGE: u32 = 300;
 
-/// The number of attempts of an operation whose commit fails because of a
-/// concurrent change.
+/// The number of attempts of an operation. An attempt fails because of a concurrent
+/// change.
 const ATTEMPTS: usize = 16;

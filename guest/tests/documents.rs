@@ -3,7 +3,7 @@
 
 #![expect(clippy::expect_used, reason = "a test that can't run fails")]
 
-use checkpointer_guest::timestamp::Timestamp;
+use checkpointer_guest::Timestamp;
 use checkpointer_guest::{Checkpoint, Metadata, NamedValue, Run, document, json};
 use proptest::collection::vec;
 use proptest::option;
@@ -87,7 +87,8 @@ fn run() -> impl Strategy<Value = Run> {
 /// Metadata of format A or B, with extra members.
 fn metadata() -> impl Strategy<Value = Metadata> {
     let timestamp = moment().prop_map(|moment| moment.canonical());
-    let extra = vec((text(), state()), 0..3).prop_map(|extra| {
+    let value = (space(), prop_oneof![number(), string()]).prop_map(|(space, value)| space + &value);
+    let extra = vec((text(), value), 0..3).prop_map(|extra| {
         let mut extra: Vec<_> =
             extra.into_iter().map(|(name, value)| NamedValue { name: format!("x{name}"), value }).collect();
         extra.sort_by(|a, b| a.name.cmp(&b.name));

@@ -139,7 +139,9 @@ impl Data {
             Condition::StartsWith(it) => {
                 self.values.get(&it.key).is_some_and(|text| text.starts_with(&it.text))
             }
-            Condition::IndexHas(it) => self.positions(&it.index)?.iter().any(|entry| entry.member == it.member),
+            Condition::IndexHas(it) => {
+                self.positions(&it.index)?.iter().any(|entry| entry.member == it.member)
+            }
             Condition::IndexSizeAtMost(it) => self.positions(&it.index)?.len() as u64 <= it.size,
             Condition::IndexMax(it) => {
                 let positions = self.positions(&it.index)?;

@@ -22,15 +22,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let plugin = Plugins::new()?.load(&wasm)?;
 
     let store = "memory:".parse::<StoreUrl>()?.open().await?;
-    let tenant = Grant::new(Arc::clone(&store), "tenant-1/").checkpoints(100).bytes(1_000_000);
+    let tenant =
+        Grant::new(Arc::clone(&store), "tenant-1/").max_total_checkpoints(100).max_total_bytes(1_000_000);
     let grants = Grants::new().bucket("default", tenant);
     for _ in 0..3 {
         println!("{}", plugin.run(&grants, "session-1").await??);
     }
 
     // The prefix of the grant precedes the prefix of the plugin.
-    let checkpointer =
-        Checkpointer::builder().prefix("tenant-1/llmfy_checkpoint:").open_store(store).await?;
+    let checkpointer = Checkpointer::builder().prefix("tenant-1/llmfy_checkpoint:").open_store(store).await?;
     let latest = checkpointer.latest("session-1").await?.ok_or("the plugin saved nothing")?;
     assert_eq!(latest.metadata.step, 3);
     Ok(())

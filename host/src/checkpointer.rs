@@ -3,15 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(feature = "serde")]
+use crate::Timestamp;
 use crate::bindings::flow::checkpoint::types as wit;
 use crate::component::{Pool, PoolLimits, call, require_runtime};
 use crate::keyvalue::KeyvalueCtx;
 use crate::retry::Retry;
 use crate::store::{ManualClock, SqliteStore, Store, StoreUrl};
-#[cfg(feature = "serde")]
-use crate::Timestamp;
 use crate::{
-    Checkpoint, DocumentDump, Error, History, HistoryQuery, Layout, Metadata, RawHistory, SaveOutcome, ScanPage,
+    Checkpoint, DocumentDump, Error, History, HistoryQuery, Layout, Metadata, RawHistory, SaveOutcome,
+    ScanPage,
 };
 
 /// The default prefix of every key, which llmfy uses too.
@@ -37,6 +38,7 @@ const BUCKET: &str = "default";
 pub struct Checkpointer {
     pool: Arc<Pool>,
     retry: Retry,
+    #[cfg(feature = "serde")]
     clock: Option<ManualClock>,
 }
 
@@ -401,13 +403,18 @@ impl Checkpointer {
     /// it until [`Checkpointer::unpin_session`]. Returns how many exist.
     ///
     /// ```
-    /// # use checkpointer::Checkpointer;
+    /// # use checkpointer::{Checkpoint, Checkpointer, Metadata, Run};
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let checkpointer = Checkpointer::open("memory:").await?;
+    /// # use std::time::Duration;
+    /// let builder = Checkpointer::builder().ttl(Duration::from_secs(60));
+    /// let checkpointer = builder.open("memory:").await?;
+    /// let metadata = Metadata::new("session-1", "checkpoint-1").run(Run::new("run-1"));
+    /// checkpointer.save(Checkpoint::new(metadata, "{}")).await?;
     /// checkpointer.pin_session("session-1").await?;
-    /// assert_eq!(checkpointer.scan(None).await?.pinned_sessions, ["session-1"]);
-    /// checkpointer.unpin_session("session-1").await?;
+    /// let dump = checkpointer.dump("session-1", "checkpoint-1").await?.expect("a document");
+    /// assert_eq!(dump.expires_in, None);
+    /// assert_eq!(checkpointer.unpin_session("session-1").await?, 1);
     /// # Ok(())
     /// # }
     /// ```
@@ -553,8 +560,8 @@ impl CheckpointerBuilder {
     }
 
     /// Whether reading a checkpoint starts its TTL again, or that of its session
-    /// with [`CheckpointerBuilder::session_ttl`]. A read whose refresh fails returns
-    /// an error. No effect without a TTL.
+    /// with [`CheckpointerBuilder::session_ttl`]. A read returns an error if
+    /// its refresh fails. No effect without a TTL.
     pub fn refresh_on_read(mut self, refresh: bool) -> Self {
         self.refresh_on_read = refresh;
         self
@@ -677,7 +684,12 @@ impl CheckpointerBuilder {
         };
         let ctx = KeyvalueCtx::builder().bucket(BUCKET, store, "").build();
         let pool = Pool::new(ctx, options, PoolLimits::default()).await?;
-        Ok(Checkpointer { pool, retry: self.retry, clock: self.clock })
+        Ok(Checkpointer {
+            pool,
+            retry: self.retry,
+            #[cfg(feature = "serde")]
+            clock: self.clock,
+        })
     }
 }
 

@@ -240,7 +240,8 @@ impl Arguments {
             Command::ClearAll(confirmation) => {
                 let checkpointer = options.open().await?;
                 let (prefix, url) = (&options.prefix, options.url()?);
-                confirmation.confirm(&format!("delete all checkpoints with the prefix {prefix:?} in {url}"))?;
+                confirmation
+                    .confirm(&format!("delete all checkpoints with the prefix {prefix:?} in {url}"))?;
                 print::count("deleted", checkpointer.clear_all().await?, json, out)?;
                 Ok(Status::Success)
             }

@@ -14,9 +14,10 @@ pub(crate) mod memory_limiter;
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, LazyLock, Weak};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
@@ -143,9 +144,9 @@ impl Runtime {
 
     /// Drops an idle instance of any pool, if there is one.
     fn evict_one(&self) {
-        let pools: Vec<_> = lock(&self.pools).iter().filter_map(Weak::upgrade).collect();
+        let pools: Vec<_> = self.pools.lock().iter().filter_map(Weak::upgrade).collect();
         // The instance is dropped after the pool's lock is released.
-        let _evicted = pools.iter().find_map(|pool| lock(&pool.idle).pop());
+        let _evicted = pools.iter().find_map(|pool| pool.idle.lock().pop());
     }
 }
 
@@ -225,8 +226,8 @@ impl Pool {
             idle: Mutex::new(Vec::new()),
         });
         let first = pool.instance().await?;
-        lock(&pool.idle).push(first);
-        let mut pools = lock(&pool.runtime.pools);
+        pool.idle.lock().push(first);
+        let mut pools = pool.runtime.pools.lock();
         pools.retain(|pool| pool.strong_count() > 0);
         pools.push(Arc::downgrade(&pool));
         drop(pools);
@@ -245,7 +246,7 @@ impl Pool {
                 Err(_) => return Err(Error::Busy),
             },
         };
-        let idle = lock(&self.idle).pop();
+        let idle = self.idle.lock().pop();
         let instance = match idle {
             Some(instance) => instance,
             None => self.instance().await?,
@@ -257,8 +258,8 @@ impl Pool {
     pub(crate) async fn close(&self) {
         let permits = self.calls.acquire_many(MAX_CONCURRENT_CALLS).await;
         self.calls.close();
-        lock(&self.idle).clear();
-        lock(&self.ctx).take();
+        self.idle.lock().clear();
+        self.ctx.lock().take();
         drop(permits);
     }
 
@@ -266,7 +267,7 @@ impl Pool {
         let runtime = self.runtime;
         let slot = runtime.slot().await?;
         let ctx = Ctx {
-            keyvalue: lock(&self.ctx).clone().ok_or(Error::Closed)?,
+            keyvalue: self.ctx.lock().clone().ok_or(Error::Closed)?,
             table: ResourceTable::new(),
             memory: MemoryLimiter { size: 0, limit: self.limits.memory, is_over: false },
         };
@@ -325,16 +326,13 @@ pub(crate) struct PooledInstance<'a> {
 
 impl PooledInstance<'_> {
     /// Converts the result of the call, and returns the instance to the pool.
-    pub(crate) fn finish<T>(
-        mut self,
-        answer: wasmtime::Result<Result<T, wit::Error>>,
-    ) -> Result<T, Error> {
+    pub(crate) fn finish<T>(mut self, answer: wasmtime::Result<Result<T, wit::Error>>) -> Result<T, Error> {
         let memory = &self.instance.store.data().memory;
         let answer =
             answer.map_err(|error| if memory.is_over { memory.exceeded() } else { trapped(error) })?;
         let cause = self.instance.store.data_mut().keyvalue.take_last_error();
         if self.instance.store.data().memory.size <= MAX_RETAINED_MEMORY {
-            lock(&self.pool.idle).push(self.instance);
+            self.pool.idle.lock().push(self.instance);
             // In this order: a call that begins to wait after this check finds the
             // instance.
             if self.pool.runtime.waiting.load(Ordering::SeqCst) > 0 {
@@ -351,12 +349,6 @@ impl PooledInstance<'_> {
 fn trapped(error: wasmtime::Error) -> Error {
     warn!(error = format!("{error:#}"), "an instance of the component trapped and is replaced");
     Error::Component(error.root_cause().to_string())
-}
-
-/// Locks a mutex. A poisoned one is still valid: no code panics halfway under these
-/// locks.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The data of an instance's wasmtime store.

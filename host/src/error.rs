@@ -68,7 +68,7 @@ pub enum Error {
     State {
         /// The id of the session.
         session_id: String,
-        /// The id of the checkpoint whose state can't be read; none for a state that
+        /// The id of the checkpoint with an unreadable state; none for a state that
         /// can't be saved.
         checkpoint_id: Option<String>,
         /// `read` or `saved`.

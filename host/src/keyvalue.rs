@@ -43,9 +43,7 @@ use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 
 use crate::bindings::flow::checkpoint::keyvalue::{self, Host, HostBucket};
 use crate::bindings::flow::checkpoint::types::{self, StorageError as WitError};
-use crate::store::{
-    Batch, Expiry, IndexPage, KeyPage, PrefixedStore, Query, Store, Value, size, too_large,
-};
+use crate::store::{Batch, Expiry, IndexPage, KeyPage, PrefixedStore, Query, Store, Value, size, too_large};
 use crate::{Effect, StorageError, StorageReason};
 
 /// The default of [`KeyvalueCtxBuilder::answer_bytes`].
@@ -225,14 +223,14 @@ impl HostBucket for KeyvalueCtxView<'_> {
         self.answer(ttls)
     }
 
-    async fn range(
-        &mut self,
-        bucket: Resource<Bucket>,
-        query: Query,
-    ) -> Result<Result<IndexPage, WitError>> {
+    async fn range(&mut self, bucket: Resource<Bucket>, query: Query) -> Result<Result<IndexPage, WitError>> {
         if query.limit > MAX_ENTRIES {
             let message = format!("a page has at most {MAX_ENTRIES} entries, not {}", query.limit);
-            return self.answer(Err(StorageError::new(StorageReason::InvalidArgument, Effect::None, message)));
+            return self.answer(Err(StorageError::new(
+                StorageReason::InvalidArgument,
+                Effect::None,
+                message,
+            )));
         }
         let store = self.store(&bucket)?;
         let page = match self.ctx.answer_bytes {

@@ -96,8 +96,8 @@ pub use retry::Retry;
 #[cfg(feature = "serde")]
 pub use session::{Session, Step};
 pub use types::{
-    Checkpoint, Conflict, DocumentDump, Effect, ExtraMember, History, HistoryQuery, Layout, Metadata, RawHistory,
-    Run, SaveOutcome, ScanEntry, ScanPage, StorageReason, Unreadable,
+    Checkpoint, Conflict, DocumentDump, Effect, ExtraMember, History, HistoryQuery, Layout, Metadata,
+    RawHistory, Run, SaveOutcome, ScanEntry, ScanPage, StorageReason, Unreadable,
 };
 
 /// Compiles the Rust of README.md.

@@ -31,8 +31,8 @@ mod runner;
 mod sandbox;
 
 use std::future::Future;
-use std::mem;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::time::timeout;
 use wasmtime::Result;
@@ -72,8 +72,8 @@ pub struct PluginCtx {
     grants: Grants,
     limits: Limits,
     open_checkpointers: usize,
-    /// Whether a call waits for the rate limit of its grant.
-    is_rate_limited: bool,
+    /// Whether the last operation of a store waited for the rate limit of its grant.
+    is_rate_limited: Arc<AtomicBool>,
 }
 
 /// A checkpointer that a plugin has open.
@@ -89,7 +89,7 @@ impl PluginCtx {
     /// The context of one instance of a plugin, with these grants and the default
     /// [`Limits`].
     pub fn new(grants: Grants) -> Self {
-        Self { grants, limits: Limits::default(), open_checkpointers: 0, is_rate_limited: false }
+        Self { grants, limits: Limits::default(), open_checkpointers: 0, is_rate_limited: Arc::default() }
     }
 
     /// Sets the limits. Only those of calls and checkpointers are enforced here;
@@ -98,6 +98,15 @@ impl PluginCtx {
     pub fn limits(mut self, limits: &Limits) -> Self {
         self.limits = limits.clone();
         self
+    }
+
+    fn call_timeout_error(&self, effect: Effect) -> Error {
+        let cause = match self.is_rate_limited.load(Ordering::Relaxed) {
+            true => "; its last operation waited for the bucket's rate limit",
+            false => "",
+        };
+        let message = format!("the call exceeded its timeout of {:?}{cause}", self.limits.call_timeout);
+        StorageError::new(StorageReason::Timeout, effect, message).into()
     }
 }
 
@@ -159,31 +168,20 @@ impl PluginCtxView<'_> {
         effect: Effect,
         call: impl Future<Output = Result<T, Error>> + Send,
     ) -> Answer<T> {
-        let PluginCtx { limits, is_rate_limited, .. } = &mut *self.ctx;
-        *is_rate_limited = true;
         let call = async {
             granted.store.acquire_ahead().await;
-            *is_rate_limited = false;
             call.await
         };
-        let result = match timeout(limits.call_timeout, call).await {
+        let result = match timeout(self.ctx.limits.call_timeout, call).await {
             Ok(result) => result.map_err(|error| match error {
                 // A call that only reads has no effect, even if its instance was lost.
                 Error::Storage(error) if effect == Effect::None => error.with_effect(effect).into(),
                 error => error,
             }),
-            Err(_) if mem::take(is_rate_limited) => {
-                Err(call_timeout(limits, Effect::None, " while it waited for the rate limit of the bucket"))
-            }
-            Err(_) => Err(call_timeout(limits, effect, "")),
+            Err(_) => Err(self.ctx.call_timeout_error(effect)),
         };
         Ok(result.map_err(wit::Error::from))
     }
-}
-
-fn call_timeout(limits: &Limits, effect: Effect, activity: &str) -> Error {
-    let message = format!("the call exceeded its timeout of {:?}{activity}", limits.call_timeout);
-    StorageError::new(StorageReason::Timeout, effect, message).into()
 }
 
 fn refuse<T>(reason: StorageReason, message: String) -> Answer<T> {
@@ -234,7 +232,7 @@ impl HostCheckpointer for PluginCtxView<'_> {
         if self.ctx.open_checkpointers >= max {
             return refuse(StorageReason::Unsupported, format!("at most {max} checkpointers may be open"));
         }
-        let store = Arc::new(GrantedStore::new(grant.clone()));
+        let store = Arc::new(GrantedStore::new(grant.clone(), Arc::clone(&self.ctx.is_rate_limited)));
         let ctx = KeyvalueCtx::builder()
             .bucket(&options.bucket, Arc::clone(&store) as Arc<dyn Store>, grant.settings.prefix.as_str())
             .answer_bytes(limits.max_bytes_per_call)
@@ -253,7 +251,7 @@ impl HostCheckpointer for PluginCtxView<'_> {
                 Ok(Ok(handle))
             }
             Ok(Err(error)) => Ok(Err(error.into())),
-            Err(_) => Ok(Err(call_timeout(limits, Effect::None, "").into())),
+            Err(_) => Ok(Err(self.ctx.call_timeout_error(Effect::None).into())),
         }
     }
 
@@ -328,9 +326,7 @@ impl From<Error> for wit::Error {
             | Error::Component(_)
             | Error::Closed
             | Error::NoRuntime
-            | Error::State { .. } => {
-                storage(StorageReason::Other, "the checkpointer failed")
-            }
+            | Error::State { .. } => storage(StorageReason::Other, "the checkpointer failed"),
         }
     }
 }

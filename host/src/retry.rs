@@ -8,13 +8,15 @@ use tracing::debug;
 
 use crate::{Effect, Error};
 
-/// How calls that failed are retried: only errors for which
-/// [`Error::is_retryable`] holds, with an exponential backoff and jitter.
+/// How often and when failed calls are retried.
 ///
-/// Every operation is idempotent, so a retry is safe. If an attempt ended with
-/// [`Effect::Unknown`] and its retry fails with an error that says
-/// [`Effect::None`], the call returns the error of that attempt: the attempt may
-/// have taken effect.
+/// A call is retried if [`Error::is_retryable`] holds for its error. The pauses grow
+/// exponentially; jitter makes each of them up to twice as long. Every operation is
+/// idempotent, so a retry is safe.
+///
+/// An attempt that failed with [`Effect::Unknown`] may have taken effect. If a retry
+/// of it then fails with [`Effect::None`], the call returns the error of the earlier
+/// attempt.
 ///
 /// ```
 /// use std::time::Duration;
@@ -31,7 +33,7 @@ pub struct Retry {
 }
 
 impl Retry {
-    /// At most this many attempts, with a backoff from 100 ms to 5 s.
+    /// At most this many attempts, at least one, with a backoff from 100 ms to 5 s.
     pub fn new(attempts: usize) -> Self {
         Self { attempts, initial_backoff: Duration::from_millis(100), max_backoff: Duration::from_secs(5) }
     }
@@ -41,13 +43,13 @@ impl Retry {
         Self::new(1)
     }
 
-    /// The pause after the first attempt. It doubles after each further attempt.
+    /// Sets the pause after the first attempt. It doubles after each further attempt.
     pub fn initial_backoff(mut self, backoff: Duration) -> Self {
         self.initial_backoff = backoff;
         self
     }
 
-    /// The longest pause between two attempts.
+    /// Sets the longest pause between two attempts, without jitter.
     pub fn max_backoff(mut self, backoff: Duration) -> Self {
         self.max_backoff = backoff;
         self
@@ -55,7 +57,7 @@ impl Retry {
 
     pub(crate) fn attempts(&self) -> Attempts {
         let backoffs = ExponentialBuilder::default()
-            .with_min_delay(self.initial_backoff)
+            .with_min_delay(self.initial_backoff.min(self.max_backoff))
             .with_max_delay(self.max_backoff)
             .with_max_times(self.attempts.saturating_sub(1))
             .with_jitter();
@@ -78,9 +80,9 @@ pub(crate) struct Attempts {
 }
 
 impl Attempts {
-    /// Takes the result of an attempt. Returns the result of the call, or none
-    /// after the pause before another attempt.
-    pub async fn next<T>(&mut self, result: Result<T, Error>) -> Option<Result<T, Error>> {
+    /// Takes the result of an attempt. Returns the result of the call; or none, after
+    /// a pause, if there must be another attempt.
+    pub(crate) async fn next<T>(&mut self, result: Result<T, Error>) -> Option<Result<T, Error>> {
         let error = match result {
             Ok(value) => return Some(Ok(value)),
             Err(error) => error,

@@ -29,7 +29,7 @@ const MAX_PAUSE: Duration = Duration::from_millis(50);
 const FIRST_PAGE: u32 = 16;
 const PAGE_GROWTH: u32 = 8;
 
-/// A session whose states are values of the type `State`, stored as JSON.
+/// A session with states of the type `State`, stored as JSON.
 ///
 /// [`Checkpointer::session`] returns a handle; clones are cheap. The library makes
 /// the id and the timestamp of every step:
@@ -42,7 +42,7 @@ const PAGE_GROWTH: u32 = 8;
 /// A step belongs to a run, so documents have format B. Each handle has a run id of
 /// its own, which its clones share; [`Session::run`] sets another one.
 ///
-/// What is loaded equals what was saved: each state is read back from its JSON text
+/// A loaded state equals the saved one: each state is read back from its JSON text
 /// before it is saved, and a state that can't be read back is an [`Error::State`].
 ///
 /// ```
@@ -320,7 +320,9 @@ where
             .step(number)
             .run(run);
         let step = step(metadata.clone(), state);
-        self.checkpointer.save_after(Checkpoint::new(metadata, text), after.map(|step| step.id.as_str())).await?;
+        self.checkpointer
+            .save_after(Checkpoint::new(metadata, text), after.map(|step| step.id.as_str()))
+            .await?;
         Ok(step)
     }
 

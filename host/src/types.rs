@@ -155,7 +155,8 @@ pub enum SaveOutcome {
     /// Saved, but the session has a newer checkpoint, which
     /// [`latest`](crate::Checkpointer::latest) returns.
     NotLatest {
-        /// The id of the newer checkpoint.
+        /// The id of the newer checkpoint; empty if the save succeeded and reading this
+        /// id failed.
         latest_id: String,
         /// Its timestamp minus that of the saved checkpoint: how far the caller's
         /// clock is behind.
@@ -266,7 +267,7 @@ pub struct ScanPage {
     /// Unordered. Only the head of each document was validated: a load may still
     /// report it as corrupt.
     pub checkpoints: Vec<ScanEntry>,
-    /// Values whose session and checkpoint id can't be determined.
+    /// Values without a readable session and checkpoint id.
     pub unreadable: Vec<Unreadable>,
     /// Pinned sessions. All pages with checkpoints precede the pages with pinned
     /// sessions.
@@ -288,6 +289,7 @@ pub struct DocumentDump {
 
 /// Why the stored data rules out a save.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum Conflict {
     /// Another session uses the id ([`Layout::Llmfy`] only), or the key of the
@@ -295,7 +297,7 @@ pub enum Conflict {
     IdInUse {
         /// The id.
         checkpoint_id: String,
-        /// What the id's key holds.
+        /// The content of the id's key.
         reason: String,
     },
     /// The precondition of [`save_after`](crate::Checkpointer::save_after) failed.
@@ -416,7 +418,8 @@ impl TryFrom<wit::Metadata> for Metadata {
     type Error = Error;
 
     fn try_from(metadata: wit::Metadata) -> Result<Self, Error> {
-        let extra = metadata.extra.into_iter().map(|wit::NamedValue { name, value }| ExtraMember { name, value });
+        let extra =
+            metadata.extra.into_iter().map(|wit::NamedValue { name, value }| ExtraMember { name, value });
         Ok(Self {
             session_id: metadata.session_id,
             checkpoint_id: metadata.checkpoint_id,
@@ -434,7 +437,8 @@ impl TryFrom<wit::Metadata> for Metadata {
 
 impl From<Metadata> for wit::Metadata {
     fn from(metadata: Metadata) -> Self {
-        let extra = metadata.extra.into_iter().map(|ExtraMember { name, value }| wit::NamedValue { name, value });
+        let extra =
+            metadata.extra.into_iter().map(|ExtraMember { name, value }| wit::NamedValue { name, value });
         Self {
             session_id: metadata.session_id,
             checkpoint_id: metadata.checkpoint_id,
@@ -494,7 +498,8 @@ impl TryFrom<wit::History> for History {
     type Error = Error;
 
     fn try_from(history: wit::History) -> Result<Self, Error> {
-        let checkpoints = history.checkpoints.into_iter().map(Checkpoint::try_from).collect::<Result<_, _>>()?;
+        let checkpoints =
+            history.checkpoints.into_iter().map(Checkpoint::try_from).collect::<Result<_, _>>()?;
         Ok(Self { checkpoints, unreadable: unreadable(history.unreadable) })
     }
 }

@@ -104,18 +104,18 @@ impl Timestamp {
     /// The score of the timestamp in an index: seconds since 1970 as the nearest
     /// double, which is what Python's `datetime.timestamp()` returns.
     pub fn score(&self) -> f64 {
-        let exact = self.unix_micros;
-        // Both operands are exact doubles below this size, so the division is the
-        // only rounding.
-        if exact.unsigned_abs() < 1 << f64::MANTISSA_DIGITS {
-            return exact as f64 / MICROS as f64;
-        }
-        let sign = if exact < 0 { "-" } else { "" };
-        let size = exact.unsigned_abs();
-        // Above it, the conversion would round as well. Parsing a decimal rounds
-        // once.
-        let decimal = format!("{sign}{}.{:06}", size / 1_000_000, size % 1_000_000);
-        decimal.parse().unwrap_or_default()
+        let size = self.unix_micros.unsigned_abs();
+        let score = if size < 1 << f64::MANTISSA_DIGITS {
+            // The dividend is exact as a double, and the division rounds once.
+            size as f64 / MICROS as f64
+        } else {
+            // The quotient in units of 2^-25 s has more than 54 bits here. With its lowest
+            // bit set if there is a remainder, the conversion rounds once.
+            let fraction = (size % 1_000_000) << 25;
+            let units = ((size / 1_000_000) << 25) | (fraction / 1_000_000);
+            (units | u64::from(!fraction.is_multiple_of(1_000_000))) as f64 / f64::from(1 << 25)
+        };
+        if self.unix_micros < 0 { -score } else { score }
     }
 }
 

@@ -3,12 +3,12 @@
 
 use std::cell::Cell;
 
-use super::Checkpointer;
 use super::checkpointer::Settings;
+use super::{Checkpointer, HEAD};
 use crate::Error;
 use crate::keys::Keys;
 use crate::keyvalue::{
-    Batch, Condition, Effect, Expiry, IndexMember, IndexSize, Keyvalue, Order, Query, StorageError,
+    Batch, Condition, Effect, Expiry, IndexMember, IndexSize, Keyvalue, Order, Position, Query, StorageError,
     StorageReason, Value, ValuePrefix,
 };
 
@@ -49,6 +49,9 @@ impl<K: Keyvalue> Call<'_, K> {
 
     /// Applies batches in one atomic step. Returns for each whether it was applied.
     pub fn commit(&self, batches: &[Batch]) -> Result<Vec<bool>, Error> {
+        if batches.is_empty() {
+            return Ok(Vec::new());
+        }
         let applied = self.bucket.commit(batches);
         let writes = match &applied {
             Ok(applied) => {
@@ -78,6 +81,11 @@ impl<K: Keyvalue> Call<'_, K> {
             with_next: false,
             with_count: false,
         }
+    }
+
+    /// Returns a query of entries with the heads of their documents.
+    pub fn query_heads(&self, index: &str, order: Order, limit: u32, after: Option<Position>) -> Query {
+        Query { after, max_value_bytes: Some(HEAD), with_next: true, ..self.query(index, order, limit) }
     }
 
     /// The expiry of a checkpoint saved now in a session that is not pinned.

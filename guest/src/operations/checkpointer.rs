@@ -1,5 +1,5 @@
-//! Opens a checkpointer: validates its options, and refuses a store that can't
-//! do what they need.
+//! Opens a checkpointer: validates its options, and refuses a store that lacks a
+//! capability.
 
 use super::call::storage_error;
 use crate::id::Id;
@@ -18,6 +18,10 @@ const DEFAULT_MAX_STATE_BYTES: u64 = 25 * 1024 * 1024;
 const MAX_TTL_MS: u64 = 9_000_000_000_000_000_000;
 
 /// The checkpoints under one prefix of one bucket.
+///
+/// Every operation fails with [`Error::InvalidArgument`] for an invalid id or query,
+/// and with [`Error::Storage`] if the store fails. Operations on many checkpoints work
+/// in pages: pages before the failure are done.
 #[derive(Debug)]
 pub struct Checkpointer<K> {
     pub(super) bucket: K,
@@ -65,8 +69,7 @@ impl<K: Keyvalue> Checkpointer<K> {
     }
 }
 
-/// Returns the expiry after a number of milliseconds. `name` is what the error
-/// calls it.
+/// Returns the expiry after a number of milliseconds. Errors call it `name`.
 pub(super) fn expiry_after(name: &str, milliseconds: u64) -> Result<Expiry, Error> {
     match milliseconds {
         1..=MAX_TTL_MS => Ok(Expiry::AfterMs(milliseconds)),
@@ -92,14 +95,14 @@ pub(super) fn ids(session: &str, checkpoint: &str) -> Result<(Id, Id), Error> {
 }
 
 fn check_capabilities(bucket: &impl Keyvalue, has_ttl: bool) -> Result<(), Error> {
-    let mut needed = vec![
+    for (capability, remedy) in [
         ("conditions", "use a store with compare-and-swap"),
         ("atomic-commit", "use a store with transactions over several keys"),
-    ];
-    if has_ttl {
-        needed.push(("expiry", "use a store whose keys can expire, or open without a TTL"));
-    }
-    for (capability, remedy) in needed {
+        ("expiry", "use a store with keys that can expire, or open without a TTL"),
+    ] {
+        if capability == "expiry" && !has_ttl {
+            continue;
+        }
         if !bucket.supports(capability) {
             let message = format!("the store lacks the capability {capability:?}; {remedy}");
             return Err(storage_error(StorageReason::Unsupported, Effect::None, message));

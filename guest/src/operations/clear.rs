@@ -1,6 +1,7 @@
 //! `clear-all`: deletes all checkpoints under the prefix, and no other keys.
 
 use super::call::{Call, all, contention, starts_with};
+use super::delete::{DeleteKind, Deletion, Progress};
 use super::pin::unpin_batch;
 use super::stored::Stored;
 use super::{ATTEMPTS, Checkpointer, HEAD, PAGE};
@@ -11,9 +12,6 @@ use crate::keyvalue::{Batch, Keyvalue, Operation};
 impl<K: Keyvalue> Checkpointer<K> {
     /// Deletes all checkpoints and pin markers under the prefix. Returns how many
     /// checkpoints existed.
-    ///
-    /// # Errors
-    /// [`Error::Storage`], after which pages before the failure are deleted.
     pub fn clear_all(&self) -> Result<u64, Error> {
         self.call(|call| {
             // Pin markers first: a concurrent save that saw a marker writes without a
@@ -22,13 +20,17 @@ impl<K: Keyvalue> Checkpointer<K> {
                 let batches: Vec<_> = pins.iter().map(|(marker, _)| unpin_batch(marker.clone())).collect();
                 call.commit(&batches).map(drop)
             })?;
-            let mut deleted = 0;
+            let mut progress = Progress::default();
             for _ in 0..ATTEMPTS {
-                if call.clear_documents(&mut deleted)? {
+                progress.must_repeat = false;
+                call.for_each_group(KeyKind::Document, |documents| {
+                    documents.chunks(PAGE as usize).try_for_each(|page| call.clear_page(page, &mut progress))
+                })?;
+                if !progress.must_repeat {
                     call.for_each_group(KeyKind::Index, |indexes| {
                         indexes.iter().try_for_each(|(index, _)| call.remove_dangling_of(index))
                     })?;
-                    return Ok(deleted);
+                    return Ok(progress.deleted);
                 }
             }
             Err(contention())
@@ -54,47 +56,26 @@ impl<K: Keyvalue> Call<'_, K> {
         }
     }
 
-    /// Deletes the documents whose keys and texts agree that they belong to this
-    /// prefix. Returns false if some changed concurrently.
-    fn clear_documents(&self, deleted: &mut u64) -> Result<bool, Error> {
-        let mut is_complete = true;
-        self.for_each_group(KeyKind::Document, |documents| {
-            for documents in documents.chunks(PAGE as usize) {
-                is_complete &= self.clear_page(documents, deleted)?;
-            }
-            Ok(())
-        })?;
-        Ok(is_complete)
-    }
-
-    fn clear_page(&self, documents: &[(String, ParsedKey)], deleted: &mut u64) -> Result<bool, Error> {
+    /// Deletes those documents of which the key and the text agree that they belong to
+    /// this prefix.
+    fn clear_page(&self, documents: &[(String, ParsedKey)], progress: &mut Progress) -> Result<(), Error> {
         let keys: Vec<_> = documents.iter().map(|(key, _)| key.clone()).collect();
-        let (mut batches, mut is_delete) = (Vec::new(), Vec::new());
+        let mut deletions = Vec::new();
         for ((key, parsed), value) in documents.iter().zip(self.bucket.get(&keys, Some(HEAD))?) {
-            match self.stored(key, value)? {
+            let batches = match self.stored(key, value)? {
                 Stored::Document(owner, guard) if parsed.matches(&owner) => {
-                    batches.extend(self.delete_batches(key.clone(), &owner, guard));
+                    self.delete_batches(key.clone(), &owner, guard)
                 }
-                Stored::Invalid(_, text) if !self.keys.is_ambiguous(&parsed.checkpoint) => {
-                    batches.push(Batch {
-                        conditions: all([starts_with(key.clone(), text)]),
-                        operations: vec![Operation::Delete(key.clone())],
-                    })
-                }
+                Stored::Invalid(_, text) if !self.keys.is_ambiguous(&parsed.checkpoint) => vec![Batch {
+                    conditions: all([starts_with(key.clone(), text)]),
+                    operations: vec![Operation::Delete(key.clone())],
+                }],
                 _ => continue,
-            }
-            // The first batch of each document deletes it; the others follow it up.
-            is_delete.push(true);
-            is_delete.resize(batches.len(), false);
+            };
+            deletions.push(Deletion { batches, kind: DeleteKind::Document, run_index: None });
         }
-        let mut is_complete = true;
-        if !batches.is_empty() {
-            let applied = self.commit(&batches)?;
-            for (applied, _) in applied.into_iter().zip(is_delete).filter(|(_, is_delete)| *is_delete) {
-                *deleted += u64::from(applied);
-                is_complete &= applied;
-            }
-        }
-        Ok(is_complete)
+        let applied = self.delete(&deletions)?;
+        progress.count(&deletions, &applied);
+        Ok(())
     }
 }

@@ -11,7 +11,7 @@ use crate::{Conflict, Error};
 /// The checkpoint that the caller expects to be the latest.
 pub(super) struct ExpectedLatest {
     id: Option<Id>,
-    /// What was found at the previous attempt.
+    /// The result of the previous attempt.
     found: Latest,
 }
 

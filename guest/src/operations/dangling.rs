@@ -1,5 +1,5 @@
-//! Removes dangling entries: index entries whose document does not exist any
-//! more, for example because it has expired.
+//! Removes dangling entries: index entries without a document, for example because it
+//! has expired.
 
 use super::PAGE;
 use super::call::{Call, all, index_member};
@@ -18,9 +18,6 @@ impl<K: Keyvalue> Call<'_, K> {
 
     /// Removes those of the entries that are dangling. Returns how many.
     pub(super) fn remove_dangling(&self, index: &str, members: &[String]) -> Result<usize, Error> {
-        if members.is_empty() {
-            return Ok(0);
-        }
         let batches = members.iter().map(|member| self.remove_dangling_batch(index, member));
         Ok(self.commit(&batches.collect::<Vec<_>>())?.into_iter().filter(|applied| *applied).count())
     }

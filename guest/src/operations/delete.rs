@@ -10,26 +10,20 @@ use super::{ATTEMPTS, Checkpointer, HEAD, PAGE};
 use crate::Error;
 use crate::document::Owner;
 use crate::id::Id;
-use crate::keyvalue::{Batch, Condition, Keyvalue, Operation, Order, Query, Value};
+use crate::keyvalue::{Batch, Condition, Keyvalue, Operation, Order, Value};
 
 /// The maximum number of runs of which a document is held back in memory.
 const MAX_RUNS: usize = 1000;
 
 impl<K: Keyvalue> Checkpointer<K> {
     /// Deletes a checkpoint. Returns whether it existed.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`], [`Error::Storage`].
     pub fn delete_checkpoint(&self, session: &str, checkpoint: &str) -> Result<bool, Error> {
         let (session, checkpoint) = ids(session, checkpoint)?;
         self.call(|call| call.delete_one(&session, &checkpoint))
     }
 
-    /// Deletes all checkpoints of a session, oldest first. Returns how many existed.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`]; [`Error::Storage`], after which pages before the
-    /// failure are deleted, and the latest checkpoint is not.
+    /// Deletes all checkpoints of a session, oldest first, so that after a failure the
+    /// latest one still exists. Returns how many existed.
     pub fn delete_session(&self, session: &str) -> Result<u64, Error> {
         let session = Id::new("session id", session)?;
         self.call(|call| {
@@ -77,9 +71,7 @@ impl<K: Keyvalue> Call<'_, K> {
         let mut newest_of_run = BTreeMap::<String, Deletion>::new();
         let mut after = None;
         loop {
-            let query = self.query(&index, Order::Ascending, PAGE);
-            let query = Query { after, max_value_bytes: Some(HEAD), with_next: true, ..query };
-            let page = self.bucket.range(&query)?;
+            let page = self.bucket.range(&self.query_heads(&index, Order::Ascending, PAGE, after))?;
             let mut deletions = Vec::new();
             for entry in page.entries {
                 match self.deletion(session, &entry.member, entry.value)? {
@@ -125,14 +117,14 @@ impl<K: Keyvalue> Call<'_, K> {
     }
 
     /// Commits deletions. Returns for each whether its first batch was applied.
-    fn delete<'a>(&self, deletions: impl IntoIterator<Item = &'a Deletion>) -> Result<Vec<bool>, Error> {
+    pub(super) fn delete<'a>(
+        &self,
+        deletions: impl IntoIterator<Item = &'a Deletion>,
+    ) -> Result<Vec<bool>, Error> {
         let (mut batches, mut first) = (Vec::new(), Vec::new());
         for deletion in deletions {
             first.push(batches.len());
             batches.extend(deletion.batches.iter().cloned());
-        }
-        if batches.is_empty() {
-            return Ok(Vec::new());
         }
         let applied = self.commit(&batches)?;
         Ok(first.into_iter().map(|first| applied[first]).collect())
@@ -190,18 +182,18 @@ impl<K: Keyvalue> Call<'_, K> {
     }
 }
 
-/// Batches that delete an entry of a session. The first one decides, the others
+/// Batches that delete one entry or document. The first one decides, the others
 /// follow it up.
 #[derive(Clone)]
-struct Deletion {
-    batches: Vec<Batch>,
-    kind: DeleteKind,
+pub(super) struct Deletion {
+    pub batches: Vec<Batch>,
+    pub kind: DeleteKind,
     /// The index of the run of a document.
-    run_index: Option<String>,
+    pub run_index: Option<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum DeleteKind {
+pub(super) enum DeleteKind {
     /// An index entry without a document. It does not count as a checkpoint.
     Entry,
     /// The pin marker of the session. If it existed, a concurrent save may have
@@ -213,16 +205,16 @@ enum DeleteKind {
     Document,
 }
 
-/// The progress of deleting a session.
+/// The progress of a deletion.
 #[derive(Default)]
-struct Progress {
-    deleted: u64,
-    /// Whether the session must be read again because of a concurrent change.
-    must_repeat: bool,
+pub(super) struct Progress {
+    pub deleted: u64,
+    /// Whether a concurrent change makes another pass necessary.
+    pub must_repeat: bool,
 }
 
 impl Progress {
-    fn count(&mut self, deletions: &[Deletion], applied: &[bool]) {
+    pub fn count(&mut self, deletions: &[Deletion], applied: &[bool]) {
         for (deletion, applied) in deletions.iter().zip(applied) {
             match deletion.kind {
                 DeleteKind::Entry => {}

@@ -1,11 +1,10 @@
 //! Whether a saved checkpoint is the latest of its session, and which one is.
 
-use super::HEAD;
 use super::call::{Call, all, index_member, starts_with, storage_error};
 use super::save::NewCheckpoint;
 use super::stored::Stored;
 use crate::id::Id;
-use crate::keyvalue::{Batch, Condition, Effect, IndexMax, Keyvalue, Order, Position, Query, StorageReason};
+use crate::keyvalue::{Batch, Condition, Effect, IndexMax, Keyvalue, Order, Position, StorageReason};
 use crate::{Error, NewerCheckpoint, SaveOutcome};
 
 /// The number of entries to read in one round trip. Usually the first entry is
@@ -16,17 +15,17 @@ const PAGE: u32 = 100;
 /// A store examines 1,000 entries, and a page of them may be added meanwhile.
 const MAX_ABOVE: usize = 900;
 
-/// The latest checkpoint of a session, and what is above it in the index.
+/// The latest checkpoint of a session, and the foreign entries above it.
 #[derive(Default)]
 pub(super) struct Latest {
     pub position: Option<Position>,
     /// The condition that the latest checkpoint has not changed.
     pub condition: Option<Condition>,
-    /// Entries above it whose document belongs to another session.
+    /// Index entries above it with documents of other sessions.
     pub foreign: Vec<ForeignEntry>,
 }
 
-/// An index entry whose document belongs to another session.
+/// An index entry with a document of another session.
 pub(super) struct ForeignEntry {
     pub member: String,
     /// The condition that it still does.
@@ -47,7 +46,7 @@ impl<K: Keyvalue> Call<'_, K> {
         Batch { conditions: all([Condition::IndexMax(max)]), operations: Vec::new() }
     }
 
-    /// Returns the outcome of a save whose latest check failed: foreign entries
+    /// Returns the outcome of a save after its latest check failed. Foreign entries
     /// make it fail, too. If the newer checkpoint can't be read, its id is empty:
     /// the save has succeeded, so the failed read must not turn it into an error,
     /// and `latest` would hide that the caller's clock may be behind.
@@ -70,9 +69,7 @@ impl<K: Keyvalue> Call<'_, K> {
         let mut latest = Latest::default();
         let (mut dangling_left, mut after) = (0, None);
         loop {
-            let query = self.query(&index, Order::Descending, PAGE);
-            let query = Query { after, max_value_bytes: Some(HEAD), with_next: true, ..query };
-            let page = self.bucket.range(&query)?;
+            let page = self.bucket.range(&self.query_heads(&index, Order::Descending, PAGE, after))?;
             let mut dangling = Vec::new();
             for entry in page.entries {
                 let key = self.keys.documents(session) + &entry.member;

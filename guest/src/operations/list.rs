@@ -26,18 +26,12 @@ pub(super) struct Selection<'a> {
 
 impl<K: Keyvalue> Checkpointer<K> {
     /// Returns the newest checkpoints that match a query, newest first.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`], [`Error::Storage`].
     pub fn list(&self, query: &HistoryQuery) -> Result<History, Error> {
         self.call(|call| call.history(query, false)).map(|(history, _)| history)
     }
 
     /// Returns the stored documents of the newest checkpoints that match a query,
     /// newest first.
-    ///
-    /// # Errors
-    /// As [`Checkpointer::list`].
     pub fn list_documents(&self, query: &HistoryQuery) -> Result<RawHistory, Error> {
         let (history, documents) = self.call(|call| call.history(query, true))?;
         Ok(RawHistory { documents, unreadable: history.unreadable })

@@ -14,42 +14,29 @@ impl<K: Keyvalue> Checkpointer<K> {
     /// Returns the latest checkpoint of a session; none if the session has none.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`]; [`Error::Corrupt`] if it exists and can't be read;
-    /// [`Error::Storage`].
+    /// [`Error::Corrupt`] if it exists and can't be read. So do the operations below.
     pub fn latest(&self, session: &str) -> Result<Option<Checkpoint>, Error> {
         Ok(self.call(|call| call.read_latest(session, false))?.map(|found| found.checkpoint))
     }
 
     /// Returns the stored document of the latest checkpoint of a session.
-    ///
-    /// # Errors
-    /// As [`Checkpointer::latest`].
     pub fn latest_document(&self, session: &str) -> Result<Option<String>, Error> {
         Ok(self.call(|call| call.read_latest(session, true))?.and_then(|found| found.document))
     }
 
     /// Returns the checkpoint with this id; none if the session has no such
     /// checkpoint.
-    ///
-    /// # Errors
-    /// As [`Checkpointer::latest`].
     pub fn load(&self, session: &str, checkpoint: &str) -> Result<Option<Checkpoint>, Error> {
         Ok(self.call(|call| call.read_one(session, checkpoint, false))?.map(|found| found.checkpoint))
     }
 
     /// Returns the stored document of the checkpoint with this id.
-    ///
-    /// # Errors
-    /// As [`Checkpointer::latest`].
     pub fn load_document(&self, session: &str, checkpoint: &str) -> Result<Option<String>, Error> {
         Ok(self.call(|call| call.read_one(session, checkpoint, true))?.and_then(|found| found.document))
     }
 
     /// Returns the stored document of the checkpoint with this id and its remaining
     /// TTL. Does not refresh the TTL.
-    ///
-    /// # Errors
-    /// As [`Checkpointer::latest`].
     pub fn dump(&self, session: &str, checkpoint: &str) -> Result<Option<DocumentDump>, Error> {
         let (session, checkpoint) = ids(session, checkpoint)?;
         self.call(|call| {

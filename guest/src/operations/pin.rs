@@ -16,9 +16,6 @@ use crate::keyvalue::{
 
 impl<K: Keyvalue> Checkpointer<K> {
     /// Excludes a checkpoint from expiry. Returns whether it exists.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`], [`Error::Storage`].
     pub fn pin_checkpoint(&self, session: &str, checkpoint: &str) -> Result<bool, Error> {
         let (session, checkpoint) = ids(session, checkpoint)?;
         self.call(|call| {
@@ -28,10 +25,6 @@ impl<K: Keyvalue> Checkpointer<K> {
 
     /// Excludes all checkpoints of a session from expiry, and all that are saved in
     /// it later. Returns how many exist.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`]; [`Error::Storage`], after which pages before the
-    /// failure are pinned.
     pub fn pin_session(&self, session: &str) -> Result<u64, Error> {
         let session = Id::new("session id", session)?;
         self.call(|call| {
@@ -46,9 +39,6 @@ impl<K: Keyvalue> Checkpointer<K> {
 
     /// Gives a pinned checkpoint the TTL of a checkpoint saved now. In a pinned
     /// session it stays pinned. Returns whether it exists.
-    ///
-    /// # Errors
-    /// As [`Checkpointer::pin_checkpoint`].
     pub fn unpin_checkpoint(&self, session: &str, checkpoint: &str) -> Result<bool, Error> {
         let (session, checkpoint) = ids(session, checkpoint)?;
         self.call(|call| {
@@ -66,9 +56,6 @@ impl<K: Keyvalue> Checkpointer<K> {
 
     /// Ends the pin of a session, and gives all of its checkpoints the TTL of a
     /// checkpoint saved now. Returns how many exist.
-    ///
-    /// # Errors
-    /// As [`Checkpointer::pin_session`].
     pub fn unpin_session(&self, session: &str) -> Result<u64, Error> {
         let session = Id::new("session id", session)?;
         self.call(|call| {

@@ -18,9 +18,10 @@ impl<K: Keyvalue> Checkpointer<K> {
     pub fn restore(&self, document: String, ttl_ms: Option<u64>) -> Result<(Metadata, SaveOutcome), Error> {
         let expiry = ttl_ms.map_or(Ok(Expiry::Never), |ttl_ms| expiry_after("remaining TTL", ttl_ms))?;
         self.call(|call| {
-            let new = call.new_checkpoint(call.parse_document(document)?, Origin::Copy)?.with_expiry(expiry);
-            let metadata = new.metadata.clone();
-            Ok((metadata, call.put(new, None)?))
+            let new = call.new_checkpoint(call.parse_document(document)?, Origin::Copy)?;
+            let mut new = new.with_expiry(expiry);
+            let outcome = call.put(&mut new, None)?;
+            Ok((new.metadata, outcome))
         })
     }
 }

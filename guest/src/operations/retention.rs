@@ -6,7 +6,7 @@
 //! checkpoints of other sessions, which do not count.
 
 use super::call::{Call, all, contention, index_member, index_size_at_most, starts_with};
-use super::save::{Existing, NewCheckpoint, SavePlan};
+use super::save::{NewCheckpoint, SavePlan};
 use super::stored::Stored;
 use super::{ATTEMPTS, HEAD};
 use crate::id::Id;
@@ -42,7 +42,7 @@ impl Retention {
     }
 }
 
-/// What is above the limit of a session.
+/// The checkpoints above the limit of a session.
 #[derive(PartialEq, Eq)]
 enum Excess {
     /// At most the checkpoints that the plan removes.
@@ -87,7 +87,7 @@ impl<K: Keyvalue> Call<'_, K> {
         Ok(excess != Excess::New)
     }
 
-    /// Removes what is above the limit after a save. The save has succeeded: if
+    /// Removes the rest above the limit after a save. The save has succeeded: if
     /// this fails, the next save removes it.
     pub(super) fn finish_retention(&self, retention: &Retention, new: &NewCheckpoint) {
         if retention.has_more {
@@ -98,7 +98,7 @@ impl<K: Keyvalue> Call<'_, K> {
     /// Ends the save of a checkpoint that is too old to be kept. Deletes an earlier
     /// version of it.
     pub(super) fn prune_new(&self, new: &NewCheckpoint, retention: &Retention) -> Result<SaveOutcome, Error> {
-        if let (Existing::SameSession { .. }, _) = self.existing(new)? {
+        if let (Some(_), _) = self.existing(new)? {
             self.delete_one(&new.session, &Id::unchecked(new.id()))?;
         }
         let _ = self.prune(&new.session, retention.max);
@@ -185,9 +185,8 @@ impl<K: Keyvalue> Call<'_, K> {
         loop {
             // The size at the first page: after a concurrent save the commit fails.
             let with_count = count.index_size.is_none();
-            let query = self.query(index, Order::Ascending, PAGE);
-            let query = Query { after, max_value_bytes: Some(HEAD), with_next: true, with_count, ..query };
-            let page = self.bucket.range(&query)?;
+            let query = self.query_heads(index, Order::Ascending, PAGE, after);
+            let page = self.bucket.range(&Query { with_count, ..query })?;
             count.index_size = count.index_size.or(page.count);
             for entry in page.entries {
                 if new.is_some_and(|new| new.member == entry.member) {

@@ -6,14 +6,17 @@ use super::compare_and_save::ExpectedLatest;
 use super::load::Reader;
 use super::retention::Retention;
 use super::stored::Stored;
+use super::ttl::SessionTtl;
 use super::{ATTEMPTS, Checkpointer, HEAD};
 use crate::compression;
 use crate::document;
 use crate::id::Id;
 use crate::json;
 use crate::keyvalue::{Batch, Condition, Expiry, IndexPut, Keyvalue, Operation, Position, Put, Value};
-use crate::timestamp::Timestamp;
-use crate::{Checkpoint, Conflict, Error, IdConflict, Metadata, NamedValue, SaveOutcome, SizeExcess};
+
+use crate::{
+    Checkpoint, Conflict, Error, IdConflict, Metadata, NamedValue, SaveOutcome, SizeExcess, Timestamp,
+};
 
 /// The maximum size of a value in Redis.
 const MAX_DOCUMENT_BYTES: u64 = 512 * 1024 * 1024;
@@ -34,7 +37,7 @@ impl<K: Keyvalue> Checkpointer<K> {
     /// [`Error::InvalidArgument`], [`Error::TooLarge`], [`Error::Conflict`]: nothing
     /// was written. [`Error::Storage`]: see its effect.
     pub fn save(&self, checkpoint: Checkpoint) -> Result<SaveOutcome, Error> {
-        self.call(|call| call.put(call.new_checkpoint(checkpoint, Origin::Caller)?, None))
+        self.call(|call| call.put(&mut call.new_checkpoint(checkpoint, Origin::Caller)?, None))
     }
 
     /// Saves a checkpoint if `latest` is the id of the session's latest checkpoint;
@@ -48,7 +51,8 @@ impl<K: Keyvalue> Checkpointer<K> {
     pub fn save_after(&self, checkpoint: Checkpoint, latest: Option<&str>) -> Result<SaveOutcome, Error> {
         let latest = latest.map(|id| Id::new("id of the latest checkpoint", id)).transpose()?;
         self.call(|call| {
-            call.put(call.new_checkpoint(checkpoint, Origin::Caller)?, Some(ExpectedLatest::new(latest)))
+            let mut new = call.new_checkpoint(checkpoint, Origin::Caller)?;
+            call.put(&mut new, Some(ExpectedLatest::new(latest)))
         })
     }
 
@@ -59,9 +63,9 @@ impl<K: Keyvalue> Checkpointer<K> {
     /// [`Checkpointer::save`].
     pub fn save_document(&self, text: String) -> Result<(Metadata, SaveOutcome), Error> {
         self.call(|call| {
-            let new = call.new_checkpoint(call.parse_document(text)?, Origin::Document)?;
-            let metadata = new.metadata.clone();
-            Ok((metadata, call.put(new, None)?))
+            let mut new = call.new_checkpoint(call.parse_document(text)?, Origin::Document)?;
+            let outcome = call.put(&mut new, None)?;
+            Ok((new.metadata, outcome))
         })
     }
 }
@@ -78,52 +82,57 @@ impl<K: Keyvalue> Call<'_, K> {
     /// stored data is read, for the next attempt.
     pub(super) fn put(
         &self,
-        mut new: NewCheckpoint,
+        new: &mut NewCheckpoint,
         mut expected: Option<ExpectedLatest>,
     ) -> Result<SaveOutcome, Error> {
-        let (mut existing, mut is_pinned) = (Existing::None, false);
+        let (mut existing, mut is_pinned) = (None, false);
         let mut retention = self.settings.max_checkpoints.map(Retention::new);
         // Every save in a session at its limit makes the concurrent ones fail.
         let attempts = if retention.is_some() { 8 * ATTEMPTS } else { ATTEMPTS };
         for _ in 0..attempts {
             let mut plan = SavePlan::default();
-            new.plan_put(&existing, if is_pinned { Expiry::Never } else { new.expiry }, &mut plan);
-            self.plan_run_change(&new, &existing, &mut plan);
-            self.plan_pin(&new, is_pinned, &mut plan);
+            new.plan_put(existing.as_ref(), if is_pinned { Expiry::Never } else { new.expiry }, &mut plan);
+            self.plan_run_change(new, existing.as_ref(), &mut plan);
+            self.plan_pin(new, is_pinned, &mut plan);
             if let Some(expected) = &expected {
-                self.plan_expected(expected, &new, &mut plan);
+                self.plan_expected(expected, new, &mut plan);
             }
             if let Some(retention) = &mut retention {
-                let is_kept = self.plan_retention(retention, &new, &mut plan)?;
+                let is_kept = self.plan_retention(retention, new, &mut plan)?;
                 if !is_kept && expected.is_none() {
-                    return self.prune_new(&new, retention);
+                    return self.prune_new(new, retention);
                 }
             }
-            let session_ttl = self.plan_session_ttl(&new, is_pinned, &mut plan)?;
+            let session_ttl = self.plan_session_ttl(new, is_pinned, &mut plan)?;
             if expected.is_none() {
-                plan.latest_check = Some(self.latest_check(&new));
+                plan.latest_check = Some(self.latest_check(new));
             }
             let batches = plan.into_batches(Some(new.is_current()));
             let applied = self.commit(&batches)?;
             if applied[0] {
                 if let Some(retention) = &retention {
-                    self.finish_retention(retention, &new);
+                    self.finish_retention(retention, new);
                 }
-                self.finish_session_ttl(&new, session_ttl)?;
+                if let Some(SessionTtl { update, next: next @ Some(_) }) = session_ttl {
+                    self.update_session(&new.session, &update, next)?;
+                }
                 let is_latest = expected.is_some() || applied.last() == Some(&true);
-                return Ok(if is_latest { SaveOutcome::Latest } else { self.not_latest(&new) });
+                return Ok(if is_latest { SaveOutcome::Latest } else { self.not_latest(new) });
             }
             new.recover_text(batches);
             if retention.as_mut().is_some_and(|retention| retention.must_count(&applied)) {
                 continue;
             }
-            (existing, is_pinned) = self.existing(&new)?;
+            (existing, is_pinned) = self.existing(new)?;
             if let Some(expected) = &mut expected {
-                if self.is_saved_already(&new, &existing)? {
-                    self.resume_session_ttl(&new, session_ttl)?;
+                if existing.is_some() && self.is_saved_already(new)? {
+                    // The earlier attempt may have ended before it extended the session.
+                    if let Some(SessionTtl { update, .. }) = session_ttl {
+                        self.update_session(&new.session, &update, None)?;
+                    }
                     return Ok(SaveOutcome::Latest);
                 }
-                self.recheck(expected, &new)?;
+                self.recheck(expected, new)?;
             }
         }
         Err(contention())
@@ -131,8 +140,8 @@ impl<K: Keyvalue> Call<'_, K> {
 
     /// Removes the checkpoint from the index of the run that it leaves, unless
     /// another prefix shares that index and has a checkpoint with this id.
-    fn plan_run_change(&self, new: &NewCheckpoint, existing: &Existing, plan: &mut SavePlan) {
-        let Existing::SameSession { run_index: Some(left), .. } = existing else { return };
+    fn plan_run_change(&self, new: &NewCheckpoint, existing: Option<&Existing>, plan: &mut SavePlan) {
+        let Some(Existing { run_index: Some(left), .. }) = existing else { return };
         if Some(left) != new.run_index.as_ref() {
             let mut batch = self.remove_dangling_batch(left, new.id());
             let own = Condition::Absent(new.key.clone());
@@ -141,12 +150,12 @@ impl<K: Keyvalue> Call<'_, K> {
         }
     }
 
-    /// Reads what the key of a new checkpoint holds, and whether the session is
+    /// Reads the document at the key of a new checkpoint, and whether the session is
     /// pinned, after an attempt failed.
     ///
     /// # Errors
     /// [`Conflict::IdInUse`] if the key can't be replaced.
-    pub(super) fn existing(&self, new: &NewCheckpoint) -> Result<(Existing, bool), Error> {
+    pub(super) fn existing(&self, new: &NewCheckpoint) -> Result<(Option<Existing>, bool), Error> {
         let mut keys = vec![new.key.clone()];
         keys.extend((new.expiry != Expiry::Never).then(|| self.keys.pin(&new.session)));
         let mut values = self.bucket.get(&keys, Some(HEAD))?.into_iter();
@@ -155,9 +164,9 @@ impl<K: Keyvalue> Call<'_, K> {
             Err(Error::Conflict(Conflict::IdInUse(IdConflict { checkpoint_id, reason })))
         };
         let existing = match self.stored(&new.key, values.next().unwrap_or(Value::Absent))? {
-            Stored::Absent => Existing::None,
+            Stored::Absent => None,
             Stored::Document(owner, guard) if owner.matches(&new.session, new.id()) => {
-                Existing::SameSession { guard, run_index: self.run_index(&owner) }
+                Some(Existing { guard, run_index: self.run_index(&owner) })
             }
             Stored::Document(..) => {
                 return in_use("it belongs to another session; use another id".to_owned());
@@ -176,13 +185,8 @@ impl<K: Keyvalue> Call<'_, K> {
 
     /// Returns whether the identical document is stored: an earlier attempt saved
     /// it, and its answer was lost.
-    fn is_saved_already(&self, new: &NewCheckpoint, existing: &Existing) -> Result<bool, Error> {
-        Ok(match existing {
-            Existing::None => false,
-            Existing::SameSession { .. } => {
-                matches!(self.get(&new.key, None)?, Value::Text(text) if text == new.text)
-            }
-        })
+    fn is_saved_already(&self, new: &NewCheckpoint) -> Result<bool, Error> {
+        Ok(matches!(self.get(&new.key, None)?, Value::Text(text) if text == new.text))
     }
 
     /// Validates a checkpoint and writes its document.
@@ -288,14 +292,11 @@ impl SavePlan {
     }
 }
 
-/// What the key of a new checkpoint holds.
-pub(super) enum Existing {
-    /// Nothing, or a document of the same id, session and run as [`document::write()`]
-    /// writes it. The first attempt expects this.
-    None,
-    /// Another document of the same id and session: its first bytes, and the index
-    /// of its run.
-    SameSession { guard: String, run_index: Option<String> },
+/// A document at the key of a new checkpoint with the same id and session. The first
+/// attempt expects none, or one of the same run as [`document::write()`] writes it.
+pub(super) struct Existing {
+    guard: String,
+    run_index: Option<String>,
 }
 
 /// A valid checkpoint that is to be saved.
@@ -327,10 +328,10 @@ impl NewCheckpoint {
 
     /// Puts the document and its index entries. Moves the text into the plan;
     /// [`NewCheckpoint::recover_text`] moves it back.
-    fn plan_put(&mut self, existing: &Existing, expiry: Expiry, plan: &mut SavePlan) {
+    fn plan_put(&mut self, existing: Option<&Existing>, expiry: Expiry, plan: &mut SavePlan) {
         plan.conditions.push(match existing {
-            Existing::None => vec![Condition::Absent(self.key.clone()), self.is_current()],
-            Existing::SameSession { guard, .. } => vec![starts_with(self.key.clone(), guard.clone())],
+            None => vec![Condition::Absent(self.key.clone()), self.is_current()],
+            Some(Existing { guard, .. }) => vec![starts_with(self.key.clone(), guard.clone())],
         });
         let value = std::mem::take(&mut self.text);
         plan.operations.push(Operation::Put(Put { key: self.key.clone(), value, expiry }));

@@ -59,9 +59,6 @@ impl<K: Keyvalue> Checkpointer<K> {
     ///
     /// Round trips: 3 per page; if sessions are not colocated, 1 per page and 2 per
     /// session.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] for an invalid cursor, [`Error::Storage`].
     pub fn scan(&self, cursor: Option<&str>) -> Result<ScanPage, Error> {
         let cursor = ScanCursor::parse(cursor)?;
         self.call(|call| {

@@ -1,4 +1,4 @@
-//! What the key of a document holds, and to which session it belongs.
+//! The kinds of values at the key of a document.
 
 use super::call::Call;
 use crate::Error;
@@ -6,7 +6,7 @@ use crate::document::{self, Owner};
 use crate::id::Id;
 use crate::keyvalue::{Keyvalue, Value};
 
-/// What the key of a document holds.
+/// The value at the key of a document.
 pub(super) enum Stored {
     /// Nothing.
     Absent,
@@ -20,7 +20,7 @@ pub(super) enum Stored {
 }
 
 impl<K: Keyvalue> Call<'_, K> {
-    /// Returns what `key` holds. `value` is its value, or the beginning of it.
+    /// Returns the kind of a value, given all of it or its beginning.
     pub(super) fn stored(&self, key: &str, value: Value) -> Result<Stored, Error> {
         let (text, is_whole) = match value {
             Value::Absent => return Ok(Stored::Absent),

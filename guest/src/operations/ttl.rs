@@ -7,9 +7,7 @@ use super::stored::Stored;
 use super::{ATTEMPTS, HEAD, PAGE};
 use crate::document::Owner;
 use crate::id::Id;
-use crate::keyvalue::{
-    Batch, Condition, Expire, ExpireMode, Expiry, Keyvalue, Operation, Order, Position, Query,
-};
+use crate::keyvalue::{Batch, Condition, Expire, ExpireMode, Expiry, Keyvalue, Operation, Order, Position};
 use crate::{Error, TtlScope};
 
 /// A change of the expiry of checkpoints.
@@ -35,9 +33,9 @@ impl ExpiryUpdate {
 
 /// The extension of a session's TTL by a save.
 pub(super) struct SessionTtl {
-    update: ExpiryUpdate,
+    pub update: ExpiryUpdate,
     /// The position after the checkpoints that the commit of the save extends.
-    next: Option<Position>,
+    pub next: Option<Position>,
 }
 
 impl<K: Keyvalue> Call<'_, K> {
@@ -51,8 +49,8 @@ impl<K: Keyvalue> Call<'_, K> {
         self.settings.ttl.is_some_and(|ttl| ttl.refresh_on_read)
     }
 
-    /// Adds the extension of the newest page of the session to a save. The pages
-    /// after it follow in [`Call::finish_session_ttl`].
+    /// Adds the extension of the newest page of the session to a save. The next pages
+    /// are extended after it.
     pub(super) fn plan_session_ttl(
         &self,
         new: &NewCheckpoint,
@@ -70,31 +68,6 @@ impl<K: Keyvalue> Call<'_, K> {
         }
         let update = update.only_if(self.pin_condition(&new.session, is_pinned));
         Ok(Some(SessionTtl { update, next }))
-    }
-
-    /// Extends the rest of the session after a save.
-    pub(super) fn finish_session_ttl(
-        &self,
-        new: &NewCheckpoint,
-        ttl: Option<SessionTtl>,
-    ) -> Result<(), Error> {
-        if let Some(SessionTtl { update, next: Some(next) }) = ttl {
-            self.update_session(&new.session, &update, Some(next))?;
-        }
-        Ok(())
-    }
-
-    /// Extends the whole session, if the checkpoint was saved by an earlier attempt
-    /// that may have ended before it extended all of it.
-    pub(super) fn resume_session_ttl(
-        &self,
-        new: &NewCheckpoint,
-        ttl: Option<SessionTtl>,
-    ) -> Result<(), Error> {
-        if let Some(SessionTtl { update, .. }) = ttl {
-            self.update_session(&new.session, &update, None)?;
-        }
-        Ok(())
     }
 
     /// Refreshes the TTLs of checkpoints that were read.
@@ -136,7 +109,7 @@ impl<K: Keyvalue> Call<'_, K> {
         let mut count = 0;
         loop {
             let (batches, next) = self.update_page(session, update, after)?;
-            count += self.commit_updates(&batches)?;
+            count += self.commit(&batches)?.into_iter().map(u64::from).sum::<u64>();
             after = next;
             if after.is_none() {
                 break;
@@ -144,16 +117,9 @@ impl<K: Keyvalue> Call<'_, K> {
             is_one_page = false;
         }
         if !is_one_page && update.mode == ExpireMode::ExtendOnly && update.expiry != Expiry::Never {
-            self.commit_updates(&self.update_page(session, update, None)?.0)?;
+            self.commit(&self.update_page(session, update, None)?.0)?;
         }
         Ok(count)
-    }
-
-    fn commit_updates(&self, batches: &[Batch]) -> Result<u64, Error> {
-        if batches.is_empty() {
-            return Ok(0);
-        }
-        Ok(self.commit(batches)?.into_iter().map(u64::from).sum())
     }
 
     /// Returns the batches that update a page of a session, and the next position.
@@ -168,9 +134,7 @@ impl<K: Keyvalue> Call<'_, K> {
             ExpireMode::Set => Order::Ascending,
             ExpireMode::ExtendOnly => Order::Descending,
         };
-        let query = self.query(&self.keys.session(session), order, PAGE);
-        let page =
-            self.bucket.range(&Query { after, max_value_bytes: Some(HEAD), with_next: true, ..query })?;
+        let page = self.bucket.range(&self.query_heads(&self.keys.session(session), order, PAGE, after))?;
         let mut batches = Vec::new();
         for entry in page.entries {
             let key = self.keys.documents(session) + &entry.member;

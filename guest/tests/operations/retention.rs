@@ -56,7 +56,7 @@ fn expired_checkpoints_do_not_count_towards_the_limit() {
     store.shared.now.set(100);
     permanent.save(checkpoint("s", "d", "r", 4)).expect("saved");
     assert_eq!(ids(&permanent, "s"), ["d", "c", "b"]);
-    // An id whose entry is dangling is saved again.
+    // An id with a dangling entry is saved again.
     expiring.save(checkpoint("t", "z", "r", 9)).expect("saved");
     permanent.save(checkpoint("t", "x", "r", 1)).expect("saved");
     permanent.save(checkpoint("t", "y", "r", 2)).expect("saved");

@@ -14,7 +14,8 @@ use crate::{Conflict, Effect, Run, StorageError, StorageReason};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A store with slow commits, whose next commits take effect and then time out.
+/// A store with slow commits. The next ones can be made to time out after they took
+/// effect.
 pub(crate) struct FaultyStore {
     inner: SqliteStore,
     failures: AtomicUsize,
@@ -77,7 +78,8 @@ fn checkpoint(id: &str) -> Checkpoint {
 #[tokio::test]
 async fn retry_of_a_save_whose_reply_was_lost_succeeds() {
     let store = FaultyStore::new().await;
-    let checkpointer = Checkpointer::builder().retry(retry()).open_store(store.clone()).await.expect("opened");
+    let checkpointer =
+        Checkpointer::builder().retry(retry()).open_store(store.clone()).await.expect("opened");
     store.fail(2);
     let outcome = checkpointer.save_after(checkpoint("1"), None).await;
     assert_eq!(outcome.map_err(|error| error.to_string()), Ok(SaveOutcome::Latest));
@@ -87,7 +89,8 @@ async fn retry_of_a_save_whose_reply_was_lost_succeeds() {
 #[tokio::test]
 async fn attempts_are_limited_and_conflicts_are_not_retried() {
     let store = FaultyStore::new().await;
-    let checkpointer = Checkpointer::builder().retry(retry()).open_store(store.clone()).await.expect("opened");
+    let checkpointer =
+        Checkpointer::builder().retry(retry()).open_store(store.clone()).await.expect("opened");
     store.fail(100);
     let error = checkpointer.save(checkpoint("1")).await.expect_err("no reply");
     assert_eq!((error.effect(), store.commits()), (Effect::Unknown, 5));

@@ -24,7 +24,8 @@ impl Confirmation {
             return Ok(());
         }
         if !io::stdin().is_terminal() {
-            let message = format!("can't ask whether to {action}: standard input is not a terminal; use --yes");
+            let message =
+                format!("can't ask whether to {action}: standard input is not a terminal; use --yes");
             return Err(UsageError(message).into());
         }
         write!(io::stderr(), "checkpointer: {action}? [y/N] ")?;

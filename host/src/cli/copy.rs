@@ -174,7 +174,8 @@ impl CopyJob {
                         return Err(error.into());
                     }
                     let error = print::escape_control(&format!("{:#}", anyhow::Error::from(error)));
-                    self.progress.print(&format!("the copy starts again, because it can't be resumed: {error}"));
+                    self.progress
+                        .print(&format!("the copy starts again, because it can't be resumed: {error}"));
                     self.summary.passes = 0;
                     self.summary.begin_pass();
                     (cursor, is_complete) = (None, true);
@@ -207,7 +208,8 @@ impl CopyJob {
         let mut running = JoinSet::new();
         let (mut done, mut max_bytes) = (0, 1);
         loop {
-            let limit = MAX_CONCURRENT.min(INITIAL_CONCURRENT + done).min(MAX_CONCURRENT_BYTES / max_bytes).max(1);
+            let limit =
+                MAX_CONCURRENT.min(INITIAL_CONCURRENT + done).min(MAX_CONCURRENT_BYTES / max_bytes).max(1);
             while running.len() < limit {
                 let Some(entry) = entries.next() else { break };
                 let (source, target) = (self.source.clone(), self.target.clone());

@@ -152,7 +152,9 @@ pub fn reject_unused(matches: &ArgMatches) -> Result<(), UsageError> {
             let id = option.get_id().as_str();
             if of_command.value_source(id) == Some(ValueSource::CommandLine) {
                 let option = id.replace('_', "-");
-                return Err(UsageError(format!("--{option} does not apply to `{path}`; see `{path} --help`")));
+                return Err(UsageError(format!(
+                    "--{option} does not apply to `{path}`; see `{path} --help`"
+                )));
             }
         }
         matches = of_command;

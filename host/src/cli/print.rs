@@ -50,7 +50,11 @@ pub fn saved(metadata: &Metadata, outcome: &SaveOutcome, json: bool, out: &mut i
 
 /// Prints how many checkpoints were changed.
 pub fn count(change: &str, count: u64, json: bool, out: &mut impl Write) -> Result<()> {
-    if json { writeln!(out, "{}", json!({ change: count })) } else { writeln!(out, "{change} {}", checkpoints(count)) }
+    if json {
+        writeln!(out, "{}", json!({ change: count }))
+    } else {
+        writeln!(out, "{change} {}", checkpoints(count))
+    }
 }
 
 /// A number of checkpoints, for example "1,234 checkpoints".

@@ -1,5 +1,6 @@
 //! A store within the limits of a grant.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -8,8 +9,8 @@ use tokio::time::Instant;
 
 use super::Grant;
 use crate::store::{
-    Batch, Effect, Expiry, IndexPage, KeyPage, Operation, Query, Quota, StorageError, StorageReason, Store,
-    Value,
+    Batch, Effect, Expiry, IndexPage, KeyPage, Operation, Put, Query, Quota, StorageError, StorageReason,
+    Store, Value,
 };
 
 /// The store of a grant, as one checkpointer of a plugin uses it.
@@ -20,6 +21,8 @@ pub(super) struct GrantedStore {
     /// Whether [`GrantedStore::acquire_ahead`] took a permit that no operation has
     /// used.
     has_permit: AtomicBool,
+    /// Whether the last operation of the plugin waited for a permit.
+    is_rate_limited: Arc<AtomicBool>,
 }
 
 /// The progress of the reconciliation of a quota, shared by the clones of a grant.
@@ -39,17 +42,23 @@ const MIN_RECONCILE_INTERVAL: Duration = Duration::from_secs(1);
 const RECONCILE_BACKOFF_FACTOR: u32 = 4;
 
 impl GrantedStore {
-    pub(super) fn new(grant: Grant) -> Self {
-        Self { quota: grant.quota(), grant, has_permit: AtomicBool::new(false) }
+    pub(super) fn new(grant: Grant, is_rate_limited: Arc<AtomicBool>) -> Self {
+        Self { quota: grant.quota(), grant, has_permit: AtomicBool::new(false), is_rate_limited }
     }
 
     /// Waits for a permit of the rate limit, unless one was acquired ahead.
     async fn acquire(&self) {
-        if let Some(limiter) = &self.grant.rate_limiter
-            && !self.has_permit.swap(false, Ordering::Relaxed)
-        {
-            limiter.acquire().await;
+        if self.has_permit.swap(false, Ordering::Relaxed) {
+            return;
         }
+        let waited = match &self.grant.rate_limiter {
+            Some(limiter) => {
+                self.is_rate_limited.store(true, Ordering::Relaxed);
+                limiter.acquire().await
+            }
+            None => false,
+        };
+        self.is_rate_limited.store(waited, Ordering::Relaxed);
     }
 
     /// Acquires the permit of the first operation of a call, so that a call that
@@ -84,21 +93,19 @@ impl GrantedStore {
 
     fn check(&self, batches: &[Batch]) -> Result<(), StorageError> {
         if self.grant.settings.read_only {
-            return Err(refusal(StorageReason::ReadOnly, "the bucket is read-only".to_owned()));
+            return Err(refusal(StorageReason::ReadOnly, "the bucket is read-only"));
         }
-        let Some(limit) = self.grant.settings.max_checkpoint_bytes else { return Ok(()) };
-        let sizes =
-            batches.iter().flat_map(|batch| &batch.operations).filter_map(|operation| match operation {
-                Operation::Put(put) => Some(put.value.len() as u64),
-                _ => None,
-            });
-        match sizes.max() {
-            Some(size) if size > limit => {
-                let message = format!("the checkpoint has {size} bytes, more than the limit of {limit}");
-                Err(refusal(StorageReason::TooLarge, message))
+        let limit = self.grant.settings.max_checkpoint_bytes.unwrap_or(u64::MAX);
+        for operation in batches.iter().flat_map(|batch| &batch.operations) {
+            if let Operation::Put(Put { value, .. }) = operation
+                && value.len() as u64 > limit
+            {
+                let message =
+                    format!("the checkpoint has {} bytes, more than the limit of {limit}", value.len());
+                return Err(refusal(StorageReason::TooLarge, message));
             }
-            _ => Ok(()),
         }
+        Ok(())
     }
 }
 
@@ -171,22 +178,19 @@ impl Store for GrantedStore {
 }
 
 fn second_quota() -> StorageError {
-    let message = "the store of a grant has its own quota and can't apply another one".to_owned();
-    refusal(StorageReason::Unsupported, message)
+    refusal(StorageReason::Unsupported, "the store of a grant has its own quota and can't apply another one")
 }
 
-fn refusal(reason: StorageReason, message: String) -> StorageError {
+fn refusal(reason: StorageReason, message: impl Into<String>) -> StorageError {
     StorageError::new(reason, Effect::None, message)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use tokio::time::timeout;
 
     use super::*;
-    use crate::store::{Put, SqliteStore};
+    use crate::store::SqliteStore;
 
     fn put(key: String, expiry: Expiry) -> Batch {
         let put = Operation::Put(Put { key, value: "1".to_owned(), expiry });
@@ -197,7 +201,8 @@ mod tests {
     async fn cancelled_reconciliation_is_continued_by_the_next_commit() {
         let store = Arc::new(SqliteStore::in_memory().await.expect("a database"));
         let grant = Grant::new(Arc::clone(&store) as Arc<dyn Store>, "a/");
-        let granted = GrantedStore::new(grant.max_total_checkpoints(1100).max_operations_per_second(1));
+        let grant = grant.max_total_checkpoints(1100).max_operations_per_second(1);
+        let granted = GrantedStore::new(grant, Arc::default());
         // The second page of the reconciliation finds the expired values.
         let batches = (0..1100).map(|number| {
             let expiry = if number < 1000 { Expiry::Never } else { Expiry::AfterMs(1) };

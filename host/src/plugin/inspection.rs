@@ -71,3 +71,16 @@ pub(super) fn check_is_component(bytes: &[u8]) -> Result<(), String> {
         _ => Err("it is not WebAssembly".to_owned()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn core_module_is_rejected_with_a_remedy() {
+        let error = check_is_component(b"\0asm\x01\0\0\0").expect_err("an error");
+        assert!(error.contains("core module") && error.contains("wasm32-wasip2"), "{error}");
+        assert_eq!(check_is_component(b"(module)"), Err("it is not WebAssembly".to_owned()));
+        assert_eq!(check_is_component(b"\0asm\x0d\0\x01\0"), Ok(()));
+    }
+}

@@ -26,13 +26,15 @@ impl RateLimiter {
         Self { interval: BURST / count.max(1), due: Mutex::new(Instant::now()) }
     }
 
-    /// Waits for a permit.
-    pub(super) async fn acquire(&self) {
+    /// Waits for a permit, and returns whether that took time.
+    pub(super) async fn acquire(&self) -> bool {
+        let start = Instant::now();
         let mut due = self.due.lock().await;
         // Permits that were not used within the burst are lost.
         let next = (*due).max(Instant::now().checked_sub(BURST).unwrap_or(*due)) + self.interval;
         sleep_until(next).await;
         *due = next;
+        next > start
     }
 }
 
@@ -48,11 +50,11 @@ mod tests {
         tokio::time::advance(Duration::from_secs(60)).await;
         let start = Instant::now();
         for _ in 0..10 {
-            limiter.acquire().await;
+            assert!(!limiter.acquire().await);
         }
         assert_eq!(start.elapsed(), Duration::ZERO);
         for _ in 0..5 {
-            limiter.acquire().await;
+            assert!(limiter.acquire().await);
         }
         assert_eq!(start.elapsed(), Duration::from_millis(500));
     }

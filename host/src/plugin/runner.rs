@@ -4,6 +4,7 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -12,6 +13,8 @@ use tracing::debug;
 use wasmtime::component::{Component, Linker, ResourceTableError};
 use wasmtime::{Config, Engine, Store, Trap};
 
+#[cfg(doc)]
+use super::Grant;
 use super::bindings::PluginPre;
 use super::cache::Cache;
 use super::inspection::{Inspection, check_is_component};
@@ -34,11 +37,11 @@ pub enum PluginError {
     /// The run took longer than [`Limits::run_timeout`].
     #[error("the plugin exceeded its run timeout of {0:?}")]
     Timeout(Duration),
-    /// [`Limits::run_timeout`] passed while a call waited for
-    /// [`Grant::max_operations_per_second`](super::Grant::max_operations_per_second).
+    /// The run took longer than [`Limits::run_timeout`], and its last operation of a
+    /// store waited for [`Grant::max_operations_per_second`].
     #[error(
-        "the plugin exceeded its run timeout of {0:?} while it waited for its rate limit, \
-         max-operations-per-second; raise one of them"
+        "the plugin exceeded its run timeout of {0:?}; its last operation waited for the rate limit \
+         max-operations-per-second"
     )]
     RateLimitTimeout(Duration),
     /// The plugin needed more than [`Limits::max_memory_bytes`].
@@ -200,7 +203,7 @@ impl Plugin {
         let result = timeout(self.limits.run_timeout, run).await;
         debug!(bytes = input.len(), timeout = result.is_err(), "ran a plugin");
         match result {
-            Err(_) if store.data().plugin.is_rate_limited => {
+            Err(_) if store.data().plugin.is_rate_limited.load(Ordering::Relaxed) => {
                 Err(PluginError::RateLimitTimeout(self.limits.run_timeout))
             }
             Err(_) => Err(PluginError::Timeout(self.limits.run_timeout)),

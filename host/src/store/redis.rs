@@ -18,6 +18,7 @@ mod transport;
 mod url;
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ::redis::{Cmd, FromRedisValue, RedisError, Script, Value as Reply, cmd, from_redis_value};
@@ -27,7 +28,10 @@ use tracing::{debug, trace};
 use self::error::{TransportError, TransportFailure};
 use self::retry::{Answer, RetryPolicy};
 use self::script_args::{Argument, ScriptArgs, commit_args, put_args};
-use self::transport::{Access, Cluster, Connector, Request, Sentinel, Standalone, Transport, parse_numbers};
+use self::transport::{
+    Access, Cluster, Connector, MasterDiscovery, Request, SingleServer, Transport, parse_numbers,
+    requires_rediscovery,
+};
 use self::url::Endpoint;
 pub use self::url::RedisUrl;
 use super::quota::{Limit, RECONCILE_PAGE};
@@ -109,15 +113,15 @@ impl RedisStore {
             }
             _ => RetryPolicy::failover(url.response_timeout),
         };
-        let connector = Connector::new(url, certificates.clone(), policy.response_timeout());
+        let connector = Connector::new(url, certificates.clone(), policy);
         let transport: Box<dyn Transport> = match &url.endpoint {
             Endpoint::Server(node) => {
                 let client = connector.client(node).map_err(unusable)?;
-                Box::new(Standalone::new(connector, client, address.clone(), policy))
+                Box::new(connector.single_server(client, address.as_str().into(), policy))
             }
             Endpoint::Unix(socket) => {
                 let client = connector.unix_client(socket).map_err(unusable)?;
-                Box::new(Standalone::new(connector, client, address.clone(), policy))
+                Box::new(connector.single_server(client, address.as_str().into(), policy))
             }
             Endpoint::Cluster(nodes) => {
                 Box::new(Cluster::new(nodes, connector, url, policy).map_err(unusable)?)
@@ -125,9 +129,11 @@ impl RedisStore {
             Endpoint::Sentinels { nodes, master, user, password } => {
                 let (user, password) = (user.clone(), password.clone());
                 let sentinel_url = RedisUrl { user, password, database: 0, ..url.clone() };
-                let sentinels = Connector::new(&sentinel_url, certificates, policy.response_timeout());
-                let sentinel = Sentinel::new(nodes, master, &sentinels, connector, url, policy);
-                Box::new(sentinel.map_err(unusable)?)
+                let sentinels = Connector::new(&sentinel_url, certificates, policy);
+                let discovery = MasterDiscovery::new(nodes, master, &sentinels, connector, url, policy);
+                let discovery = discovery.map_err(unusable)?;
+                let discover = move || Arc::clone(&discovery).discover();
+                Box::new(SingleServer::new(discover, requires_rediscovery, policy))
             }
         };
         Ok(Self {
@@ -559,10 +565,83 @@ fn escape(prefix: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use checkpointer_tests::redis_server::RedisServer;
+    use tokio::runtime::Runtime;
+
     use super::*;
+    use crate::store::StoreUrl;
+    use crate::{Checkpoint, Checkpointer, Layout, Metadata, Run};
+
+    fn store(url: &str) -> RedisStore {
+        match url.parse() {
+            Ok(StoreUrl::Redis(url)) => RedisStore::new(&url).expect("a store"),
+            _ => panic!("{url} is not a URL of Redis"),
+        }
+    }
 
     #[test]
     fn escaped_prefix_has_no_wildcards() {
         assert_eq!(escape("app[1]:*?\\^-x"), "app\\[1\\]:\\*\\?\\\\\\^\\-x");
+    }
+
+    #[tokio::test]
+    async fn usual_save_takes_put_lua() {
+        let server = RedisServer::start().await;
+        let store = Arc::new(store(&server.url()));
+        for layout in [Layout::Llmfy, Layout::Partitioned] {
+            let builder = Checkpointer::builder().layout(layout).ttl(Duration::from_hours(1));
+            let checkpointer = builder.open_store(store.clone()).await.expect("a checkpointer");
+            for id in ["a", "b", "a"] {
+                let metadata = Metadata::new("session", id).run(Run::new("run"));
+                checkpointer.save(Checkpoint::new(metadata, "1")).await.expect("saved");
+            }
+        }
+        let exist: Vec<bool> = server.command(&["SCRIPT", "EXISTS", &store.put.sha, &store.commit.sha]).await;
+        assert_eq!(exist, [true, false]);
+    }
+
+    #[test]
+    fn store_is_used_from_several_runtimes() {
+        let runtimes = [(); 3].map(|()| Runtime::new().expect("a runtime"));
+        let [of_server, first, second] = &runtimes;
+        let server = of_server.block_on(RedisServer::start());
+        // With `replicas=0` and without, writes take different connections.
+        let [plain, durable] =
+            ["", "?on_disk=false&replicas=0"].map(|options| store(&(server.url() + options)));
+        let save = async || {
+            for store in [&plain, &durable] {
+                let put = Put { key: "key".to_owned(), value: "value".to_owned(), expiry: Expiry::Never };
+                let batch = Batch { conditions: Vec::new(), operations: vec![Operation::Put(put)] };
+                assert_eq!(store.commit(vec![batch]).await, Ok(vec![true]));
+            }
+        };
+        first.block_on(save());
+        second.block_on(save());
+        let [_of_server, first, second] = runtimes;
+        drop(first);
+        second.block_on(save());
+        drop(second);
+        Runtime::new().expect("a runtime").block_on(save());
+    }
+
+    #[tokio::test]
+    async fn error_names_the_address_and_the_cause() {
+        let error = store("redis://user:secret@127.0.0.1:1").ttl(vec![String::new()]).await;
+        let error = error.expect_err("no server");
+        assert_eq!((error.reason, error.effect), (StorageReason::Unavailable, Effect::None));
+        assert_eq!(error.address(), Some("127.0.0.1:1"));
+        let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        assert!(cause.contains("refused"), "{cause}");
+        let error =
+            store("redis://host.invalid").get(vec![String::new()], None).await.expect_err("no server");
+        assert_eq!((error.reason, error.address()), (StorageReason::Unavailable, Some("host.invalid:6379")));
+        let sentinel = store("redis+sentinel://127.0.0.1:1/main?response_timeout=1");
+        let error = sentinel.get(vec![String::new()], None).await.expect_err("no server");
+        assert_eq!((error.reason, error.address()), (StorageReason::Unavailable, Some("127.0.0.1:1")));
+        let cluster = store("redis-cluster://127.0.0.1:1,127.0.0.1:2?response_timeout=1");
+        let error = cluster.get(vec![String::new()], None).await.expect_err("no server");
+        assert!(error.address().is_some_and(|address| address.starts_with("127.0.0.1:")), "{error}");
     }
 }

@@ -101,7 +101,10 @@ fn deletion_of_a_session_or_a_prefix_asks_first() {
             command.env("COMMAND", arguments).current_dir(folder.path()).env_remove("CHECKPOINTER_STORE");
             let ended = run_command(command);
             assert_eq!(ended.status, Some(status), "{ended:?}");
-            assert!(ended.out.contains("delete all checkpoints ") && ended.out.contains("? [y/N]"), "{ended:?}");
+            assert!(
+                ended.out.contains("delete all checkpoints ") && ended.out.contains("? [y/N]"),
+                "{ended:?}"
+            );
             assert_eq!(run(folder.path(), &["latest", "fx-01"]).status, Some(left), "{ended:?}");
         }
     }
@@ -115,7 +118,8 @@ fn save_warns_about_a_checkpoint_that_is_not_the_latest() {
     assert_eq!(run_with_input(folder.path(), &["save"], &later).err, "");
     let earlier = run_with_input(folder.path(), &["save"], document);
     assert!(earlier.out.starts_with("saved fx-01  fx-01-empty-state  "), "{earlier:?}");
-    let warning = "checkpointer: saved fx-01 fx-01-empty-state, but later is newer by 2h 3m; the clock may be behind\n";
+    let warning =
+        "checkpointer: saved fx-01 fx-01-empty-state, but later is newer by 2h 3m; the clock may be behind\n";
     assert_eq!(earlier.err, warning);
     let json = run_with_input(folder.path(), &["--json", "save"], document);
     assert_eq!(json.err, "");
@@ -279,7 +283,8 @@ fn full_disk_loses_no_saved_checkpoint() {
         program = program::path().display()
     );
     let ended = run_in_own_mounts(&script);
-    let numbers: Vec<u32> = ended.out.split_whitespace().map(|word| word.parse().expect("a number")).collect();
+    let numbers: Vec<u32> =
+        ended.out.split_whitespace().map(|word| word.parse().expect("a number")).collect();
     let [status, saved, listed] = numbers[..] else { panic!("{ended:?}") };
     assert_eq!(status, 1, "{ended:?}");
     assert_eq!(saved, listed, "{ended:?}");
@@ -413,7 +418,7 @@ async fn pinned_checkpoints_have_no_ttl_until_they_are_unpinned() {
         run(folder.path(), &[&options[..], arguments].concat()).success()
     };
     let document = "p:checkpoint:fx-01-empty-state";
-    let ttl = || server.command::<i64>(&["TTL", document]);
+    let ttl = async || server.command::<i64>(&["TTL", document]).await;
     run(&["save", &golden]);
     assert_eq!(run(&["pin-session", "fx-01"]), "pinned 1 checkpoint\n");
     run(&["save", &golden]);

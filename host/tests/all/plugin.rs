@@ -79,7 +79,10 @@ fn grants_file_sets_store_prefix_and_quota_and_is_validated() {
 #[test]
 fn plugin_inspect_prints_imports_exports_grants_and_compatibility() {
     let folder = with_plugin(plugins::rust());
-    write_grants(&folder, "[bucket.default]\nprefix = \"tenant-1/\"\nread-only = true\nresults-per-call = 5\n");
+    write_grants(
+        &folder,
+        "[bucket.default]\nprefix = \"tenant-1/\"\nread-only = true\nresults-per-call = 5\n",
+    );
     let folder = folder.path();
     let inspection = run(folder, &["plugin", "inspect", "agent.wasm", "--grants", "grants.toml"]).success();
     let expected = [
@@ -124,8 +127,15 @@ fn plugin_compose_writes_one_component_that_imports_keyvalue() {
 fn options_that_do_not_apply_to_plugins_are_refused_and_not_in_their_help() {
     let folder = with_plugin(plugins::rust());
     let folder = folder.path();
-    let unused =
-        ["--prefix", "--layout", "--ttl", "--session-ttl", "--refresh-on-read", "--max-checkpoints", "--compress"];
+    let unused = [
+        "--prefix",
+        "--layout",
+        "--ttl",
+        "--session-ttl",
+        "--refresh-on-read",
+        "--max-checkpoints",
+        "--compress",
+    ];
     for (command, used) in [
         (&["run", "agent.wasm"][..], &["--grants", "--input", "--session", "--store", "--json"][..]),
         (&["inspect", "agent.wasm"], &["--grants", "--store", "--json"]),
@@ -138,8 +148,10 @@ fn options_that_do_not_apply_to_plugins_are_refused_and_not_in_their_help() {
         assert_eq!(options.contains(&"--store"), command[0] != "compose", "{help}");
         for option in [&["--prefix", "tenant:"][..], &["--compress"]] {
             let refused = run(folder, &[option, &["plugin"], command].concat());
-            let message =
-                format!("checkpointer: {} does not apply to `checkpointer plugin`; see `checkpointer plugin --help`\n", option[0]);
+            let message = format!(
+                "checkpointer: {} does not apply to `checkpointer plugin`; see `checkpointer plugin --help`\n",
+                option[0]
+            );
             assert_eq!((refused.status, refused.err), (Some(2), message));
         }
     }

@@ -17,7 +17,7 @@ use crate::store::{Effect, StorageError, StorageReason};
 /// Why an attempt failed. The text names no address and no credentials, because
 /// plugins read it.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum TransportError {
+pub(crate) enum TransportError {
     /// No connection. Nothing was sent.
     #[error("the store can't be reached; check its address and that it is running")]
     Unreachable,
@@ -135,7 +135,7 @@ impl TransportError {
     }
 
     /// Whether a write may have taken effect.
-    pub fn effect(&self, access: Access) -> Effect {
+    pub(crate) fn effect(&self, access: Access) -> Effect {
         match self {
             Self::MissingAcks(_) => Effect::Unknown,
             Self::Timeout
@@ -155,7 +155,7 @@ impl TransportError {
 
     /// Whether the connection must not be used again. Most error replies say nothing
     /// about the connection.
-    pub fn invalidates_connection(&self) -> bool {
+    pub(crate) fn invalidates_connection(&self) -> bool {
         matches!(
             self,
             Self::Unreachable
@@ -171,7 +171,7 @@ impl TransportError {
     }
 
     /// Whether a retry may succeed once another server has taken over.
-    pub fn is_transient(&self) -> bool {
+    pub(crate) fn is_transient(&self) -> bool {
         match self {
             // The write has waited for its replicas.
             Self::MissingAcks(_) | Self::UntrustedCertificate | Self::TooManyRestarts => false,
@@ -183,26 +183,26 @@ impl TransportError {
 
 /// A failed attempt: the error, the node that failed, and the cause.
 #[derive(Clone, Debug)]
-pub struct TransportFailure {
-    pub error: TransportError,
+pub(crate) struct TransportFailure {
+    pub(crate) error: TransportError,
     node: Option<Arc<str>>,
     source: Option<RedisError>,
 }
 
 impl TransportFailure {
     /// Names the node, unless it is named.
-    pub fn at(mut self, node: &dyn fmt::Display) -> Self {
+    pub(crate) fn at(mut self, node: &dyn fmt::Display) -> Self {
         self.node.get_or_insert_with(|| node.to_string().into());
         self
     }
 
     /// The same failure with another error.
-    pub fn with_error(self, error: TransportError) -> Self {
+    pub(crate) fn with_error(self, error: TransportError) -> Self {
         Self { error, ..self }
     }
 
     /// Converts a failure before the request was sent: no write took effect.
-    pub fn before_request(self) -> Self {
+    pub(crate) fn before_request(self) -> Self {
         match self.error.effect(Access::Write) {
             Effect::None => self,
             Effect::Unknown => self.with_error(TransportError::Unreachable),
@@ -211,7 +211,7 @@ impl TransportFailure {
 
     /// The error for the caller of the store. `address` is the one of the store, for a
     /// failure that names no node.
-    pub fn into_storage_error(self, access: Access, address: &str) -> StorageError {
+    pub(crate) fn into_storage_error(self, access: Access, address: &str) -> StorageError {
         warn!(failure = %self, "Redis failed");
         let address = self.node.as_deref().unwrap_or(address).to_owned();
         let source = self.source.map(|source| Box::new(source) as Box<dyn StdError + Send + Sync>);

@@ -25,7 +25,7 @@ const MIN_LAST_ATTEMPT: Duration = Duration::from_millis(500);
 /// repeats its conditions. [`Answer::is_retry`] tells the caller. RELIABILITY.md lists
 /// the consequences.
 #[derive(Clone, Copy, Debug)]
-pub struct RetryPolicy {
+pub(crate) struct RetryPolicy {
     max_attempts: Option<u32>,
     /// The time for all attempts.
     timeout: Option<Duration>,
@@ -36,15 +36,15 @@ pub struct RetryPolicy {
 }
 
 /// The reply to a request.
-pub struct Answer<T> {
-    pub reply: T,
+pub(crate) struct Answer<T> {
+    pub(crate) reply: T,
     /// Whether an earlier attempt may have taken effect.
-    pub is_retry: bool,
+    pub(crate) is_retry: bool,
 }
 
 /// The time limits of an attempt.
 #[derive(Clone, Copy)]
-pub struct Attempt {
+pub(crate) struct Attempt {
     end: Option<Instant>,
     connect_timeout: Duration,
     response_timeout: Duration,
@@ -53,7 +53,7 @@ pub struct Attempt {
 impl RetryPolicy {
     /// One immediate retry, of a request that was not sent or that only reads: an idle
     /// connection may turn out to be closed when it is used.
-    pub fn once(connect_timeout: Duration, response_timeout: Duration) -> Self {
+    pub(crate) fn once(connect_timeout: Duration, response_timeout: Duration) -> Self {
         let is_retryable = |error: &TransportError, access| match error {
             TransportError::Unreachable => true,
             TransportError::Disconnected => access == Access::Read,
@@ -70,7 +70,7 @@ impl RetryPolicy {
     }
 
     /// Retries until `timeout`, as long as another server may take over or be found.
-    pub fn failover(timeout: Duration) -> Self {
+    pub(crate) fn failover(timeout: Duration) -> Self {
         let attempt_timeout = timeout / ATTEMPTS_PER_TIMEOUT;
         Self {
             max_attempts: None,
@@ -83,12 +83,12 @@ impl RetryPolicy {
     }
 
     /// How long the server may take to answer an attempt.
-    pub fn response_timeout(&self) -> Duration {
+    pub(crate) fn response_timeout(&self) -> Duration {
         self.response_timeout
     }
 
     /// How long it may take to find a server, so that time remains for a retry.
-    pub fn discovery_timeout(&self, connect_timeout: Duration) -> Duration {
+    pub(crate) fn discovery_timeout(&self, connect_timeout: Duration) -> Duration {
         connect_timeout.min(self.response_timeout / 2)
     }
 
@@ -97,7 +97,7 @@ impl RetryPolicy {
     /// # Errors
     /// The last failure; if the effect of any attempt is unknown, the last failure with
     /// an unknown effect.
-    pub async fn run<T, F: Future<Output = Result<T, TransportFailure>>>(
+    pub(crate) async fn run<T, F: Future<Output = Result<T, TransportFailure>>>(
         &self,
         access: Access,
         mut attempt: impl FnMut(Attempt) -> F,
@@ -131,12 +131,12 @@ impl RetryPolicy {
 
 impl Attempt {
     /// When a connection must be established that is requested now.
-    pub fn connect_deadline(&self) -> Instant {
+    pub(crate) fn connect_deadline(&self) -> Instant {
         self.deadline(self.connect_timeout)
     }
 
     /// When a request that is sent now must be answered.
-    pub fn response_deadline(&self) -> Instant {
+    pub(crate) fn response_deadline(&self) -> Instant {
         self.deadline(self.response_timeout)
     }
 

@@ -5,13 +5,13 @@ use std::collections::HashMap;
 use crate::store::{Batch, Condition, ExpireMode, Expiry, IndexMax, Operation};
 
 /// The keys and arguments of a call of a script.
-pub struct ScriptArgs<'a> {
-    pub keys: Vec<&'a str>,
-    pub arguments: Vec<Argument<'a>>,
+pub(crate) struct ScriptArgs<'a> {
+    pub(crate) keys: Vec<&'a str>,
+    pub(crate) arguments: Vec<Argument<'a>>,
 }
 
 /// An argument of a script.
-pub enum Argument<'a> {
+pub(crate) enum Argument<'a> {
     Text(&'a str),
     Owned(String),
 }
@@ -32,7 +32,7 @@ impl AsRef<[u8]> for Argument<'_> {
 /// with the same expiry. Its conditions: the value is absent or has a prefix, and other
 /// keys are absent. A second batch without operations may ask whether the member is the
 /// highest one of the first index, by `index-max`.
-pub fn put_args<'a>(batches: &'a [Batch], check: &'a str) -> Option<ScriptArgs<'a>> {
+pub(crate) fn put_args<'a>(batches: &'a [Batch], check: &'a str) -> Option<ScriptArgs<'a>> {
     let (Batch { conditions, operations }, asks_latest) = match batches {
         [put] => (put, false),
         [put, latest] if asks_latest(latest, put) => (put, true),
@@ -97,7 +97,7 @@ fn asks_latest(latest: &Batch, save: &Batch) -> bool {
 
 /// The call of `commit.lua`: each key once, first those of values that are put, then the
 /// indexes that are put into, then the others.
-pub fn commit_args<'a>(batches: &'a [Batch], check: &'a str) -> ScriptArgs<'a> {
+pub(crate) fn commit_args<'a>(batches: &'a [Batch], check: &'a str) -> ScriptArgs<'a> {
     let mut keys = KeyTable::default();
     let operations = || batches.iter().flat_map(|batch| &batch.operations);
     for operation in operations() {
@@ -244,11 +244,11 @@ mod tests {
     #[test]
     fn usual_save_takes_put_lua() {
         let batches = save();
-        let last = |args: Option<ScriptArgs<'_>>| args.expect("put.lua").arguments.pop();
-        let keys = put_args(&batches, "").expect("put.lua").keys;
-        assert_eq!(keys, ["document:id", "session", "run", "pin"]);
-        assert!(matches!(last(put_args(&batches, "")), Some(Argument::Text("latest"))));
-        assert!(matches!(last(put_args(&batches[..1], "")), Some(Argument::Text(""))));
+        for (batches, question) in [(&batches[..], "latest"), (&batches[..1], "")] {
+            let args = put_args(batches, "").expect("put.lua");
+            assert_eq!(args.keys, ["document:id", "session", "run", "pin"]);
+            assert!(matches!(args.arguments[..], [.., Argument::Text(last)] if last == question));
+        }
     }
 
     #[test]

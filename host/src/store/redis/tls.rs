@@ -52,5 +52,5 @@ fn certificates(option: &str, file: &Path, pem: &[u8]) -> Result<Vec<Certificate
 /// The error for a file. Only the application that opens the store sees it.
 fn fault(option: &str, file: &Path, fault: &str) -> StorageError {
     let message = format!("the option {option:?} of the store's URL: {}: {fault}", file.display());
-    invalid(&message).with_context(Some(file.display().to_string()), None)
+    invalid(&message)
 }

@@ -3,7 +3,8 @@
 //!
 //! - `connection`: a connection to one node.
 //! - `reconnecting`: a value that is re-established after it has been invalidated.
-//! - `standalone`, `sentinel`, `cluster`: the implementations of [`Transport`].
+//! - `single_server`, `cluster`: the implementations of [`Transport`].
+//! - `sentinel`: the search for the master.
 //! - `scan_cursor`: the scan of the keys of one node.
 //! - `majority`: one question to several nodes.
 //! - `durability`: writes that wait for replicas or for disks.
@@ -15,60 +16,60 @@ mod majority;
 mod reconnecting;
 mod scan_cursor;
 mod sentinel;
-mod standalone;
+mod single_server;
 
 use std::time::Instant;
 
 use ::redis::{Cmd, Value as Reply};
 use async_trait::async_trait;
 
-pub use self::cluster::Cluster;
-pub use self::connection::Connector;
-pub use self::scan_cursor::parse_numbers;
-pub use self::sentinel::Sentinel;
-pub use self::standalone::Standalone;
+pub(crate) use self::cluster::Cluster;
+pub(crate) use self::connection::Connector;
+pub(crate) use self::scan_cursor::parse_numbers;
+pub(crate) use self::sentinel::{MasterDiscovery, requires_rediscovery};
+pub(crate) use self::single_server::SingleServer;
 use super::error::{TransportError, TransportFailure};
 use super::retry::Answer;
 use crate::store::StorageError;
 
 /// Whether a request may write, which decides the effect of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
+pub(crate) enum Access {
     Read,
     Write,
 }
 
 /// A command and its properties.
-pub struct Request<'a> {
-    pub command: &'a Cmd,
+pub(crate) struct Request<'a> {
+    pub(crate) command: &'a Cmd,
     /// One of its keys.
-    pub key: Option<&'a str>,
-    pub access: Access,
+    pub(crate) key: Option<&'a str>,
+    pub(crate) access: Access,
     /// Whether it reads keys that it does not declare.
-    pub reads_undeclared_keys: bool,
+    pub(crate) reads_undeclared_keys: bool,
     /// The same command with the text of its script, for a server that does not have
     /// the script.
-    pub eval_fallback: Option<&'a (dyn Fn() -> Cmd + Send + Sync)>,
+    pub(crate) eval_fallback: Option<&'a (dyn Fn() -> Cmd + Send + Sync)>,
 }
 
 impl<'a> Request<'a> {
     /// A request that reads this key.
-    pub fn read(command: &'a Cmd, key: &'a str) -> Self {
+    pub(crate) fn read(command: &'a Cmd, key: &'a str) -> Self {
         let access = Access::Read;
         Self { command, key: Some(key), access, reads_undeclared_keys: false, eval_fallback: None }
     }
 }
 
 /// A page of a scan.
-pub struct ScanPage {
-    pub keys: Vec<Vec<u8>>,
+pub(crate) struct ScanPage {
+    pub(crate) keys: Vec<Vec<u8>>,
     /// The cursor of the next page.
-    pub next: Option<String>,
+    pub(crate) next: Option<String>,
 }
 
 /// One or more servers that take requests.
 #[async_trait]
-pub trait Transport: Send + Sync {
+pub(crate) trait Transport: Send + Sync {
     /// Sends a request and returns the reply. An error reply is an error.
     async fn send(&self, request: Request<'_>) -> Result<Answer<Reply>, TransportFailure>;
 

@@ -36,7 +36,8 @@ if conditions_hold() then
   for i = 2, 1 + indexes do put_into_index(KEYS[i], member, score, expiry) end
 end
 if ARGV[8] == 'latest' then
-  local is_latest = is_written and redis.call('ZRANGE', KEYS[2], -1, -1)[1] == member
+  -- An error here must not hide that the put was applied.
+  local is_latest = is_written and redis.pcall('ZRANGE', KEYS[2], -1, -1)[1] == member
   if not is_latest then
     local value_key_prefix = key:sub(1, #key - #member)
     is_latest = index_max(KEYS[2], value_key_prefix, {}, member, tonumber(score), member)

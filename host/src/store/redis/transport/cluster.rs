@@ -41,7 +41,7 @@ use crate::store::{Effect, StorageError, StorageReason};
 const MAJORITY_GRACE_PERIOD: Duration = Duration::from_millis(200);
 
 /// The masters of a cluster.
-pub struct Cluster {
+pub(crate) struct Cluster {
     discovery: Arc<NodeDiscovery>,
     connections: Arc<ConnectionPool>,
     slots: Reconnecting<SlotMap>,
@@ -52,7 +52,7 @@ pub struct Cluster {
 
 impl Cluster {
     /// The cluster of these nodes. Nothing is sent yet.
-    pub fn new(
+    pub(crate) fn new(
         nodes: &[Node],
         connector: Connector,
         url: &RedisUrl,

@@ -11,31 +11,35 @@ use std::time::{Duration, Instant};
 
 use ::redis::aio::{ConnectionLike, MultiplexedConnection};
 use ::redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, IntoConnectionInfo, Pipeline, ProtocolVersion,
-    PushInfo, RedisConnectionInfo, RedisError, TlsCertificates, Value as Reply, cmd, from_redis_value,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, Pipeline,
+    ProtocolVersion, PushInfo, RedisConnectionInfo, RedisError, TlsCertificates, Value as Reply, cmd,
+    from_redis_value,
 };
 use tokio::sync::OnceCell;
 use tracing::debug;
 
 use super::durability::DurableWriter;
 use super::reconnecting::Invalidate;
+use super::single_server::SingleServer;
 use super::{Access, Request, connect_with_deadline, with_deadline};
 use crate::store::redis::error::{TransportError, TransportFailure};
+use crate::store::redis::retry::RetryPolicy;
 use crate::store::redis::url::{Durability, Node, RedisUrl};
 
 /// How to connect to the nodes of a store.
 #[derive(Clone)]
-pub struct Connector {
+pub(crate) struct Connector {
     settings: RedisConnectionInfo,
-    uses_tls: bool,
+    /// None without TLS.
     certificates: Option<TlsCertificates>,
     durability: Option<Durability>,
+    connect_timeout: Duration,
     /// How long a server may take to answer a write.
     response_timeout: Duration,
 }
 
 impl Connector {
-    pub fn new(url: &RedisUrl, certificates: Option<TlsCertificates>, response_timeout: Duration) -> Self {
+    pub(crate) fn new(url: &RedisUrl, certificates: Option<TlsCertificates>, policy: RetryPolicy) -> Self {
         // With RESP3 a connection notices that it is closed while it is idle. To name the
         // client library would need a permission.
         let mut settings = RedisConnectionInfo::default()
@@ -48,38 +52,49 @@ impl Connector {
         if let Some(password) = &url.password {
             settings = settings.set_password(password);
         }
-        let (uses_tls, durability) = (url.tls.is_some(), url.durability);
-        Self { settings, uses_tls, certificates, durability, response_timeout }
+        Self {
+            settings,
+            certificates,
+            durability: url.durability,
+            connect_timeout: url.connect_timeout,
+            response_timeout: policy.response_timeout(),
+        }
     }
 
     /// A client for a server.
-    pub fn client(&self, node: &Node) -> Result<Client, RedisError> {
+    pub(crate) fn client(&self, node: &Node) -> Result<Client, RedisError> {
         let (host, port) = (node.host.clone(), node.port);
-        if !self.uses_tls {
-            return Client::open(
-                ConnectionAddr::Tcp(host, port)
-                    .into_connection_info()?
-                    .set_redis_settings(self.settings.clone()),
-            );
-        }
+        let Some(certificates) = &self.certificates else {
+            return Client::open(self.information(ConnectionAddr::Tcp(host, port))?);
+        };
         // Has no effect if the application has installed a provider.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let address = ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None };
-        let information = address.into_connection_info()?.set_redis_settings(self.settings.clone());
-        match &self.certificates {
-            Some(certificates) => Client::build_with_tls(information, certificates.clone()),
-            None => Client::open(information),
-        }
+        Client::build_with_tls(self.information(address)?, certificates.clone())
     }
 
     /// A client for a server with a Unix socket.
-    pub fn unix_client(&self, socket: &Path) -> Result<Client, RedisError> {
-        let information = ConnectionAddr::Unix(socket.to_owned()).into_connection_info()?;
-        Client::open(information.set_redis_settings(self.settings.clone()))
+    pub(crate) fn unix_client(&self, socket: &Path) -> Result<Client, RedisError> {
+        Client::open(self.information(ConnectionAddr::Unix(socket.to_owned()))?)
+    }
+
+    fn information(&self, address: ConnectionAddr) -> Result<ConnectionInfo, RedisError> {
+        Ok(address.into_connection_info()?.set_redis_settings(self.settings.clone()))
+    }
+
+    /// The server that `client` connects to. `node` names it in errors.
+    pub(crate) fn single_server(self, client: Client, node: Arc<str>, policy: RetryPolicy) -> SingleServer {
+        let connector = Arc::new(self);
+        let connect = move || {
+            let (connector, client, node) = (Arc::clone(&connector), client.clone(), Arc::clone(&node));
+            let deadline = Instant::now() + connector.connect_timeout;
+            async move { connector.connect(client, node, deadline).await }
+        };
+        SingleServer::new(connect, TransportError::invalidates_connection, policy)
     }
 
     /// Connects to a server until `deadline`. `node` names it in errors.
-    pub async fn connect(
+    pub(crate) async fn connect(
         &self,
         client: Client,
         node: Arc<str>,
@@ -102,7 +117,7 @@ impl Connector {
 
 /// One multiplexed connection to a server, and another one for writes that wait for
 /// replicas or disks.
-pub struct NodeConnection {
+pub(crate) struct NodeConnection {
     node: Arc<str>,
     client: Client,
     connection: MultiplexedConnection,
@@ -116,7 +131,7 @@ pub struct NodeConnection {
 impl NodeConnection {
     /// The server's `run_id`, constant for a connection; a random number if the user may
     /// not call INFO.
-    pub async fn server_run_id(&self, deadline: Instant) -> Result<u64, TransportFailure> {
+    pub(crate) async fn server_run_id(&self, deadline: Instant) -> Result<u64, TransportFailure> {
         let ask = async || {
             let information: String = match self.ask(cmd("INFO").arg("server"), deadline).await {
                 Ok(reply) => from_redis_value(reply)?,
@@ -135,21 +150,21 @@ impl NodeConnection {
     }
 
     /// The role of the server. Unlike `ROLE` and `INFO`, `HELLO` needs no permission.
-    pub async fn role(&self, deadline: Instant) -> Result<String, TransportFailure> {
+    pub(crate) async fn role(&self, deadline: Instant) -> Result<String, TransportFailure> {
         let mut properties: HashMap<String, Reply> =
             from_redis_value(self.ask(&cmd("HELLO"), deadline).await?)?;
         Ok(from_redis_value(properties.remove("role").unwrap_or(Reply::Nil))?)
     }
 
     /// Sends a command that changes nothing.
-    pub async fn ask(&self, command: &Cmd, deadline: Instant) -> Result<Reply, TransportFailure> {
+    pub(crate) async fn ask(&self, command: &Cmd, deadline: Instant) -> Result<Reply, TransportFailure> {
         let reply = with_deadline(deadline, command.query_async(&mut self.connection.clone())).await;
         reply.map_err(|failure| failure.at(&self.node))
     }
 
     /// Sends a request once, or twice if the server does not have the script. With
     /// `asking` it is preceded by `ASKING`, as the target of an ASK redirect requires.
-    pub async fn run(
+    pub(crate) async fn run(
         &self,
         request: &Request<'_>,
         asking: bool,

@@ -24,7 +24,7 @@ const MAX_BATCH: usize = 64;
 /// that hangs delays a write by at most the timeout of the batch before and its own.
 /// Writes that change nothing wait as well: their effect may stem from an earlier,
 /// unacknowledged attempt.
-pub struct DurableWriter {
+pub(crate) struct DurableWriter {
     queue: mpsc::Sender<QueuedWrite>,
     durability: Durability,
 }
@@ -41,7 +41,7 @@ struct QueuedWrite {
 impl DurableWriter {
     /// Starts the task that writes. The server may take `response_timeout` to answer,
     /// besides the wait for replicas.
-    pub fn new(
+    pub(crate) fn new(
         connection: MultiplexedConnection,
         durability: Durability,
         response_timeout: Duration,
@@ -58,7 +58,7 @@ impl DurableWriter {
     /// # Errors
     /// [`TransportError::QueueTimeout`] if the earlier writes take longer. The write is
     /// not sent then.
-    pub async fn send(
+    pub(crate) async fn send(
         &self,
         command: &Cmd,
         asking: bool,

@@ -16,7 +16,7 @@ use crate::store::redis::error::{TransportError, TransportFailure};
 ///
 /// # Errors
 /// If no node answers: the error of a node that can be reached, or else `unreachable`.
-pub async fn majority<T, F>(
+pub(crate) async fn majority<T, F>(
     questions: impl Iterator<Item = F>,
     grace: Duration,
     unreachable: TransportError,

@@ -13,7 +13,7 @@ use super::connect_with_deadline;
 use crate::store::redis::error::{TransportError, TransportFailure};
 
 /// A value that can be invalidated.
-pub trait Invalidate: Send + Sync + 'static {
+pub(crate) trait Invalidate: Send + Sync + 'static {
     /// Whether it has been invalidated.
     fn is_invalid(&self) -> bool;
 
@@ -23,7 +23,7 @@ pub trait Invalidate: Send + Sync + 'static {
 
 /// The current value of each tokio runtime that has used it. Runtimes do not share
 /// values, because the tasks of a connection run only as long as its runtime does.
-pub struct Reconnecting<T> {
+pub(crate) struct Reconnecting<T> {
     current: Mutex<Vec<(RuntimeId, watch::Receiver<Connecting<T>>)>>,
     /// Whether the value is invalid after this error.
     invalidates: fn(&TransportError) -> bool,
@@ -38,7 +38,7 @@ type Connecting<T> = Option<Result<Arc<T>, TransportFailure>>;
 const ABANDON_AFTER: Duration = Duration::from_millis(500);
 
 impl<T: Invalidate> Reconnecting<T> {
-    pub fn new(invalidates: fn(&TransportError) -> bool) -> Self {
+    pub(crate) fn new(invalidates: fn(&TransportError) -> bool) -> Self {
         Self { current: Mutex::default(), invalidates }
     }
 
@@ -46,7 +46,7 @@ impl<T: Invalidate> Reconnecting<T> {
     /// nothing is sent before.
     ///
     /// It is established in a task of its own, which goes on if this caller is dropped.
-    pub async fn with<R, F>(
+    pub(crate) async fn with<R, F>(
         &self,
         deadline: Instant,
         connect: impl FnOnce() -> F,

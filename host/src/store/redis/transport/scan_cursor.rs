@@ -19,7 +19,7 @@ const MAX_RESTARTS: u32 = 100;
 
 /// The progress of a scan of one node.
 #[derive(Clone, Copy, Default)]
-pub struct ScanCursor {
+pub(crate) struct ScanCursor {
     cursor: u64,
     /// The `run_id` of the server that returned the cursor.
     run_id: u64,
@@ -28,7 +28,7 @@ pub struct ScanCursor {
 
 impl ScanCursor {
     /// Parses the cursor of a page; none is the start.
-    pub fn parse(cursor: Option<&str>) -> Result<Self, TransportError> {
+    pub(crate) fn parse(cursor: Option<&str>) -> Result<Self, TransportError> {
         let Some(text) = cursor else { return Ok(Self::default()) };
         let [cursor, run_id, restarts] = parse_numbers(text)?;
         let restarts = u32::try_from(restarts).map_err(|_| TransportError::InvalidCursor)?;
@@ -36,7 +36,7 @@ impl ScanCursor {
     }
 
     /// Returns the page at this cursor.
-    pub async fn page(
+    pub(crate) async fn page(
         self,
         connection: &NodeConnection,
         pattern: &str,
@@ -48,7 +48,7 @@ impl ScanCursor {
 
     /// Returns the keys of a step and the next cursor, which is the start after the last
     /// step.
-    pub async fn step(
+    pub(crate) async fn step(
         self,
         connection: &NodeConnection,
         pattern: &str,
@@ -61,11 +61,11 @@ impl ScanCursor {
         Ok((keys, Self { cursor, ..current }))
     }
 
-    pub fn is_start(self) -> bool {
+    pub(crate) fn is_start(self) -> bool {
         self.cursor == 0
     }
 
-    pub fn restarts(self) -> u32 {
+    pub(crate) fn restarts(self) -> u32 {
         self.restarts
     }
 
@@ -79,7 +79,7 @@ impl ScanCursor {
     ///
     /// # Errors
     /// The scan has been restarted too often.
-    pub fn restart(self) -> Result<Self, TransportError> {
+    pub(crate) fn restart(self) -> Result<Self, TransportError> {
         if self.restarts >= MAX_RESTARTS {
             return Err(TransportError::TooManyRestarts);
         }
@@ -97,7 +97,7 @@ impl fmt::Display for ScanCursor {
 }
 
 /// Parses a cursor: numbers, separated by dots.
-pub fn parse_numbers<const COUNT: usize>(cursor: &str) -> Result<[u64; COUNT], TransportError> {
+pub(crate) fn parse_numbers<const COUNT: usize>(cursor: &str) -> Result<[u64; COUNT], TransportError> {
     let numbers: Option<Vec<u64>> = cursor.split('.').map(|number| number.parse().ok()).collect();
     numbers.and_then(|numbers| numbers.try_into().ok()).ok_or(TransportError::InvalidCursor)
 }

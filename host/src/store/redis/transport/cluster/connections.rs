@@ -12,20 +12,20 @@ use crate::store::redis::transport::reconnecting::Reconnecting;
 use crate::store::redis::url::Node;
 
 /// A connection to each node, established on first use.
-pub struct ConnectionPool {
+pub(crate) struct ConnectionPool {
     connector: Arc<Connector>,
     connect_timeout: Duration,
     connections: Mutex<HashMap<Node, Arc<Reconnecting<NodeConnection>>>>,
 }
 
 impl ConnectionPool {
-    pub fn new(connector: Connector, connect_timeout: Duration) -> Self {
+    pub(crate) fn new(connector: Connector, connect_timeout: Duration) -> Self {
         Self { connector: Arc::new(connector), connect_timeout, connections: Mutex::default() }
     }
 
     /// Runs `action` with the connection to a node, which must be established until
     /// `deadline`.
-    pub async fn with<T>(
+    pub(crate) async fn with<T>(
         &self,
         node: &Node,
         deadline: Instant,
@@ -51,7 +51,7 @@ impl ConnectionPool {
     }
 
     /// Removes the connections to other nodes.
-    pub fn retain(&self, is_kept: impl Fn(&Node) -> bool) {
+    pub(crate) fn retain(&self, is_kept: impl Fn(&Node) -> bool) {
         self.connections.lock().retain(|node, _| is_kept(node));
     }
 }

@@ -21,14 +21,14 @@ use crate::store::redis::url::Node;
 const TOPOLOGY_REFRESH_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The master of each slot.
-pub struct SlotMap {
+pub(crate) struct SlotMap {
     masters: Mutex<HashMap<Slot, Arc<Node>>>,
     created: Instant,
     is_stale: AtomicBool,
 }
 
 impl SlotMap {
-    pub fn new(ranges: &SlotRanges) -> Self {
+    pub(crate) fn new(ranges: &SlotRanges) -> Self {
         let mut masters = HashMap::new();
         for (first, last, node) in &ranges.ranges {
             let node = Arc::new(node.clone());
@@ -38,7 +38,7 @@ impl SlotMap {
     }
 
     /// The master of a slot; any master without a slot.
-    pub fn master_of(&self, slot: Option<Slot>) -> Result<Arc<Node>, TransportFailure> {
+    pub(crate) fn master_of(&self, slot: Option<Slot>) -> Result<Arc<Node>, TransportFailure> {
         let masters = self.masters.lock();
         let master = match slot {
             Some(slot) => masters.get(&slot),
@@ -47,12 +47,12 @@ impl SlotMap {
         master.map(Arc::clone).ok_or_else(|| TransportError::NoSlotMaster.into())
     }
 
-    pub fn masters(&self) -> BTreeSet<Arc<Node>> {
+    pub(crate) fn masters(&self) -> BTreeSet<Arc<Node>> {
         self.masters.lock().values().map(Arc::clone).collect()
     }
 
     /// Changes the master of a slot after a MOVED redirect.
-    pub fn apply_moved(&self, slot: Slot, master: Node) {
+    pub(crate) fn apply_moved(&self, slot: Slot, master: Node) {
         debug!(?slot, %master, "a slot has moved");
         self.masters.lock().insert(slot, Arc::new(master));
     }
@@ -71,18 +71,18 @@ impl Invalidate for SlotMap {
 
 /// The slots as one node reports them.
 #[derive(Debug)]
-pub struct SlotRanges {
+pub(crate) struct SlotRanges {
     /// The first slot, the last slot and the master of each range.
     ranges: Vec<(u16, u16, Node)>,
     /// All nodes, including replicas.
-    pub nodes: BTreeSet<Node>,
+    pub(crate) nodes: BTreeSet<Node>,
 }
 
 impl SlotRanges {
     /// Parses the reply of `asked` to `CLUSTER SLOTS`: for each range the first slot, the
     /// last slot, the master and the replicas, each beginning with host and port.
     /// <https://redis.io/docs/latest/commands/cluster-slots/>
-    pub fn parse(reply: Reply, asked: &Node) -> Result<Self, TransportFailure> {
+    pub(crate) fn parse(reply: Reply, asked: &Node) -> Result<Self, TransportFailure> {
         let (mut ranges, mut nodes) = (Vec::new(), BTreeSet::new());
         for range in from_redis_value::<Vec<Vec<Reply>>>(reply)? {
             let mut parts = range.into_iter();
@@ -100,7 +100,7 @@ impl SlotRanges {
         Ok(Self { ranges, nodes })
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.ranges.is_empty()
     }
 }
@@ -124,13 +124,13 @@ fn parse_node(parts: Reply, asked: &Node) -> Result<Option<Node>, TransportFailu
 
 /// The masters of a cluster and a hash of their slots.
 #[derive(Default)]
-pub struct ClusterNodesSnapshot {
+pub(crate) struct ClusterNodesSnapshot {
     /// The masters in the order of their node ids.
-    pub masters: Vec<Node>,
+    pub(crate) masters: Vec<Node>,
     /// Differs if the slots of any master have changed, even if they have changed back.
-    pub topology_hash: u32,
+    pub(crate) topology_hash: u32,
     /// Whether any slot is migrating.
-    pub is_migrating: bool,
+    pub(crate) is_migrating: bool,
 }
 
 impl ClusterNodesSnapshot {
@@ -141,7 +141,7 @@ impl ClusterNodesSnapshot {
     /// and the slots (`0-5460 5462`); the line of the node itself also has the migrating
     /// slots (`[93->-node]`). The epoch changes with each slot that a node receives.
     /// <https://redis.io/docs/latest/commands/cluster-nodes/>
-    pub fn parse(replies: &[(Node, String)]) -> Option<Self> {
+    pub(crate) fn parse(replies: &[(Node, String)]) -> Option<Self> {
         let mut own: Vec<(&str, &str, Vec<&str>, &Node)> = Vec::new();
         let mut known_slots = 0;
         for (node, lines) in replies {
