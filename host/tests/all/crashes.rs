@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use checkpointer::Checkpointer;
-use checkpointer_tests::chance::milliseconds;
+use checkpointer_tests::random::milliseconds;
 use checkpointer_tests::samples::data;
 use rusqlite::Connection;
 use tempfile::TempDir;
