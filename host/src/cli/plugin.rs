@@ -14,8 +14,8 @@ use serde_json::{Map, Value, json};
 
 use super::{Options, Status, UsageError, print};
 
-/// The grants without `--grants`.
-const DEFAULT_GRANTS: &str = "[bucket.default]\nprefix = ''";
+/// The bucket that is granted without `--grants`.
+const DEFAULT_BUCKET: &str = "default";
 
 #[derive(Debug, Subcommand)]
 pub enum PluginCommand {
@@ -103,9 +103,9 @@ impl Inspect {
         let default_store = options.url()?;
         let grants_file = self.plugin.grants()?;
         let inspection = self.plugin.compile(Plugins::inspect)?;
-        let is_compatible = inspection.fits();
-        let disallowed = &inspection.refused;
-        let incompatibility = inspection.unfit.as_deref().map(print::escape_control);
+        let is_compatible = inspection.is_compatible();
+        let disallowed = &inspection.disallowed_imports;
+        let incompatibility = inspection.incompatibility.as_deref().map(print::escape_control);
         if options.json {
             let buckets = grants_file.buckets.iter();
             let buckets: Map<_, _> =
@@ -163,7 +163,11 @@ impl Compose {
 
 impl GrantedPlugin {
     fn grants(&self) -> Result<GrantsFile> {
-        let Some(path) = &self.grants else { return Ok(DEFAULT_GRANTS.parse()?) };
+        let Some(path) = &self.grants else {
+            let mut file = GrantsFile::default();
+            file.buckets.insert(DEFAULT_BUCKET.to_owned(), BucketGrant::new(""));
+            return Ok(file);
+        };
         let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
         Ok(text.parse().map_err(|error| UsageError(format!("{}: {error}", path.display())))?)
     }
@@ -201,11 +205,15 @@ fn plugins() -> Result<Plugins, PluginError> {
 /// The limits of a bucket: name, value, and unit for people.
 fn limits(grant: &BucketGrant) -> [(&'static str, Option<u64>, &'static str); 5] {
     [
-        ("max_checkpoint_bytes", grant.value_bytes, "bytes per checkpoint"),
-        ("max_total_checkpoints", grant.checkpoints, "checkpoints in total"),
-        ("max_total_bytes", grant.bytes, "bytes in total"),
-        ("max_operations_per_second", grant.operations_per_second.map(u64::from), "operations per second"),
-        ("max_results_per_call", grant.results_per_call.map(u64::from), "results per call"),
+        ("max_checkpoint_bytes", grant.max_checkpoint_bytes, "bytes per checkpoint"),
+        ("max_total_checkpoints", grant.max_total_checkpoints, "checkpoints in total"),
+        ("max_total_bytes", grant.max_total_bytes, "bytes in total"),
+        (
+            "max_operations_per_second",
+            grant.max_operations_per_second.map(u64::from),
+            "operations per second",
+        ),
+        ("max_results_per_call", grant.max_results_per_call.map(u64::from), "results per call"),
     ]
 }
 

@@ -246,6 +246,26 @@ fn passwords_are_never_printed() {
 }
 
 #[test]
+fn store_errors_have_the_address_and_the_cause() {
+    let folder = folder();
+    let port = free_port();
+    let [redis, cluster] =
+        ["redis", "redis-cluster"].map(|scheme| format!("{scheme}://ann:hunter2@127.0.0.1:{port}"));
+    fs::write(folder.path().join("text.db"), "text ".repeat(1000)).expect("written");
+    for (store, address, cause) in [
+        (redis.as_str(), format!("127.0.0.1:{port}"), "Connection refused"),
+        (&cluster, format!("127.0.0.1:{port}"), "Connection refused"),
+        ("redis://nowhere.invalid", "nowhere.invalid:6379".to_owned(), "failed to lookup address"),
+        ("sqlite:/nowhere/x.db", "/nowhere/x.db".to_owned(), "unable to open database file"),
+        ("sqlite:text.db", "text.db".to_owned(), "file is not a database"),
+    ] {
+        let failed = run(folder.path(), &["--store", store, "list", "s"]);
+        assert_eq!((failed.status, failed.out.as_str()), (Some(1), ""), "{failed:?}");
+        assert!(failed.err.contains(&address) && failed.err.contains(cause), "{failed:?}");
+    }
+}
+
+#[test]
 fn read_only_file_is_read_and_a_write_fails() {
     let folder = folder();
     let golden = golden();
@@ -262,7 +282,7 @@ fn read_only_file_is_read_and_a_write_fails() {
     let ended = run_in_own_mounts(&script);
     assert_eq!(ended.status, Some(1), "{ended:?}");
     assert_eq!(ended.out.trim_end(), data("golden")[0].1);
-    assert!(ended.err.contains("the store's file can't be written to"), "{ended:?}");
+    assert!(ended.err.contains("the file of the store is read-only"), "{ended:?}");
 }
 
 #[test]
@@ -358,7 +378,7 @@ async fn tls_is_used_with_a_trusted_certificate_only() {
     for (host, trusted) in [("127.0.0.1", certificate.as_str()), ("localhost", "/dev/null")] {
         let refused = save(host, trusted);
         assert_eq!(refused.status, Some(1), "{refused:?}");
-        assert!(refused.err.contains("certificate can't be trusted"), "{refused:?}");
+        assert!(refused.err.contains("the certificate of the store is not trusted"), "{refused:?}");
     }
 }
 

@@ -412,11 +412,11 @@ async fn copy_starts_again_if_the_store_rejects_its_cursor() {
     let (file, target) = (folder.url("source.db"), folder.url("target.db"));
     let (redis, cluster) = (server.url(), cluster.url());
     for (source, cursor, reason) in [
-        (&redis, "checkpoints:nowhere", "nowhere"),
+        (&redis, "checkpoints:nowhere", "invalid scan cursor"),
         // After 100 restarts of the scan because of moved slots, and one more.
-        (&cluster, "checkpoints:0.17.1.1.100", "the store keeps moving keys, or changing servers"),
+        (&cluster, "checkpoints:0.17.1.1.100", "the scan was restarted too often"),
         // After 100 restarts of the scan because of restarted servers, and one more.
-        (&redis, "checkpoints:17.1.100", "the store keeps moving keys, or changing servers"),
+        (&redis, "checkpoints:17.1.100", "the scan was restarted too often"),
     ] {
         folder.copy(&["--from", &file, "--to", source, "--to-layout", "partitioned"]).success();
         let arguments = ["--from", source, "--to", &target, "--layout", "partitioned"];

@@ -56,7 +56,7 @@ fn grants_file_sets_store_prefix_and_quota_and_is_validated() {
     let folder = with_plugin(plugins::rust());
     write_grants(
         &folder,
-        "[bucket.default]\nstore = \"sqlite:agents.db\"\nprefix = \"tenant-1/\"\ncheckpoints = 2\n",
+        "[bucket.default]\nstore = \"sqlite:agents.db\"\nprefix = \"tenant-1/\"\nmax-total-checkpoints = 2\n",
     );
     let step = || run_plugin(folder.path(), &["--grants", "grants.toml", "--input", "step s"]);
     step().success();
@@ -81,7 +81,7 @@ fn plugin_inspect_prints_imports_exports_grants_and_compatibility() {
     let folder = with_plugin(plugins::rust());
     write_grants(
         &folder,
-        "[bucket.default]\nprefix = \"tenant-1/\"\nread-only = true\nresults-per-call = 5\n",
+        "[bucket.default]\nprefix = \"tenant-1/\"\nread-only = true\nmax-results-per-call = 5\n",
     );
     let folder = folder.path();
     let inspection = run(folder, &["plugin", "inspect", "agent.wasm", "--grants", "grants.toml"]).success();
