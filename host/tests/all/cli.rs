@@ -257,7 +257,7 @@ fn store_errors_have_the_address_and_the_cause() {
         (&cluster, format!("127.0.0.1:{port}"), "Connection refused"),
         ("redis://nowhere.invalid", "nowhere.invalid:6379".to_owned(), "failed to lookup address"),
         ("sqlite:/nowhere/x.db", "/nowhere/x.db".to_owned(), "Error code 14"),
-        ("sqlite:text.db", "text.db".to_owned(), "file is not a database"),
+        ("sqlite:text.db", "text.db".to_owned(), "Error code 26"),
     ] {
         let failed = run(folder.path(), &["--store", store, "--layout", "partitioned", "list", "s"]);
         assert_eq!((failed.status, failed.out.as_str()), (Some(1), ""), "{failed:?}");
