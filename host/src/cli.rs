@@ -140,11 +140,19 @@ pub async fn main() -> ExitCode {
         Ok(Status::NotFound) => ExitCode::from(3),
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            // The alternate form prints the chain of sources.
-            let _ = writeln!(io::stderr(), "checkpointer: {error:#}");
+            let _ = writeln!(io::stderr(), "checkpointer: {}", with_sources(&error));
             ExitCode::from(if is_usage_error(&error) { 2 } else { 1 })
         }
     }
+}
+
+/// The text of an error and of its sources, without those that it repeats.
+fn with_sources(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |text, source| match text.as_str() {
+        "" => source,
+        text if text.contains(&source) => text.to_owned(),
+        text => format!("{text}: {source}"),
+    })
 }
 
 /// Whether the reader of the output closed it, as `head` does.

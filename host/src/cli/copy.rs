@@ -28,7 +28,7 @@ use self::resume_file::{Position, ResumeFile};
 use self::summary::Summary;
 use self::transfer::{CopyOutcome, transfer};
 use super::options::Layout;
-use super::{Options, Status, UsageError, print};
+use super::{Options, Status, UsageError, print, with_sources};
 
 /// Limits of the transfers that run concurrently.
 const MAX_CONCURRENT: usize = 64;
@@ -173,7 +173,7 @@ impl CopyJob {
                     if !rejects_cursor || !was_resumed {
                         return Err(error.into());
                     }
-                    let error = print::escape_control(&format!("{:#}", anyhow::Error::from(error)));
+                    let error = print::escape_control(&with_sources(&error.into()));
                     self.progress
                         .print(&format!("the copy starts again, because it can't be resumed: {error}"));
                     self.summary.passes = 0;

@@ -21,7 +21,7 @@ pub struct Options {
     /// redis-cluster://HOST[:PORT],…                   Redis Cluster
     /// redis+sentinel://HOST[:PORT],…/MASTER           the master that Sentinels name
     ///
-    /// rediss in place of redis: with TLS.
+    /// rediss instead of redis: over TLS. valkey instead of redis: the same as redis.
     #[arg(
         long,
         global = true,

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
@@ -14,7 +14,7 @@ pub async fn run(options: &Options, files: Vec<PathBuf>, out: &mut impl Write) -
     for file in files {
         let is_stdin = file.as_os_str() == "-";
         let name = if is_stdin { "standard input".to_owned() } else { file.display().to_string() };
-        let bytes = if is_stdin { read_stdin() } else { fs::read(Path::new(&file)) };
+        let bytes = if is_stdin { read_stdin() } else { fs::read(&file) };
         let text = String::from_utf8(bytes.with_context(|| name.clone())?)
             .map_err(|_| UsageError(format!("{name}: not UTF-8")))?;
         // Some editors begin a file with a byte order mark.
@@ -40,8 +40,8 @@ fn read_stdin() -> io::Result<Vec<u8>> {
 /// Returns the documents of a file with their first lines: the whole file is one
 /// document, or each line is one (JSON Lines).
 fn split_documents(text: &str) -> Vec<(usize, &str)> {
-    let mut lines = text.lines().enumerate().map(|(index, line)| (index + 1, line));
-    let mut lines = lines.by_ref().filter(|(_, line)| !line.trim().is_empty()).peekable();
+    let lines = text.lines().enumerate().map(|(index, line)| (index + 1, line));
+    let mut lines = lines.filter(|(_, line)| !line.trim().is_empty()).peekable();
     match lines.peek().copied() {
         None => Vec::new(),
         // Only JSON Lines has a complete object in its first line.
