@@ -209,8 +209,7 @@ async fn cut_off_replica_of(cluster: &RedisCluster, master: usize) -> usize {
 }
 
 /// The message of a save that no replica acknowledged.
-const ALONE: &str = "only 0 of 1 replicas have the write; it may be lost in a failover; whether the write took \
-    effect is unknown";
+const ALONE: &str = "only 0 of 1 replicas have the write; it may be lost in a failover";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_save_acknowledged_by_a_replica_is_lost_with_its_master() {
