@@ -5,7 +5,7 @@ use wasmtime::{ResourceLimiter, Result};
 /// Limits and counts the bytes of all memories and tables of a wasmtime store
 /// together, and limits their numbers.
 #[derive(Debug)]
-pub struct MemoryLimiter {
+pub(crate) struct MemoryLimiter {
     /// The most bytes of memories and tables.
     pub max_bytes: usize,
     /// The most core module instances.
@@ -22,7 +22,7 @@ pub struct MemoryLimiter {
 
 impl MemoryLimiter {
     /// A limit of bytes, and no limit of numbers.
-    pub fn new(max_bytes: usize) -> Self {
+    pub(crate) fn new(max_bytes: usize) -> Self {
         Self {
             max_bytes,
             max_instances: usize::MAX,
