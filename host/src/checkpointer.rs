@@ -378,9 +378,10 @@ impl Checkpointer {
         call_with_retry!(self.call_scan(cursor)).map(ScanPage::from)
     }
 
-    /// Excludes a checkpoint from expiry until it is saved again. It can still be
-    /// deleted, and removed by [`CheckpointerBuilder::max_checkpoints`]. Returns
-    /// whether it exists.
+    /// Pins a checkpoint: it does not expire. Saving the same id again ends the pin.
+    /// A pinned checkpoint can still be deleted, and
+    /// [`CheckpointerBuilder::max_checkpoints`] counts it and can remove it. Returns
+    /// whether the checkpoint exists.
     ///
     /// ```
     /// # use checkpointer::Checkpointer;
@@ -399,8 +400,8 @@ impl Checkpointer {
         call_with_retry!(self.call_pin_checkpoint(session_id, checkpoint_id))
     }
 
-    /// Excludes all checkpoints of a session from expiry, and all that are saved in
-    /// it until [`Checkpointer::unpin_session`]. Returns how many exist.
+    /// Pins a session: its checkpoints do not expire, nor do those saved in it until
+    /// [`Checkpointer::unpin_session`]. Returns how many checkpoints the session has.
     ///
     /// ```
     /// # use checkpointer::{Checkpoint, Checkpointer, Metadata, Run};
@@ -426,7 +427,7 @@ impl Checkpointer {
     }
 
     /// Gives a pinned checkpoint the TTL of a checkpoint saved now. In a pinned
-    /// session it stays pinned. Returns whether it exists.
+    /// session it stays pinned. Returns whether the checkpoint exists.
     ///
     /// # Errors
     /// As [`Checkpointer::delete_session`].
@@ -435,7 +436,7 @@ impl Checkpointer {
     }
 
     /// Ends the pin of a session, and gives all of its checkpoints the TTL of a
-    /// checkpoint saved now. Returns how many exist.
+    /// checkpoint saved now. Returns how many checkpoints the session has.
     ///
     /// # Errors
     /// As [`Checkpointer::delete_session`].
@@ -574,9 +575,10 @@ impl CheckpointerBuilder {
     }
 
     /// Whether states are stored compressed, as llmfy does with `compress=True`:
-    /// base64 of zlib. Loads then accept both forms. Every checkpoint needs a run:
-    /// saving one without a run is an [`Error::InvalidArgument`], since format A
-    /// can't hold a compressed state.
+    /// base64 of zlib; false by default. If true, compressed and plain states can be
+    /// loaded, and saving a checkpoint without a run is an
+    /// [`Error::InvalidArgument`], since format A can't hold a compressed state. If
+    /// false, a compressed state is loaded as a JSON string.
     pub fn compress(mut self, compress: bool) -> Self {
         self.compress = compress;
         self
@@ -696,6 +698,3 @@ impl CheckpointerBuilder {
 fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
-
-#[cfg(test)]
-pub(crate) mod tests;

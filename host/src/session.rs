@@ -502,4 +502,18 @@ impl HistoryPages {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_sort_like_their_timestamps() {
+        let micros = 1_767_323_045_123_456;
+        let id = |micros| uuid(Timestamp::from_unix_micros(micros));
+        for distance in [1, 2, 999, 1000, 1_000_000] {
+            assert!(id(micros) < id(micros + distance), "{distance}");
+        }
+        assert_ne!(id(micros), id(micros));
+        assert!(id(-1) < id(micros));
+        assert_eq!(Uuid::parse_str(&id(micros)).map(|id| id.get_version_num()), Ok(7));
+    }
+}

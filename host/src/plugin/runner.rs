@@ -51,7 +51,9 @@ pub enum PluginError {
     #[error("the plugin passed more than its limit of {0} bytes in one call")]
     CallSizeLimit(usize),
     /// The plugin opened more than [`Limits::max_handles`].
-    #[error("the plugin opened more handles than its limit of {0}")]
+    #[error(
+        "the plugin had more handles open at once than its limit of {0}; raise `max-handles` or close some"
+    )]
     HandleLimit(usize),
     /// The plugin wrote more than [`Limits::max_log_bytes`].
     #[error("the plugin wrote more to its log than its limit of {0} bytes")]

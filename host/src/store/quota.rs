@@ -12,16 +12,17 @@ pub(super) const MEMBER_BYTES: i64 = 128;
 /// The number of ledger entries in a page of a reconciliation.
 pub(super) const RECONCILE_PAGE: u32 = 500;
 
-/// The quota of a part of a store.
+/// A limit on the number of values and bytes under a prefix. A commit that would exceed
+/// it fails with [`StorageReason::Full`](crate::StorageReason::Full), and writes nothing.
 ///
-/// The store counts the usage in a ledger, for all processes that use the store, in
-/// the same atomic step as each write. A value costs the bytes of its key and of its
-/// text. An index costs the bytes of its key and 128 for each member; the bytes of an
+/// The usage is counted in a ledger in the store, in the same atomic step as each
+/// write. All processes that write with the same ledger share it. A value costs the bytes of its key and of its
+/// text. An index costs the bytes of its key and 128 bytes for each member; the bytes of an
 /// index are therefore an estimate. The overhead of the store is not counted.
 ///
-/// The ledger has only the keys that were written with [`Store::commit_with_quota`].
-/// A key that was written without the quota is counted from the first write within
-/// the quota.
+/// Only [`Store::commit_with_quota`] updates the ledger. A key that another commit has
+/// written is counted from the next write with the quota on. Expired keys count until
+/// [`Store::reconcile_quota`](super::Store::reconcile_quota) or a write removes them.
 ///
 /// [`Store::commit_with_quota`]: super::Store::commit_with_quota
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -514,7 +514,7 @@ fn quota_arguments(quota: &Quota) -> [Argument<'static>; 2] {
     [quota.values, quota.bytes].map(|limit| Argument::Owned(limit_argument(limit)))
 }
 
-const OTHER_TYPE: &str = "a value of another Redis type than string";
+const OTHER_TYPE: &str = "a Redis value that is not a string";
 
 /// A limit as the scripts take it.
 fn limit_argument(limit: Option<impl ToString>) -> String {

@@ -1,5 +1,7 @@
-//! The command line, run as a process.
+//! The library, and the command line run as a process.
 //!
+//! - `checkpointer`: retries, close, clock.
+//! - `session`: the typed session handle.
 //! - `cli`: save, load, list, pin, delete, options, stores and exit status.
 //! - `plugin`: the plugin commands.
 //! - `copy`: the command `copy`.
@@ -8,8 +10,10 @@
 
 #![expect(clippy::expect_used, reason = "a test that can't run fails")]
 
+mod checkpointer;
 mod cli;
 mod copy;
 mod crashes;
 mod plugin;
 mod program;
+mod session;

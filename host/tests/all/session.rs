@@ -1,10 +1,17 @@
+//! The typed session handle.
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::*;
-use crate::checkpointer::tests::FaultyStore;
-use crate::store::{Batch, Expiry, ManualClock, Operation, Put, StoreUrl};
-use crate::{Conflict, Retry};
+use futures_util::StreamExt;
+use serde::{Deserialize, Serialize};
+
+use crate::checkpointer::FaultyStore;
+
+use checkpointer::store::{Batch, Expiry, ManualClock, Operation, Put, StoreUrl};
+use checkpointer::{Checkpoint, Checkpointer, Error, Metadata, Run, Timestamp};
+use checkpointer::{Conflict, Retry};
 
 type Message = Result<(), String>;
 
@@ -122,12 +129,12 @@ async fn error_of_a_change_ends_the_step_without_a_save() {
             Self::Checkpointer
         }
     }
-    let session = memory().await.session::<u64>("session-1");
+    let checkpointer = memory().await;
+    let session = checkpointer.session::<u64>("session-1");
     let result = session.try_step("ask", async |_| Err(Failure::Model)).await;
     assert!(matches!(result, Err(Failure::Model)));
     assert_eq!(session.latest().await.expect("loaded"), None);
-    let closed = session.clone();
-    closed.checkpointer.close().await;
+    checkpointer.close().await;
     assert!(matches!(session.try_step("ask", async |_| Ok(1)).await, Err(Failure::Checkpointer)));
 }
 
@@ -153,18 +160,6 @@ async fn step_follows_a_latest_checkpoint_that_is_ahead_of_the_clock() {
     assert_eq!(step.timestamp, Timestamp::from(clock.now()));
 }
 
-#[test]
-fn ids_sort_like_their_timestamps() {
-    let micros = 1_767_323_045_123_456;
-    let id = |micros| uuid(Timestamp::from_unix_micros(micros));
-    for distance in [1, 2, 999, 1000, 1_000_000] {
-        assert!(id(micros) < id(micros + distance), "{distance}");
-    }
-    assert_ne!(id(micros), id(micros));
-    assert!(id(-1) < id(micros));
-    assert_eq!(Uuid::parse_str(&id(micros)).map(|id| id.get_version_num()), Ok(7));
-}
-
 #[tokio::test]
 async fn step_whose_reply_was_lost_is_done_once() {
     let store = FaultyStore::new().await;
@@ -185,11 +180,12 @@ async fn history_has_each_step_once_and_reports_unreadable_ones() {
     let checkpointer = Checkpointer::builder().open_store(Arc::clone(&store)).await.expect("opened");
     let session = checkpointer.session::<u64>("session-1");
     let mut ids = Vec::new();
-    for _ in 0..FIRST_PAGE * PAGE_GROWTH + 20 {
+    // More than two pages, of 16 and 128 checkpoints.
+    for _ in 0..16 * 8 + 20 {
         ids.push(session.step("add", |count| *count += 1).await.expect("saved").id);
     }
     let garbage = Put {
-        key: format!("{}checkpoint:{}", crate::DEFAULT_PREFIX, ids[3]),
+        key: format!("{}checkpoint:{}", checkpointer::DEFAULT_PREFIX, ids[3]),
         value: "garbage".to_owned(),
         expiry: Expiry::Never,
     };
@@ -218,8 +214,9 @@ async fn history_has_each_step_once_and_reports_unreadable_ones() {
 
 #[tokio::test]
 async fn storage_error_ends_the_history() {
-    let session = memory().await.session::<u64>("session-1");
-    session.checkpointer.close().await;
+    let checkpointer = memory().await;
+    let session = checkpointer.session::<u64>("session-1");
+    checkpointer.close().await;
     let mut history = session.history();
     assert!(matches!(history.next().await, Some(Err(Error::Closed))));
     assert!(history.next().await.is_none());

@@ -1,16 +1,20 @@
+//! The checkpointer of a Rust application: retries, close, and the clock.
+
 use std::future::Future;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use checkpointer_tests::eventually::eventually;
 use checkpointer_tests::redis_server::RedisServer;
 use tokio::time::sleep;
 
-use super::*;
-use crate::store::{Batch, Expiry, IndexPage, KeyPage, Query, Value};
-use crate::{Conflict, Effect, Run, StorageError, StorageReason};
+use checkpointer::store::{Batch, Expiry, IndexPage, KeyPage, ManualClock, Query, SqliteStore, Store, Value};
+use checkpointer::{Checkpoint, Checkpointer, Error, Metadata, Retry, SaveOutcome};
+use checkpointer::{Conflict, Effect, Run, StorageError, StorageReason};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
