@@ -211,7 +211,10 @@ macro_rules! forward {
             let $granted = self.granted(&handle)?;
             let effect = forward!(@effect $kind $granted);
             let call = async {
-                $(let $argument = $pass;)*
+                $(
+                    #[allow(clippy::redundant_locals, reason = "an argument may pass as it is")]
+                    let $argument = $pass;
+                )*
                 call!($granted.pool, $export($($argument),*))
             };
             self.with_call_timeout(&$granted, effect, call).await

@@ -26,6 +26,7 @@ use tokio::sync::OwnedMutexGuard;
 use crate::acl;
 use crate::checkpointer_under_test::{CheckpointerUnderTest, Mode, Options};
 use crate::fake_cluster::FakeCluster;
+use crate::long_tests;
 use crate::names::Names;
 use crate::redis_cluster::RedisCluster;
 use crate::redis_server::RedisServer;
@@ -54,6 +55,18 @@ pub enum Backend {
     RedisSlot,
     /// A real master with two replicas, discovered through Sentinels.
     RedisSentinel,
+}
+
+impl Backend {
+    /// Whether the contract runs on this store: on Valkey, and as the user with the
+    /// permissions of README.md, it is a long test.
+    pub fn is_requested(self) -> bool {
+        match self {
+            Self::Valkey => long_tests::are_requested("the contract on Valkey"),
+            Self::RedisUser => long_tests::are_requested("the contract with the permissions of README.md"),
+            _ => true,
+        }
+    }
 }
 
 /// A new and empty store.

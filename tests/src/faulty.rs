@@ -152,6 +152,7 @@ impl Faulty {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl Store for Faulty {
     async fn get(&self, keys: Vec<String>, max_value_bytes: Option<u32>) -> Result<Vec<Value>, StorageError> {
         self.call(Call::Get, self.inner.get(keys, max_value_bytes)).await

@@ -1,9 +1,11 @@
 //! A real redis-server or valkey-server on a free port of the loopback interface.
 //! It runs until it is dropped.
 
+use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
@@ -290,8 +292,15 @@ fn words(line: &str) -> Vec<String> {
 
 /// A port on which no process listens.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("an address").port()
+    // The system may return the same port to two tests before the first one uses it.
+    static RETURNED: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    loop {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("an address").port();
+        if RETURNED.lock().expect("no panic").insert(port) {
+            return port;
+        }
+    }
 }
 
 fn spawn(program: &Path, folder: &TempDir, port: u16, arguments: &[String]) -> Child {

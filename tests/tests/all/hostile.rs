@@ -441,8 +441,7 @@ async fn a_plugin_whose_call_computes_too_long_is_stopped() {
 
 #[test]
 fn a_plugin_that_imports_keyvalue_is_rejected() {
-    let refused =
-        Plugins::new().and_then(|all| all.load(plugins::raw_store_import())).err().expect("refused");
+    let refused = Plugins::new().and_then(|all| all.load(plugins::raw_store_import())).expect_err("refused");
     assert!(
         matches!(&refused, PluginError::DisallowedImports(names) if names == &["flow:checkpoint/keyvalue@0.1.0"]),
         "{refused}"

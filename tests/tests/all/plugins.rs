@@ -266,11 +266,11 @@ fn composition_rejects_disallowed_imports() {
 
 #[test]
 fn loading_rejects_disallowed_imports() {
-    let refused = Plugins::new().and_then(|all| all.load(COMPONENT)).err().expect("refused");
+    let refused = Plugins::new().and_then(|all| all.load(COMPONENT)).expect_err("refused");
     assert!(
         matches!(&refused, PluginError::DisallowedImports(names) if names == &["flow:checkpoint/keyvalue@0.1.0"])
     );
-    let refused = Plugins::new().and_then(|all| all.load(b"no component")).err().expect("refused");
+    let refused = Plugins::new().and_then(|all| all.load(b"no component")).expect_err("refused");
     assert!(matches!(refused, PluginError::NotAPlugin(_)), "{refused}");
 }
 
