@@ -112,7 +112,7 @@ pub(crate) fn commit_args<'a>(batches: &'a [Batch], check: &'a str) -> ScriptArg
         }
     }
     let indexes = keys.keys.len() - values;
-    let counts = [values, indexes, batches.len()];
+    let counts = [values, indexes];
     let mut arguments = Vec::from(counts.map(|count| Argument::Owned(count.to_string())));
     arguments.push(Argument::Text(check));
     for batch in batches {

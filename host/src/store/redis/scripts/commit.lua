@@ -1,11 +1,11 @@
 -- Applies each batch whose conditions hold, all in one atomic step.
 --
 -- KEYS  the values that are put, then the indexes that are put into, then all others
--- ARGV  the number of values that are put, the number of indexes, the number of
---       batches, 'check' unless the script is known to be permitted to write; then for
---       each batch the number of its conditions, each one with the number of its
---       alternatives, and the number of its operations. An alternative or operation is
---       a name, the number of a key, and the arguments of the functions below.
+-- ARGV  the number of values that are put, the number of indexes, 'check' unless the
+--       script is known to be permitted to write; then for each batch the number of its
+--       conditions, each one with the number of its alternatives, and the number of its
+--       operations. An alternative or operation is a name, the number of a key, and the
+--       arguments of the functions below.
 -- Returns 1 for each batch that was applied, 0 for the others. Within a quota,
 -- `ledger.lua` precedes this script and has removed its arguments from the ends of KEYS
 -- and ARGV; the name of a limit then means that the limit would be exceeded and nothing
@@ -13,23 +13,23 @@
 
 -- Redis does not roll back a script that fails, so everything that could fail is checked
 -- first.
-if ARGV[4] == 'check' and KEYS[1] then
+if ARGV[3] == 'check' and KEYS[1] then
   local refused = forbidden_to_write(KEYS[1]) or ledger and ledger.forbidden()
   if refused then return refused end
 end
 
-local put, indexes, batches = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local put, indexes = tonumber(ARGV[1]), tonumber(ARGV[2])
 local wrong_type
 for i = 1, put + indexes do
   local kind = redis.call('TYPE', KEYS[i]).ok
   if kind ~= 'none' and kind ~= (i <= put and 'string' or 'zset') then
     wrong_type = redis.error_reply('WRONGTYPE ' .. kind)
-    -- The conditions of a single batch may still fail, which is no error.
-    if i > put or batches > 1 then return wrong_type end
+    -- It is no error if the conditions of all batches with operations fail.
+    if i > put then return wrong_type end
   end
 end
 
-local at = 4
+local at = 3
 local function take()
   at = at + 1
   return ARGV[at]
@@ -128,7 +128,7 @@ end
 local applied = {}
 while at < #ARGV do
   local apply = conditions_hold()
-  if apply and wrong_type then return wrong_type end
+  if apply and wrong_type and tonumber(ARGV[at + 1]) > 0 then return wrong_type end
   if ledger and apply and not is_written then
     local limit = exceeded()
     if limit then return limit end

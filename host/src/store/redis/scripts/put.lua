@@ -40,7 +40,8 @@ if ARGV[8] == 'latest' then
   local is_latest = is_written and redis.pcall('ZRANGE', KEYS[2], -1, -1)[1] == member
   if not is_latest then
     local value_key_prefix = key:sub(1, #key - #member)
-    is_latest = index_max(KEYS[2], value_key_prefix, {}, member, tonumber(score), member)
+    local ok, answer = pcall(index_max, KEYS[2], value_key_prefix, {}, member, tonumber(score), member)
+    is_latest = ok and answer
   end
   applied[2] = is_latest and 1 or 0
 end

@@ -23,7 +23,7 @@ const MAX_BATCH: usize = 64;
 /// enough for a batch. Writes that arrive during a wait form the next batch; a replica
 /// that hangs delays a write by at most the timeout of the batch before and its own.
 /// Writes that change nothing wait as well: their effect may stem from an earlier,
-/// unacknowledged attempt.
+/// unacknowledged attempt over the same connection.
 pub(crate) struct DurableWriter {
     queue: mpsc::Sender<QueuedWrite>,
     durability: Durability,

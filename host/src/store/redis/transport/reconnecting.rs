@@ -32,6 +32,9 @@ pub(crate) struct Reconnecting<T> {
 /// The result of establishing the value; none until then.
 type Connecting<T> = Option<Result<Arc<T>, TransportFailure>>;
 
+/// The maximum number of runtimes whose values are kept.
+const MAX_RUNTIMES: usize = 16;
+
 /// A caller that is dropped after it has waited this long invalidates the value, since
 /// the server probably hangs. Shorter than most callers wait, longer than most replies
 /// take.
@@ -87,6 +90,10 @@ impl<T: Invalidate> Reconnecting<T> {
             return connecting.clone();
         }
         current.retain(|(id, connecting)| *id != runtime.id() && is_usable(connecting));
+        // A slot map stays usable after its runtime has ended.
+        if current.len() == MAX_RUNTIMES {
+            current.remove(0);
+        }
         let (sender, connecting) = watch::channel(None);
         let connection = connect();
         runtime.spawn(async move { sender.send(Some(connection.await.map(Arc::new))) });
