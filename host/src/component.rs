@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, TryAcquireError};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 use wasmtime::component::{Component, Linker, ResourceAny, ResourceTable};
@@ -231,6 +231,10 @@ impl Pool {
         pools.retain(|pool| pool.strong_count() > 0);
         pools.push(Arc::downgrade(&pool));
         drop(pools);
+        // A call that waited meanwhile has not seen this pool.
+        if pool.runtime.waiting.load(Ordering::SeqCst) > 0 {
+            pool.runtime.evict_one();
+        }
         Ok(pool)
     }
 
@@ -240,7 +244,8 @@ impl Pool {
         // A timeout needs a timer, which the runtime may lack. A free permit does not.
         let permit = match self.calls.try_acquire() {
             Ok(permit) => permit,
-            Err(_) => match timeout(ACQUIRE_TIMEOUT, self.calls.acquire()).await {
+            Err(TryAcquireError::Closed) => return Err(Error::Closed),
+            Err(TryAcquireError::NoPermits) => match timeout(ACQUIRE_TIMEOUT, self.calls.acquire()).await {
                 Ok(Ok(permit)) => permit,
                 Ok(Err(_)) => return Err(Error::Closed),
                 Err(_) => return Err(Error::Busy),

@@ -5,12 +5,13 @@
 //! fails, the checkpoints are counted: the index may contain dangling entries and
 //! checkpoints of other sessions, which do not count.
 
-use super::call::{Call, all, contention, index_member, index_size_at_most, starts_with};
+use super::ATTEMPTS;
+use super::call::{Call, all, contention, index_member, index_size_at_most};
 use super::save::{NewCheckpoint, SavePlan};
 use super::stored::Stored;
-use super::{ATTEMPTS, HEAD};
+use crate::document::Owner;
 use crate::id::Id;
-use crate::keyvalue::{Batch, Condition, Keyvalue, Operation, Order, Position, Query, Value};
+use crate::keyvalue::{Batch, Condition, Keyvalue, Order, Position, Query, Value};
 use crate::{Error, SaveOutcome};
 
 /// The number of entries to read in one round trip.
@@ -62,9 +63,17 @@ struct SessionCount {
     /// How many of them are older than the new one.
     older: u64,
     /// The oldest checkpoints, at most [`MAX_REMOVED`].
-    oldest: Vec<String>,
+    oldest: Vec<OldCheckpoint>,
     /// Dangling entries, at most [`MAX_REMOVED`].
     dangling: Vec<String>,
+}
+
+/// A checkpoint that may be removed.
+struct OldCheckpoint {
+    id: String,
+    owner: Owner,
+    /// The beginning of its document when it was counted.
+    head: String,
 }
 
 impl<K: Keyvalue> Call<'_, K> {
@@ -142,38 +151,19 @@ impl<K: Keyvalue> Call<'_, K> {
         if new.is_some() && count.older < excess {
             return Ok(Excess::New);
         }
-        let removed = usize::try_from(excess).unwrap_or(usize::MAX).min(count.oldest.len());
+        let removed = usize::try_from(excess).unwrap_or(usize::MAX);
         let documents = self.keys.documents(session);
-        let keys: Vec<_> = count.oldest[..removed].iter().map(|id| format!("{documents}{id}")).collect();
-        let values = if keys.is_empty() { Vec::new() } else { self.bucket.get(&keys, Some(HEAD))? };
-        for ((key, id), value) in keys.into_iter().zip(&count.oldest).zip(values) {
-            let text = match &value {
-                Value::Text(text) | Value::Truncated(text) => text.clone(),
-                Value::Absent | Value::Unreadable(_) => String::new(),
-            };
+        for OldCheckpoint { id, owner, head } in count.oldest.into_iter().take(removed) {
             // After a concurrent removal the count is too high.
-            plan.conditions.extend(all([Condition::IndexHas(index_member(&index, id))]));
-            match self.stored(&key, value)? {
-                // The guard is all of the text that was read: with another timestamp
-                // the checkpoint may be the newest one.
-                Stored::Document(owner, _) if owner.matches(session, id) => {
-                    let mut batches = self.delete_batches(key, &owner, text).into_iter();
-                    if let Some(Batch { conditions, operations }) = batches.next() {
-                        plan.conditions.extend(conditions);
-                        plan.operations.extend(operations);
-                    }
-                    plan.follow_up.extend(batches);
-                }
-                Stored::Invalid(_, text) => {
-                    plan.conditions.extend(all([starts_with(key.clone(), text)]));
-                    plan.operations.push(Operation::Delete(key));
-                    plan.follow_up.push(self.remove_dangling_batch(&index, id));
-                }
-                Stored::Foreign(_) if !self.keys.is_ambiguous_index(&index) => {
-                    plan.operations.push(Operation::IndexDelete(index_member(&index, id)));
-                }
-                Stored::Absent | Stored::Foreign(_) | Stored::Document(..) => {}
+            plan.conditions.extend(all([Condition::IndexHas(index_member(&index, &id))]));
+            // The guard is all of the text that was counted: with another timestamp the
+            // checkpoint may be the newest one.
+            let mut batches = self.delete_batches(format!("{documents}{id}"), &owner, head).into_iter();
+            if let Some(Batch { conditions, operations }) = batches.next() {
+                plan.conditions.extend(conditions);
+                plan.operations.extend(operations);
             }
+            plan.follow_up.extend(batches);
         }
         Ok(if excess > MAX_REMOVED as u64 { Excess::More } else { Excess::Removed })
     }
@@ -192,6 +182,11 @@ impl<K: Keyvalue> Call<'_, K> {
                 if new.is_some_and(|new| new.member == entry.member) {
                     continue;
                 }
+                let is_wanted = count.oldest.len() < MAX_REMOVED;
+                let head = match &entry.value {
+                    Value::Text(text) | Value::Truncated(text) if is_wanted => text.clone(),
+                    _ => String::new(),
+                };
                 match self.stored(&(self.keys.documents(session) + &entry.member), entry.value)? {
                     Stored::Absent if count.dangling.len() < MAX_REMOVED => count.dangling.push(entry.member),
                     Stored::Document(owner, _) if owner.matches(session, &entry.member) => {
@@ -199,8 +194,8 @@ impl<K: Keyvalue> Call<'_, K> {
                         let position = (entry.score.unwrap_or(f64::NEG_INFINITY), entry.member.as_str());
                         let is_older = new.is_none_or(|new| position < (new.score, new.member.as_str()));
                         count.older += u64::from(is_older);
-                        if count.oldest.len() < MAX_REMOVED {
-                            count.oldest.push(entry.member);
+                        if is_wanted {
+                            count.oldest.push(OldCheckpoint { id: entry.member, owner, head });
                         }
                     }
                     _ => {}

@@ -29,7 +29,7 @@ impl<K: Keyvalue> Checkpointer<K> {
     /// | a new id, or an id that stays in its run | 1 |
     /// | the session has a newer checkpoint | +1 |
     /// | the id moves to another run, or the session is pinned and there is a TTL | +2 |
-    /// | the session has `max-checkpoints` | +3, and +1 per 1,000 beyond the first 1,000 |
+    /// | the session has `max-checkpoints` | +2, and +1 per 1,000 beyond the first 1,000 |
     /// | a TTL with the scope `session` | +1 |
     /// | the same, and the session has more than 300 checkpoints | +2 per 300 more, +2 |
     ///
@@ -130,7 +130,7 @@ impl<K: Keyvalue> Call<'_, K> {
                     if let Some(SessionTtl { update, .. }) = session_ttl {
                         self.update_session(&new.session, &update, None)?;
                     }
-                    return Ok(SaveOutcome::Latest);
+                    return Ok(self.not_latest(new));
                 }
                 self.recheck(expected, new)?;
             }

@@ -19,9 +19,9 @@ fn a_save_below_the_limit_takes_one_round_trip() {
     assert_eq!(store.calls(), ["commit"; 5]);
     checkpointer.save_after(checkpoint("t", "d", "r", 5), None).expect("saved");
     assert_eq!(store.calls(), ["commit"]);
-    // At the limit the checkpoints are counted, and the oldest one is read.
+    // At the limit the checkpoints are counted.
     checkpointer.save(checkpoint("s", "c5", "r", 5)).expect("saved");
-    assert_eq!(store.calls(), ["commit", "range", "get", "commit"]);
+    assert_eq!(store.calls(), ["commit", "range", "commit"]);
     assert_eq!(ids(&checkpointer, "s"), ["c5", "c4", "c3", "c2", "c1"]);
     store.calls();
     // An id that exists needs no removal.
@@ -30,6 +30,21 @@ fn a_save_below_the_limit_takes_one_round_trip() {
     // A checkpoint that is older than all that are kept.
     assert_eq!(checkpointer.save(checkpoint("s", "c0", "r", 0)), Ok(SaveOutcome::Pruned));
     assert_eq!(ids(&checkpointer, "s"), ["c5", "c4", "c3", "c2", "c1"]);
+}
+
+#[test]
+fn the_oldest_checkpoint_is_not_removed_if_it_is_saved_again_after_it_was_counted() {
+    let store = Fake::default();
+    let checkpointer = limited(&store, 2, None);
+    checkpointer.save(checkpoint("s", "a", "r", 1)).expect("saved");
+    checkpointer.save(checkpoint("s", "b", "r", 2)).expect("saved");
+    // Before the second commit, which follows the count.
+    let (second, other) = (store.clone(), limited(&store, 2, None));
+    store.interrupt(move || {
+        second.interrupt(move || drop(other.save(checkpoint("s", "a", "r", 9)).expect("saved")));
+    });
+    checkpointer.save(checkpoint("s", "c", "r", 3)).expect("saved");
+    assert_eq!(ids(&checkpointer, "s"), ["a", "c"]);
 }
 
 #[test]
