@@ -447,10 +447,8 @@ struct HistoryPages {
     /// The limit of the next page; none after the last page.
     limit: Option<u32>,
     items: VecDeque<Result<Checkpoint, Error>>,
-    /// The moment and the id of the oldest checkpoint that was read.
-    oldest: Option<(i64, String)>,
-    /// The ids of the unreadable checkpoints that were read.
-    unreadable: HashSet<String>,
+    /// The ids of the checkpoints that were returned.
+    returned: HashSet<String>,
 }
 
 impl HistoryPages {
@@ -460,8 +458,7 @@ impl HistoryPages {
             session_id,
             limit: Some(FIRST_PAGE),
             items: VecDeque::new(),
-            oldest: None,
-            unreadable: HashSet::new(),
+            returned: HashSet::new(),
         }
     }
 
@@ -481,16 +478,17 @@ impl HistoryPages {
         let page = self.checkpointer.list(HistoryQuery::new(&self.session_id).limit(limit)).await?;
         let is_last = page.checkpoints.len() < limit as usize;
         self.limit = (!is_last).then(|| limit.saturating_mul(PAGE_GROWTH));
-        for checkpoint in page.checkpoints {
-            let metadata = &checkpoint.metadata;
-            let position = (metadata.timestamp.unix_micros(), metadata.checkpoint_id.clone());
-            if self.oldest.as_ref().is_none_or(|oldest| position < *oldest) {
-                self.oldest = Some(position);
-                self.items.push_back(Ok(checkpoint));
-            }
+        // The checkpoints behind the last one that was returned are older; those before it
+        // were saved meanwhile.
+        let is_returned =
+            |checkpoint: &Checkpoint| self.returned.contains(&checkpoint.metadata.checkpoint_id);
+        let first = page.checkpoints.iter().rposition(is_returned).map_or(0, |last| last + 1);
+        for checkpoint in page.checkpoints.into_iter().skip(first) {
+            self.returned.insert(checkpoint.metadata.checkpoint_id.clone());
+            self.items.push_back(Ok(checkpoint));
         }
         for unreadable in page.unreadable {
-            if self.unreadable.insert(unreadable.checkpoint_id.clone()) {
+            if self.returned.insert(unreadable.checkpoint_id.clone()) {
                 self.items.push_back(Err(Error::Corrupt {
                     checkpoint_id: unreadable.checkpoint_id,
                     reason: unreadable.reason,
