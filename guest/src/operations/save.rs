@@ -130,7 +130,7 @@ impl<K: Keyvalue> Call<'_, K> {
                     if let Some(SessionTtl { update, .. }) = session_ttl {
                         self.update_session(&new.session, &update, None)?;
                     }
-                    return Ok(self.not_latest(new));
+                    return Ok(SaveOutcome::Latest);
                 }
                 self.recheck(expected, new)?;
             }
