@@ -381,7 +381,7 @@ fn small(layout: Layout) -> impl Iterator<Item = Scenario> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_fault_leaves_partial_writes_in_sqlite_native() {
-    if !long_tests::are_requested("four of the six fault matrices") {
+    if !long_tests::are_requested("five of the six fault matrices") {
         return;
     }
     run("in SQLite, natively", Matrix::new(Backend::File, Mode::Native, None).await, small(Layout::Llmfy))
@@ -400,7 +400,7 @@ async fn no_fault_leaves_partial_writes_in_sqlite_component() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_fault_leaves_partial_writes_in_redis_component() {
-    if !long_tests::are_requested("four of the six fault matrices") {
+    if !long_tests::are_requested("five of the six fault matrices") {
         return;
     }
     run(
@@ -413,7 +413,7 @@ async fn no_fault_leaves_partial_writes_in_redis_component() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_fault_leaves_partial_writes_in_sqlite_component_partitioned() {
-    if !long_tests::are_requested("four of the six fault matrices") {
+    if !long_tests::are_requested("five of the six fault matrices") {
         return;
     }
     let matrix = Matrix::new(Backend::File, Mode::Component, None).await;
@@ -422,7 +422,7 @@ async fn no_fault_leaves_partial_writes_in_sqlite_component_partitioned() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_fault_leaves_partial_writes_in_multi_step_operations() {
-    if !long_tests::are_requested("four of the six fault matrices") {
+    if !long_tests::are_requested("five of the six fault matrices") {
         return;
     }
     let large = scenarios(Some(HOUR), Layout::Llmfy).into_iter().filter(|scenario| scenario.is_large);
@@ -431,6 +431,9 @@ async fn no_fault_leaves_partial_writes_in_multi_step_operations() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_fault_leaves_partial_writes_with_small_pages() {
+    if !long_tests::are_requested("five of the six fault matrices") {
+        return;
+    }
     let small = scenarios(Some(HOUR), Layout::Llmfy).into_iter().filter(|scenario| !scenario.is_large);
     run("in pages of two", Matrix::new(Backend::File, Mode::Native, Some(2)).await, small).await;
 }
